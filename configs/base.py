@@ -1,0 +1,102 @@
+"""Every field of a run, with its default, unit and source. The defaults are the released code's on CUHK03.
+
+`get_config("small")` is the same job for two CPU cores. Thin files beside this one say what differs from it.
+"""
+
+from ml_collections import ConfigDict
+
+SIZES = ("full", "small")
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """The config of an experiment; locked, so a misspelt field is an error.
+
+    Args:
+      size: "full" is the paper's, "small" shrinks pictures, networks and schedule to minutes on two CPU cores.
+    """
+    if size not in SIZES:
+        raise ValueError(f"config size {size!r} is none of {', '.join(SIZES)}")
+    config = ConfigDict()
+    config.mode = "san"  # san: re-ID and texture losses; baseline: re-ID alone; san_pg: reconstruction alone
+    config.seed = 0  # of weights, batches and augmentation
+    config.init_from = ""  # start from these weights (a run's workdir or one of its checkpoints); "" = fresh ones
+    config.compute_dtype = "float32"  # or bfloat16; parameters, statistics and losses are float32 either way
+
+    config.data = ConfigDict()
+    config.data.train = "cuhk03/labeled_texture"  # several names, separated by commas: people and cameras joined
+    config.data.test = ""  # likewise, each scored by itself; "" = query and gallery of the training sets
+    config.data.manual_dir = ""  # folder that holds cuhk03/ as released; needed only to prepare a data set
+    config.data.data_dir = "data"  # prepared data sets
+    config.data.height, config.data.width = 256, 128  # pixels that the network sees; textures are height x height
+    config.data.workers = 2  # processes that read and decode; 0 = in the training process
+
+    config.encoder = ConfigDict()
+    config.encoder.depth = 50  # 10, 14, 18, 26, 34, 50, 101, 152
+    config.encoder.fc_dim = 512  # resnet50_fc512; 0 = none (resnet50), the pooled map is the feature
+    config.encoder.last_stride = 1  # of stage 4; 1 with fc512, 2 in the released resnet50; the decoder needs 1
+    config.encoder.width = 1.0  # factor on all channel counts, for small runs
+
+    config.decoder = ConfigDict()
+    config.decoder.width = 1.0  # factor on 512-256-64-32-16
+    config.decoder.skips = True  # add the embedded stages 3, 2, 1 (released code; the paper does not speak of them)
+
+    config.batch = ConfigDict()
+    config.batch.identities = 16  # P
+    config.batch.instances = 4  # K
+
+    config.augmentation = ConfigDict()
+    config.augmentation.crop = 0.5  # probability of a random crop out of 9/8 of the size
+    config.augmentation.mirror = 0.5  # probability
+    config.augmentation.erase = 0.5  # probability of random erasing (Zhong 2020)
+
+    config.loss = ConfigDict()
+    config.loss.label_smoothing = 0.1
+    config.loss.htri_only = False  # drop the ID loss
+    config.loss.margin = 0.3  # of the batch-hard triplet loss, in feature distance
+    config.loss.texture_triplets = 1.0  # weight of L_TR beside the reconstruction loss; 0 = off
+    config.loss.texture_margin = 0.3  # of L_TR, in squared activation
+
+    config.reid = ConfigDict()  # the main optimizer: encoder, fc and classifier, on the re-ID losses
+    config.reid.optimizer = "amsgrad"  # amsgrad, adam, sgd, rmsprop; each as PyTorch computes it
+    config.reid.learning_rate = 8e-4
+    config.reid.milestones = (40, 80, 120, 160, 200, 240, 280)  # epochs of the main phase after which ...
+    config.reid.gamma = 0.5  # ... the rate takes this factor
+    config.reid.weight_decay = 5e-4  # L2 in the gradient
+    config.reid.b1, config.reid.b2 = 0.9, 0.999  # amsgrad and adam; the warm-up's Adam too
+    config.reid.momentum = 0.9  # sgd and rmsprop
+    config.reid.nesterov = False  # sgd
+
+    config.recon = ConfigDict()  # Adam of the texture losses: decoder and encoder body
+    config.recon.learning_rate = 1e-5
+    config.recon.b1, config.recon.b2 = 0.5, 0.999
+
+    config.schedule = ConfigDict()  # phases in a row, each with a fresh optimizer: fixbase, warm-up, main
+    config.schedule.fixbase_epoch = 0  # epochs in which only `open_layers` of the encoder learn, at the main rate
+    config.schedule.open_layers = ("fc", "classifier")
+    config.schedule.warmup_epochs = 20  # Adam at warmup_rate * warmup_growth^epoch
+    config.schedule.warmup_rate = 8e-6
+    config.schedule.warmup_growth = 1.259
+    config.schedule.epochs = 300  # of the main phase
+    config.schedule.eval_every = 40  # epochs between scores; the end of the run is scored too
+    config.schedule.save_every = 200  # steps between checkpoints, so that a kill costs minutes
+
+    config.scoring = ConfigDict()
+    config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, ten draws
+    config.scoring.batch_size = 100  # pictures whose features are computed at once, over all devices
+
+    if size == "small":
+        shrink(config)
+    return config.lock()
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes it the same job at a size for two CPU cores."""
+    config.data.height, config.data.width = 128, 64
+    config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.5, 128
+    config.decoder.width = 0.25
+    config.batch.identities, config.batch.instances = 8, 4
+    config.reid.milestones = (3, 5)
+    config.schedule.warmup_epochs, config.schedule.epochs = 1, 6
+    config.schedule.warmup_rate, config.schedule.warmup_growth = 2e-4, 1.0
+    config.schedule.eval_every = 7
+    config.recon.learning_rate = 1e-4
