@@ -1,0 +1,193 @@
+"""Data sets by name: prepared when missing, read at random. `python -m tfds_builders NAME` only prepares."""
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from san_jax.batch import Record
+from san_jax.errors import UserError
+from tfds_builders.cuhk03 import Cuhk03
+from tfds_builders.record import ReidBuilder, Rows
+
+BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03}
+
+
+class ReidSource:
+    """Random access to the records of one split, a `san_jax.batch.Source`; its files are opened by the first read.
+
+    Attributes:
+      name: as people write it, "cuhk03/labeled".
+      split: "train", "query" or "gallery".
+      pids, camids: int32 [n], known without reading records.
+      names: n stems of pictures.
+      has_textures: whether every record's `texture` holds a picture.
+    """
+
+    def __init__(self, builder: ReidBuilder, rows: Rows, *, name: str, split: str):
+        self.name, self.split = name, split
+        self._builder, self._stored_split, self._rows = builder, rows.stored_split, rows.rows
+        self.pids = rows.pids
+        self.camids = builder.column(rows.stored_split, "camid")[rows.rows].astype(np.int32)
+        self.names = builder.column(rows.stored_split, "name")[rows.rows].tolist()
+        self.has_textures = bool(builder.column(rows.stored_split, "has_texture")[rows.rows].all())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Record:
+        """The record of a row.
+
+        Raises:
+          UserError: the prepared files are damaged.
+        """
+        stored_row = int(self._rows[row])
+        try:
+            stored = self._stored_records[stored_row]
+        except Exception as error:  # array_record, riegeli and protobuf have no exception in common
+            raise UserError(
+                f"{self.name}, split {self.split}: the record of row {row} cannot be read; "
+                f"delete {self._builder.data_dir} and start again to rebuild it"
+            ) from error
+        return Record(
+            image=stored["image"],
+            texture=stored["texture"],
+            pid=int(self.pids[row]),
+            camid=int(stored["camid"]),
+            name=stored["name"].decode(),
+        )
+
+    @functools.cached_property
+    def _stored_records(self):
+        return self._builder.as_data_source(self._stored_split)
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_stored_records"}
+
+
+def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidSource:
+    """The records of one split of a data set, which is prepared first if it is not yet.
+
+    Args:
+      name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7".
+      split: "train", "query" or "gallery".
+      data_dir: folder of prepared data sets; may be shared by processes and machines that start together.
+      manual_dir: folder that holds the release; needed only to prepare.
+
+    Raises:
+      UserError: unknown name or split, or the release or what was prepared from it is missing or damaged.
+    """
+    prepared_name, _, variant = name.partition(":")
+    builder_class = find_builder(prepared_name)
+    if split not in builder_class.SPLITS:
+        raise UserError(f"{name} has no split {split}; it has {', '.join(builder_class.SPLITS)}")
+    builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
+    try:
+        return ReidSource(builder, builder.rows(split, variant), name=name, split=split)
+    except (KeyError, IndexError, ValueError) as error:
+        raise damaged(prepared_name, builder.data_dir) from error
+
+
+def known_names() -> list[str]:
+    """All names that can be prepared."""
+    return [
+        f"{name}/{config.name}" if config else name
+        for name, builder in BUILDERS.items()
+        for config in builder.BUILDER_CONFIGS or (None,)
+    ]
+
+
+def find_builder(name: str) -> type[ReidBuilder]:
+    """The class that prepares DATASET/CONFIG."""
+    if name not in known_names():
+        raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}")
+    return BUILDERS[name.split("/")[0]]
+
+
+def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidBuilder:
+    """The builder of DATASET/CONFIG, its records written. Of processes that ask at once, one writes, the rest wait."""
+    data_dir = Path(data_dir).expanduser().absolute()
+    builder = make_builder(name, data_dir)
+    if builder.data_path.is_dir():
+        return builder
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with locked(data_dir, name) as leftovers:
+            for folder in leftovers:
+                shutil.rmtree(folder)
+            if not builder.data_path.is_dir():
+                write_records(name, data_dir, manual_dir)
+    except OSError as error:
+        raise UserError(f"{name} cannot be prepared in {data_dir}: {error.strerror or error}") from error
+    return make_builder(name, data_dir)
+
+
+def make_builder(name: str, data_dir: Path) -> ReidBuilder:
+    """The builder of DATASET/CONFIG on a folder of prepared data sets."""
+    builder_class = find_builder(name)
+    config = name.partition("/")[2] or None
+    try:
+        return builder_class(data_dir=data_dir, config=config)
+    except Exception as error:  # TFDS reads what is prepared, and fails in many ways on damaged files
+        raise damaged(name, data_dir / name) from error
+
+
+def damaged(name: str, folder: str | Path) -> UserError:
+    """The error of a prepared data set whose description cannot be read."""
+    return UserError(f"{name} as prepared in {folder} is damaged; delete that folder and start again to rebuild it")
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path, name: str) -> Iterator[list[Path]]:
+    """Holds the data set's lock; yields the folders that killed processes left, which are nobody's then."""
+    with open(data_dir / f"{staging_prefix(name)}lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: several may write, each for itself; the first to finish counts
+            yield []
+            return
+        yield [path for path in data_dir.glob(f"{staging_prefix(name)}*") if path.is_dir()]
+
+
+def staging_prefix(name: str) -> str:
+    """How the names of a data set's lock and unfinished folders begin."""
+    return f".{name.replace('/', '-')}."
+
+
+def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
+    """Writes a data set beside its place and moves it there when it is complete."""
+    release = Path(manual_dir).expanduser().absolute()
+    instructions = find_builder(name).MANUAL_DOWNLOAD_INSTRUCTIONS
+    if instructions and not (manual_dir and release.is_dir() and any(release.iterdir())):
+        raise UserError(
+            f"{name} is not in data_dir {data_dir} yet, and manual_dir {str(manual_dir)!r} holds no release; "
+            + instructions
+        )
+    print(f"preparing {name} in {data_dir}", file=sys.stderr, flush=True)
+    target = make_builder(name, data_dir).data_path
+    with tempfile.TemporaryDirectory(prefix=staging_prefix(name), dir=data_dir) as staging:
+        builder = make_builder(name, Path(staging))
+        download_config = tfds.download.DownloadConfig(manual_dir=release)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
+                builder.download_and_prepare(download_config=download_config, file_format="array_record")
+        except RuntimeError as error:  # array_record's own, on a full disk
+            raise OSError(str(error)) from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(builder.data_dir, target)
+        except OSError:
+            if not target.is_dir():  # it is, where another process finished first
+                raise

@@ -1,0 +1,147 @@
+"""What every re-ID set stores of a picture, and how it is written: encoded, in the order given, shard by shard."""
+
+import abc
+import functools
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int32, Int64, UInt8
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+from tqdm import tqdm
+
+from san_jax.batch import Record
+from san_jax.errors import UserError
+
+# Pictures are plain bytes: TFDS's Image feature decodes, and so encodes, with TensorFlow.
+FEATURES = {
+    "image": tfds.features.Tensor(shape=(), dtype=np.object_),
+    "texture": tfds.features.Tensor(shape=(), dtype=np.object_),
+    "pid": np.int32,
+    "camid": np.int32,
+    "name": tfds.features.Text(),
+}
+SHARD_SIZE = 512  # records; TFDS holds one shard in memory while it writes it
+
+
+class Rows(NamedTuple):
+    """Where the records of a split are: row numbers in a stored split, and the person of each."""
+
+    stored_split: str
+    rows: Int64[np.ndarray, "n"]
+    pids: Int32[np.ndarray, "n"]
+
+
+class LocalInfo(tfds.core.DatasetInfo):
+    """Does not look for the set on Google's servers, where it is not; TFDS leaves a temporary folder each time."""
+
+    def initialize_from_bucket(self) -> None:
+        """Leaves everything as the code says."""
+
+
+class ReidBuilder(tfds.core.ShardBasedBuilder):
+    """Base of the builders. A subclass says which pictures there are (`plan`) and reads them (`records`).
+
+    Shard-based, because TFDS's generator-based builders keep a whole split in memory up to 1 GB and need TensorFlow
+    to spill what is larger. All features but the pictures are also kept as columns in `info.metadata`, so that pids
+    are known without reading records.
+    """
+
+    SPLITS = ("train", "query", "gallery")  # those that readers may ask for
+
+    @abc.abstractmethod
+    def plan(self, manual_dir: Path | None) -> Mapping[str, Sequence[Any]]:
+        """What is to be written, per stored split, in order.
+
+        Args:
+          manual_dir: the folder that holds the release; None if the class has no MANUAL_DOWNLOAD_INSTRUCTIONS.
+
+        Raises:
+          UserError: anything the pictures need is missing; checked before the first one is read.
+        """
+
+    @abc.abstractmethod
+    def records(self, items: Sequence[Any], manual_dir: Path | None) -> Iterator[Record]:
+        """Reads and encodes a part of the plan, one record per item."""
+
+    def extra_features(self) -> Mapping[str, Any]:
+        """Features that this set stores beside those of every set."""
+        return {}
+
+    def rows(self, split: str, variant: str) -> Rows:
+        """Where the records of `split` are stored.
+
+        Args:
+          split: one of SPLITS.
+          variant: what a data set's name says after a colon; "" if nothing.
+
+        Raises:
+          UserError: there is no such variant.
+        """
+        if variant:
+            raise UserError(f"data set {self.info.full_name.rsplit('/', 1)[0]} has no variants; leave out :{variant}")
+        pids = self.column(split, "pid").astype(np.int32)
+        return Rows(split, np.arange(len(pids)), pids)
+
+    def column(self, stored_split: str, feature: str) -> np.ndarray:
+        """One feature of all records, or `has_texture`, [n ...]."""
+        return np.array(self.info.metadata[stored_split][feature])
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return LocalInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({**FEATURES, **self.extra_features()}),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return OrderedFieldsWriter(self.info.file_format)
+
+    def _download_and_prepare(self, *args, **kwargs):
+        with tqdm(unit=" pictures", leave=False, disable=None, file=sys.stderr) as self._bar:
+            super()._download_and_prepare(*args, **kwargs)
+
+    def _shard_iterators_per_split(self, dl_manager):
+        self.info.metadata.clear()
+        manual_dir = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+        plan = self.plan(manual_dir)
+        self._bar.reset(total=sum(map(len, plan.values())))
+        return {
+            split: [
+                functools.partial(self._shard, split, items[start : start + SHARD_SIZE], manual_dir)
+                for start in range(0, len(items), SHARD_SIZE)
+            ]
+            for split, items in plan.items()
+        }
+
+    def _shard(self, split: str, items: Sequence[Any], manual_dir: Path | None) -> Iterator[tuple[int, Record]]:
+        columns = self.info.metadata.setdefault(split, {})
+        for _, record in zip(items, self.records(items, manual_dir), strict=True):
+            kept = {key: value for key, value in record.items() if key not in ("image", "texture")}
+            for key, value in {**kept, "has_texture": bool(record["texture"])}.items():
+                columns.setdefault(key, []).append(np.asarray(value).tolist())
+            self._bar.update()
+            yield len(columns["pid"]) - 1, record
+
+
+class OrderedFieldsWriter(tfds.core.ExampleWriter):
+    """Writes a record's fields in one order, so that the same release gives the same files; protobuf's is random."""
+
+    def write(self, path, examples):
+        """Writes (key, serialized tf.Example) pairs to one shard."""
+        parse = tf_example_pb2.Example.FromString
+        ordered = ((key, parse(data).SerializeToString(deterministic=True)) for key, data in examples)
+        return super().write(path, ordered)
+
+
+def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """PNG, at the level of compression that takes two thirds of the default's time for a twentieth more bytes."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", compress_level=1)
+    return file.getvalue()
