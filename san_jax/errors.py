@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print the message and exit with status 1. Everything else may crash with its trace.
     """
+
+
+class Stopped(Exception):
+    """Somebody asked a run to stop, and it has saved its state. Commands print the message and exit with 143."""

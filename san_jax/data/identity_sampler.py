@@ -1,0 +1,75 @@
+"""Which pictures make the batch of a step, and where epochs begin: tables that follow from (seed, epoch) alone."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Rows for every step of a run; the position in the data is the step number and nothing else.
+
+    Attributes:
+      rows: rows of the training set that step t reads.
+      epoch_starts: first step of every epoch, and behind the last epoch the number of steps in all. Epochs differ in
+        length, since an epoch ends when fewer than P people have pictures left.
+    """
+
+    rows: Int32[np.ndarray, "steps B"]
+    epoch_starts: Int[np.ndarray, "_"]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all epochs."""
+        return len(self.rows)
+
+
+def identity_plan(pids: Int[np.ndarray, "n"], *, identities: int, instances: int, epochs: int, seed: int) -> Plan:
+    """P x K batches (RandomIdentitySampler of the released code): `instances` of a person side by side, `identities`.
+
+    A picture comes at most once an epoch, but those of people with fewer than `instances` pictures, who are drawn with
+    replacement. What remains of a person after the last full group, and of the epoch when fewer than `identities`
+    people have groups left, is dropped.
+    """
+    rows = [
+        identity_epoch(pids, identities=identities, instances=instances, rng=np.random.default_rng([seed, epoch]))
+        for epoch in range(epochs)
+    ]
+    starts = np.cumsum([0] + [len(epoch) for epoch in rows])
+    return Plan(np.concatenate([np.empty((0, identities * instances), np.int32), *rows]), starts)
+
+
+def identity_epoch(
+    pids: Int[np.ndarray, "n"], *, identities: int, instances: int, rng: np.random.Generator
+) -> Int32[np.ndarray, "steps PK"]:
+    """The batches of one epoch."""
+    groups = [_groups(rows, instances, rng) for rows in rows_of_people(pids)]
+    left = np.array([len(group) for group in groups])
+    batches = []
+    while (has_groups := np.flatnonzero(left)).size >= identities:
+        people = rng.choice(has_groups, identities, replace=False)
+        left[people] -= 1
+        batches.append(np.concatenate([groups[person][left[person]] for person in people]))
+    return np.array(batches, np.int32).reshape(-1, identities * instances)
+
+
+def rows_of_people(pids: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
+    """For every person, in the order of their pids, the rows of their pictures."""
+    by_person = np.argsort(pids, kind="stable")
+    return np.split(by_person, np.flatnonzero(np.diff(pids[by_person])) + 1)
+
+
+def _groups(rows: np.ndarray, instances: int, rng: np.random.Generator) -> np.ndarray:
+    """One person's pictures, shuffled and cut into groups [groups, instances]."""
+    drawn = rng.choice(rows, instances) if len(rows) < instances else rng.permutation(rows)
+    return drawn[: len(drawn) // instances * instances].reshape(-1, instances)
+
+
+def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int) -> Plan:
+    """Batches from a new permutation of all rows every epoch; the rest that fills no batch is dropped."""
+    steps = num_rows // batch_size
+    rows = [
+        np.random.default_rng([seed, epoch]).permutation(num_rows)[: steps * batch_size] for epoch in range(epochs)
+    ]
+    return Plan(np.array(rows, np.int32).reshape(-1, batch_size), steps * np.arange(epochs + 1))

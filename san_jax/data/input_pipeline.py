@@ -1,0 +1,166 @@
+"""Source and rows to uint8 batches on the devices; grain's workers read, decode and resize, each process its part."""
+
+import contextlib
+import ctypes
+import dataclasses
+import io
+import signal
+from collections.abc import Iterator, Sequence
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int, Int32, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from san_jax import devices
+from san_jax.batch import Batch, Source
+from san_jax.data.augmentation import room_for_crop
+from san_jax.errors import UserError
+
+PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent dies
+
+
+def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """A stored picture in RGB, resized with Pillow's bilinear filter; raises OSError if it cannot be read."""
+    with Image.open(io.BytesIO(encoded)) as picture:
+        return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBatches:
+    """Every step's part of this process, as numpy arrays: what grain's workers compute.
+
+    Attributes:
+      source: the training set.
+      rows: rows of the source that this process reads for every step.
+      height: of the network's pictures in pixels; the handed-over pictures leave `room_for_crop`.
+      width: likewise.
+      with_textures: whether textures (height x height) are decoded too.
+    """
+
+    source: Source
+    rows: Int32[np.ndarray, "steps local"]
+    height: int
+    width: int
+    with_textures: bool
+
+    def __len__(self) -> int:
+        """Steps."""
+        return len(self.rows)
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """Images [local H' W' 3] uint8 and, where asked for, textures [local H H 3] uint8."""
+        records = [self.source[int(row)] for row in self.rows[step]]
+        high, wide = room_for_crop(self.height), room_for_crop(self.width)
+        batch = {"image": decode_all(self.source, records, "image", height=high, width=wide)}
+        if self.with_textures:
+            batch["texture"] = decode_all(self.source, records, "texture", height=self.height, width=self.height)
+        return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredBatches:
+    """Pictures to be scored, resized to the network's size as released; the part of this process in every batch.
+
+    The last batch is filled up with its source's last picture, so that all have one shape.
+    """
+
+    source: Source
+    rows: Int[np.ndarray, "batches local"]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self.rows)
+
+    def __getitem__(self, batch: int) -> UInt8[np.ndarray, "local H W 3"]:
+        """Pictures."""
+        records = [self.source[int(row)] for row in self.rows[batch]]
+        return decode_all(self.source, records, "image", height=self.height, width=self.width)
+
+
+def decode_all(source: Source, records: Sequence[dict], field: str, *, height: int, width: int) -> np.ndarray:
+    """One field of some records, uint8 [len(records) height width 3]."""
+    pictures = np.empty((len(records), height, width, 3), np.uint8)
+    for picture, record in zip(pictures, records, strict=True):
+        try:
+            picture[:] = decode(record[field], height=height, width=width)
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"{source.name}: the {field} of {record['name']} cannot be decoded ({error}); "
+                "delete the prepared data set and prepare it again"
+            ) from error
+    return pictures
+
+
+def training_batches(
+    source: Source,
+    rows: Int32[np.ndarray, "steps B"],
+    *,
+    start: int,
+    height: int,
+    width: int,
+    with_textures: bool,
+    mesh: Mesh,
+    workers: int,
+) -> Iterator[Batch]:
+    """Batches on the devices from step `start` on; a resumed run reads as if it had never stopped.
+
+    Args:
+      source: the training set.
+      rows: rows of the source for every step of the run, the global batch.
+      start: the first step to read.
+      height: of the network's pictures in pixels.
+      width: likewise.
+      with_textures: whether textures are read too.
+      mesh: over whose devices the rows are cut.
+      workers: processes that read and decode; 0 = this one.
+    """
+    size = rows.shape[1]
+    local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
+    host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
+    pids = source.pids[rows[start:]]
+    for step, arrays in enumerate(_in_workers(host, workers)):
+        put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
+        pid = devices.put_rows(mesh, pids[step, devices.local_rows(mesh, size)], num_rows=size)
+        yield Batch(image=put["image"], texture=put.get("texture"), pid=pid)
+
+
+def scored_batches(
+    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int
+) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
+    """All pictures of a split in their order, on the devices; the last batch is filled up."""
+    rows = np.minimum(np.arange(-(-len(source) // batch_size) * batch_size), len(source) - 1)
+    local = rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
+    for images in _in_workers(ScoredBatches(source, local, height=height, width=width), workers):
+        yield _put(mesh, images, num_rows=batch_size)
+
+
+def _put(mesh: Mesh, array: np.ndarray, *, num_rows: int) -> jax.Array:
+    """The global batch. Copied, since grain's arrays lie in shared memory that JAX would hold on to on the CPU."""
+    return devices.put_rows(mesh, np.array(array), num_rows=num_rows)
+
+
+def _in_workers(batches: Sequence, workers: int) -> Iterator:
+    """The elements in their order, computed ahead by worker processes."""
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
+    with contextlib.closing(iter(elements)) as iterator:
+        yield from iterator
+
+
+def _end_with_parent(worker: int, num_workers: int) -> None:
+    """Asks the kernel to end a worker with its parent; else it outlives a kill, holding memory and inherited pipes."""
+    del worker, num_workers
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent saves and stops on these; its workers must not end before it has.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,66 @@
+"""What encoder and decoder of a run look like, in plain numbers: stands in every checkpoint, and makes the networks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from san_jax.errors import UserError
+from san_jax.networks.decoder import Decoder, check_sizes
+from san_jax.networks.encoder import Encoder
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Shape of the networks; fields as in configs/base.py, but `num_pids`, the people of the training set."""
+
+    depth: int
+    fc_dim: int
+    last_stride: int
+    encoder_width: float
+    num_pids: int
+    decoder_width: float
+    skips: bool
+    height: int
+    width: int
+
+    def new_encoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Encoder:
+        """An encoder with fresh parameters that computes in `dtype`."""
+        return Encoder(
+            depth=self.depth,
+            num_pids=self.num_pids,
+            fc_dim=self.fc_dim,
+            last_stride=self.last_stride,
+            width=self.encoder_width,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def new_decoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Decoder:
+        """A decoder with fresh parameters that computes in `dtype`, for the stages of `new_encoder`."""
+        channels = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0))).channels
+        return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
+
+    def check(self, *, draws: bool) -> None:
+        """Raises a UserError that names the field if there is no such network, or no decoder fits the encoder."""
+        stages = nnx.eval_shape(
+            lambda images: self.new_encoder(nnx.Rngs(0))(images).stages,
+            jax.ShapeDtypeStruct((2, self.height, self.width, 3), jnp.float32),
+        )
+        if draws:
+            check_sizes(stages)
+
+
+def check_same(found: Architecture, wanted: Architecture, *, where: str) -> None:
+    """Raises a UserError that names the fields in which a checkpoint differs from what a run asks for."""
+    differ = [
+        f"{field.name} {getattr(found, field.name)} (this run: {getattr(wanted, field.name)})"
+        for field in dataclasses.fields(Architecture)
+        if getattr(found, field.name) != getattr(wanted, field.name)
+    ]
+    if differ:
+        raise UserError(f"{where} holds another network: {', '.join(differ)}; give another --workdir or its config")

@@ -1,0 +1,139 @@
+"""SA-Dec: draws the person's full texture image from the encoder's four stages."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from san_jax.errors import UserError
+from san_jax.networks.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    reflect_pad,
+    scaled,
+    stretch_width,
+    upsample_twice,
+)
+
+# Xavier normal with gain 0.02 (the gain enters squared), and BatchNorm scales of N(1, 0.02).
+xavier_normal = nnx.initializers.variance_scaling(0.02**2, "fan_avg", "normal")
+
+
+def near_one(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Initializer: N(1, 0.02)."""
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What the decoder makes of a batch.
+
+    Attributes:
+      levels: outputs of up1 to up4, coarse to fine, in the compute dtype.
+      texture: the drawn texture images; a good one lies in [-1, 1].
+    """
+
+    levels: tuple[Float[Array, "B _ _ _"], ...]
+    texture: Float[Array, "B H H 3"]
+
+
+class UpBlock(nnx.Module):
+    """Residual block, ReLU, then a convolution on the map enlarged twice."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        def conv(channels: int, **options) -> Conv:
+            return Conv(in_channels, channels, 3, kernel_init=xavier_normal, dtype=dtype, rngs=rngs, **options)
+
+        self.conv1, self.norm1 = conv(in_channels), BatchNorm(in_channels, scale_init=near_one, rngs=rngs)
+        self.conv2, self.norm2 = conv(in_channels), BatchNorm(in_channels, scale_init=near_one, rngs=rngs)
+        self.conv = conv(out_channels, use_bias=True, padding=0)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W c"]:
+        """The map at twice the height and width, without an activation."""
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        x = nnx.relu(x + self.norm2(self.conv2(y)))
+        return self.conv(reflect_pad(upsample_twice(x), pixels=1))
+
+
+class Decoder(nnx.Module):
+    """The decoder of the released code; the paper's has no `embed` skips and is not described further.
+
+    Args:
+      encoder_channels: channels of the encoder's stages 1 to 4.
+      width: factor on its own channels, 512-256-64-32-16 whatever the encoder.
+      skips: whether the embedded stages 3, 2 and 1 are added on the way up.
+      dtype: of the computation, float32 or bfloat16; parameters, statistics and texture are float32 either way.
+      rngs: random streams; `params` is used.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder_channels: tuple[int, int, int, int],
+        width: float = 1.0,
+        skips: bool = True,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        def embed(in_channels: int, out_channels: int) -> ConvNorm:
+            return ConvNorm(
+                in_channels,
+                out_channels,
+                1,
+                use_bias=True,
+                kernel_init=xavier_normal,
+                scale_init=near_one,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        channels = [scaled(count, width) for count in (512, 256, 64, 32, 16)]
+        self.reduce = embed(encoder_channels[3], channels[0])
+        self.embed3 = embed(encoder_channels[2], channels[0]) if skips else None
+        self.embed2 = embed(encoder_channels[1], channels[1]) if skips else None
+        self.embed1 = embed(encoder_channels[0], channels[2]) if skips else None
+        self.up1 = UpBlock(channels[0], channels[1], dtype=dtype, rngs=rngs)
+        self.up2 = UpBlock(channels[1], channels[2], dtype=dtype, rngs=rngs)
+        self.up3 = UpBlock(channels[2], channels[3], dtype=dtype, rngs=rngs)
+        self.up4 = UpBlock(channels[3], channels[4], dtype=dtype, rngs=rngs)
+        self.final = Conv(
+            channels[4], 3, 7, padding=0, use_bias=True, kernel_init=xavier_normal, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> Drawn:
+        """Levels and texture of the encoder's stages 1 to 4; in training the running statistics move.
+
+        Raises:
+          UserError: the stages' sizes do not fit together.
+        """
+        check_sizes(stages)
+        x = nnx.relu(self.reduce(stages[3]))
+        levels = ()
+        for embed, stage, up in (
+            (self.embed3, stages[2], self.up1),
+            (self.embed2, stages[1], self.up2),
+            (self.embed1, stages[0], self.up3),
+            (None, None, self.up4),
+        ):
+            x = up(x if embed is None else x + nnx.relu(embed(stage)))
+            levels += (x,)
+        texture = self.final(reflect_pad(x, pixels=3)).astype(jnp.float32)
+        return Drawn(levels=levels, texture=stretch_width(texture, width=texture.shape[1]))
+
+
+def check_sizes(stages: tuple[Float[Array, "B _ _ _"], ...]) -> None:
+    """Raises a UserError unless every stage has the size at which the decoder meets it."""
+    (height3, width3), (height4, width4) = stages[2].shape[1:3], stages[3].shape[1:3]
+    if (height3, width3) != (height4, width4):
+        raise UserError(
+            f"stage 4 is {height4} x {width4}, stage 3 {height3} x {width3}: "
+            "the decoder needs them equal; set encoder.last_stride to 1"
+        )
+    for factor, stage in ((2, stages[1]), (4, stages[0])):
+        if stage.shape[1:3] != (factor * height4, factor * width4):
+            raise UserError("data.height and data.width must be multiples of 16, so that the decoder's maps fit")

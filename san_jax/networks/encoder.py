@@ -1,0 +1,170 @@
+"""SA-Enc: a ResNet that gives four stages, the re-ID features and the classifier's logits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from san_jax.errors import UserError
+from san_jax.networks.layers import BatchNorm, Conv, ConvNorm, max_pool, scaled
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What the encoder makes of a batch.
+
+    Attributes:
+      stages: maps of stages 1 to 4, fine to coarse, in the compute dtype.
+      feats: the re-ID features, for losses and retrieval alike.
+      logits: one per training identity.
+    """
+
+    stages: tuple[Float[Array, "B _ _ _"], ...]
+    feats: Float[Array, "B D"]
+    logits: Float[Array, "B N"]
+
+
+class BasicBlock(nnx.Module):
+    """Two 3 x 3 convolutions beside a shortcut (He 2016), stride on the first."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv1 = Conv(in_channels, channels, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.norm1 = BatchNorm(channels, rngs=rngs)
+        self.conv2 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
+        self.norm2 = BatchNorm(channels, rngs=rngs)
+        self.shortcut = make_shortcut(in_channels, channels, stride=stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+        """The block's map after its last ReLU."""
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class Bottleneck(nnx.Module):
+    """1 x 1, 3 x 3, 1 x 1 convolutions beside a shortcut (He 2016), stride on the 3 x 3 as in torchvision."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        out_channels = channels * self.expansion
+        self.conv1 = Conv(in_channels, channels, 1, dtype=dtype, rngs=rngs)
+        self.norm1 = BatchNorm(channels, rngs=rngs)
+        self.conv2 = Conv(channels, channels, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.norm2 = BatchNorm(channels, rngs=rngs)
+        self.conv3 = Conv(channels, out_channels, 1, dtype=dtype, rngs=rngs)
+        self.norm3 = BatchNorm(out_channels, rngs=rngs)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride=stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+        """The block's map after its last ReLU."""
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = nnx.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def make_shortcut(
+    in_channels: int, out_channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs
+) -> ConvNorm | None:
+    """A 1 x 1 convolution where a block changes the map's shape, else None: the map itself is added."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return ConvNorm(in_channels, out_channels, 1, stride=stride, dtype=dtype, rngs=rngs)
+
+
+BLOCKS = {  # depth: kind of block, blocks per stage
+    10: (BasicBlock, (1, 1, 1, 1)),
+    14: (Bottleneck, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    26: (Bottleneck, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class Head(nnx.Module):
+    """Linear, BatchNorm, ReLU on the pooled map: the `fc` of resnet50_fc512."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, rngs: nnx.Rngs):
+        self.linear = make_linear(in_dim, out_dim, rngs=rngs)
+        self.norm = BatchNorm(out_dim, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B C"]) -> Float[Array, "B D"]:
+        """The re-ID features."""
+        return nnx.relu(self.norm(self.linear(x)))
+
+
+def make_linear(in_dim: int, out_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer with weights of N(0, 0.01) and zero biases, in float32."""
+    return nnx.Linear(in_dim, out_dim, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+
+
+class Encoder(nnx.Module):
+    """ResNet v1 as in torchvision, average pool, optional `fc`, classifier (paper, section 3.1).
+
+    Its children, by name: stem, stage1 .. stage4, fc (where `fc_dim` is not 0), classifier. `eval()` of a child puts
+    that child alone on its running statistics.
+
+    Args:
+      depth: 10, 18, 34 (basic blocks), 14, 26, 50, 101 or 152 (bottlenecks).
+      num_pids: training identities, outputs of the classifier.
+      fc_dim: size of the features; 0 leaves `fc` out and the pooled map is the feature.
+      last_stride: of stage 4, 1 or 2.
+      width: factor on the channels of all stages.
+      dtype: of the stages, float32 or bfloat16; parameters, statistics, feats and logits are float32 either way.
+      rngs: random streams; `params` is used.
+
+    Raises:
+      UserError: no network of that depth, no such stride.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        num_pids: int,
+        fc_dim: int = 512,
+        last_stride: int = 1,
+        width: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if depth not in BLOCKS:
+            raise UserError(f"encoder.depth is {depth}; there are {', '.join(map(str, BLOCKS))}")
+        if last_stride not in (1, 2):
+            raise UserError(f"encoder.last_stride is {last_stride}; it can be 1 or 2")
+        block, num_blocks = BLOCKS[depth]
+        in_channels = scaled(64, width)
+        self.stem = ConvNorm(3, in_channels, 7, stride=2, dtype=dtype, rngs=rngs)
+        self.channels = ()
+        for stage, stride in enumerate((1, 2, 2, last_stride)):
+            channels = scaled(64 * 2**stage, width)
+            blocks = nnx.List()
+            for index in range(num_blocks[stage]):
+                blocks.append(block(in_channels, channels, stride=stride if index == 0 else 1, dtype=dtype, rngs=rngs))
+                in_channels = channels * block.expansion
+            setattr(self, f"stage{stage + 1}", blocks)
+            self.channels += (in_channels,)
+        self.fc = Head(in_channels, fc_dim, rngs=rngs) if fc_dim else None
+        self.classifier = make_linear(fc_dim or in_channels, num_pids, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Encoded:
+        """Stages, features and logits of normalised pictures; in training the running statistics move."""
+        x = max_pool(nnx.relu(self.stem(images)))
+        stages = ()
+        for blocks in (self.stage1, self.stage2, self.stage3, self.stage4):
+            for block in blocks:
+                x = block(x)
+            stages += (x,)
+        feats = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        feats = feats if self.fc is None else self.fc(feats)
+        return Encoded(stages=stages, feats=feats, logits=self.classifier(feats))

@@ -1,0 +1,83 @@
+"""Features to distances to ranks to scores: one encoder on one or several test sets."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from san_jax.batch import Source
+from san_jax.errors import UserError
+from san_jax.scoring import ranking
+from san_jax.scoring.feature_extraction import Extractor
+
+METRICS = ("market1501", "cuhk03")
+SHOWN_RANKS = (1, 5, 10, 20)
+DRAWS = 10  # of the single-gallery-shot metric
+DRAW_SEED = 0  # one seed for all, so that two runs are compared on the same draws
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """What is searched for in what."""
+
+    name: str
+    query: Source
+    gallery: Source
+
+
+def evaluate(
+    encoder: PyTree, stats: PyTree, test_sets: Sequence[TestSet], *, extractor: Extractor, metric: str
+) -> dict[str, dict[str, float]]:
+    """Scores of an encoder by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
+
+    Args:
+      encoder: parameters.
+      stats: running statistics.
+      test_sets: each is scored by itself.
+      extractor: computes the features.
+      metric: one of METRICS.
+    """
+    check_metric(metric)
+    return {test.name: score(encoder, stats, test, extractor=extractor, metric=metric) for test in test_sets}
+
+
+def check_metric(metric: str) -> None:
+    """Raises a UserError for an unknown metric."""
+    if metric not in METRICS:
+        raise UserError(f"metric is {metric!r} (--metric, scoring.metric); there are {', '.join(METRICS)}")
+
+
+def score(encoder: PyTree, stats: PyTree, test: TestSet, *, extractor: Extractor, metric: str) -> dict[str, float]:
+    """Scores of an encoder on one test set."""
+    query_feats, gallery_feats = (extractor(encoder, stats, source) for source in (test.query, test.gallery))
+    inputs = dict(
+        query_pids=test.query.pids,
+        gallery_pids=test.gallery.pids,
+        query_camids=test.query.camids,
+        gallery_camids=test.gallery.camids,
+        mesh=extractor.mesh,
+    )
+    if metric == "market1501":
+        scores = ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs))
+        return in_numbers(scores)
+    ranks = ranking.draw_ranks(query_feats, gallery_feats, key=jax.random.key(DRAW_SEED), draws=DRAWS, **inputs)
+    mean, _ = ranking.mean_and_spread([ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)])
+    return in_numbers(mean)
+
+
+def in_numbers(scores: ranking.Scores) -> dict[str, float]:
+    """The scores that tables show."""
+    cmc = {f"rank{rank}": float(scores.cmc[rank - 1]) for rank in SHOWN_RANKS}
+    return {**cmc, "mAP": scores.mAP, "mINP": scores.mINP}
+
+
+def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Scores by test set in percent, for people."""
+    width = max(map(len, scores), default=0)
+    names = next(iter(scores.values()))
+    lines = [" ".join([" " * width, *(f"{name:>7}" for name in names)])]
+    for data, numbers in scores.items():
+        lines.append(" ".join([f"{data:{width}}", *(f"{100 * number:7.2f}" for number in numbers.values())]))
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""The encoder over a data set, on all devices: what is left of SAN at test time."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, PyTree, UInt8
+
+from san_jax import devices
+from san_jax.batch import Source
+from san_jax.data import augmentation, input_pipeline
+from san_jax.networks.architecture import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """Features of pictures by one encoder.
+
+    Attributes:
+      architecture: of the encoder; gives the pictures' size too.
+      mesh: over whose devices every batch is cut.
+      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
+      compute_dtype: float32 or bfloat16; the features are float32 either way.
+      workers: processes that read and decode.
+    """
+
+    architecture: Architecture
+    mesh: Mesh
+    batch_size: int = 100
+    compute_dtype: str = "float32"
+    workers: int = 2
+
+    @functools.cached_property
+    def features_of_batch(self) -> Callable[[PyTree, PyTree, UInt8[Array, "B H W 3"]], Float[Array, "B D"]]:
+        """(parameters, running statistics, pictures of the network's size) -> feats on every device, jitted."""
+        everywhere = devices.replicated(self.mesh)
+        return jax.jit(
+            functools.partial(features, architecture=self.architecture, compute_dtype=self.compute_dtype),
+            out_shardings=everywhere,
+        )
+
+    def __call__(self, encoder: PyTree, stats: PyTree, source: Source) -> Float32[np.ndarray, "n D"]:
+        """Features of all pictures of a split in their order."""
+        count = self.mesh.size
+        batches = input_pipeline.scored_batches(
+            source,
+            batch_size=-(-self.batch_size // count) * count,
+            height=self.architecture.height,
+            width=self.architecture.width,
+            mesh=self.mesh,
+            workers=self.workers,
+        )
+        feats = []
+        for images in batches:
+            feats.append(self.features_of_batch(encoder, stats, images))
+            # Fetched one batch late: the devices compute while the host waits for pictures, and no queue grows.
+            feats[-2:-1] = jax.device_get(feats[-2:-1])
+        return np.concatenate(jax.device_get(feats))[: len(source)]
+
+
+def features(
+    encoder: PyTree, stats: PyTree, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
+) -> Float32[Array, "B D"]:
+    """The re-ID features of pictures by running statistics."""
+    model = nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0), jnp.dtype(compute_dtype)))
+    model.eval()
+    graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return nnx.merge(graph, encoder, stats)(augmentation.normalise(images)).feats

@@ -1,0 +1,177 @@
+"""PyTorch's optimizers as optax transforms, phases in a row, frozen layers, and the learning rates of the schedule."""
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int32
+
+from san_jax.errors import UserError
+
+OPTIMIZERS = ("amsgrad", "adam", "sgd", "rmsprop")
+EPS = 1e-8  # PyTorch's default for all of them
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """The optimizer of that name as PyTorch computes it.
+
+    Args:
+      name: amsgrad, adam, sgd or rmsprop (alpha 0.99).
+      learning_rate: a number, or a function of the number of updates that this transform has made.
+      weight_decay: L2 in the gradient, before any moment, as PyTorch's `weight_decay` (AdamW decouples it).
+      b1: decay of the first moment of amsgrad and adam.
+      b2: decay of their second moment.
+      momentum: of sgd and rmsprop; in rmsprop it acts on the scaled gradient, before the learning rate.
+      nesterov: of sgd.
+
+    Raises:
+      UserError: unknown name.
+    """
+    if name == "amsgrad":
+        directions = [scale_by_amsgrad(b1, b2)]
+    elif name == "adam":
+        directions = [optax.scale_by_adam(b1, b2, EPS)]
+    elif name == "sgd":
+        directions = [optax.trace(momentum, nesterov)]
+    elif name == "rmsprop":
+        directions = [optax.scale_by_rms(decay=0.99, eps=EPS, eps_in_sqrt=False), optax.trace(momentum)]
+    else:
+        raise UserError(f"reid.optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}")
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), *directions, optax.scale_by_learning_rate(learning_rate)
+    )
+
+
+def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTransformation:
+    """AMSGrad with the maximum over the raw second moment, corrected for its bias afterwards: PyTorch's.
+
+    `optax.scale_by_amsgrad` takes the maximum of the corrected moment, so that one large gradient among the first
+    ones shrinks the steps for good (optax issue 1389).
+
+    References:
+      Reddi, Kale, Kumar, "On the Convergence of Adam and Beyond", ICLR 2018.
+    """
+
+    def init(params: optax.Params) -> optax.ScaleByAmsgradState:
+        mu, nu, nu_max = (optax.tree.zeros_like(params) for _ in range(3))  # three buffers, so that each can be donated
+        return optax.ScaleByAmsgradState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu, nu_max=nu_max)
+
+    def update(
+        grads: optax.Updates, state: optax.ScaleByAmsgradState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAmsgradState]:
+        del params
+        count = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        updates = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + eps),
+            optax.tree.bias_correction(mu, b1, count),
+            optax.tree.bias_correction(nu_max, b2, count),
+        )
+        return updates, optax.ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
+
+    return optax.GradientTransformation(init, update)
+
+
+class PhasesState(NamedTuple):
+    """Updates made in all phases together, and the state of every phase."""
+
+    count: Int32[Array, ""]
+    phases: tuple[optax.OptState, ...]
+
+
+def in_phases(phases: Sequence[tuple[int | None, optax.GradientTransformation]]) -> optax.GradientTransformation:
+    """Optimizers one after the other, each from a fresh state and with its own count of updates.
+
+    All states are there from the first step on, so checkpoints keep one shape; that of a phase changes while it is
+    active and at no other time. A phase of 0 steps is left out, and its state with it.
+
+    Args:
+      phases: (updates that the phase makes, its transform) in order; the last goes on for ever and has None.
+    """
+    phases = [(steps, tx) for steps, tx in phases if steps != 0]
+    lengths = [steps for steps, _ in phases]
+    if None in lengths[:-1] or lengths[-1:] != [None]:
+        raise ValueError(f"the last phase, and it alone, has None for its steps; got {lengths}")
+    starts = list(itertools.accumulate(lengths[:-1], initial=0))
+
+    def init(params: optax.Params) -> PhasesState:
+        return PhasesState(jnp.zeros([], jnp.int32), tuple(tx.init(params) for _, tx in phases))
+
+    def update(
+        grads: optax.Updates, state: PhasesState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, PhasesState]:
+        current = index_of_interval(starts[1:], state.count)
+        updates, states = optax.tree.zeros_like(grads), []
+        for index, ((_, tx), old) in enumerate(zip(phases, state.phases, strict=True)):
+            # A choice per element fuses with the update and writes in place; branches would copy the idle states.
+            proposed = tx.update(grads, old, params)
+            updates, new = jax.tree.map(partial(jnp.where, current == index), proposed, (updates, old))
+            states.append(new)
+        return updates, PhasesState(optax.safe_increment(state.count), tuple(states))
+
+    return optax.GradientTransformation(init, update)
+
+
+def frozen_except(tx: optax.GradientTransformation, open_layers: Sequence[str]) -> optax.GradientTransformation:
+    """Applies `tx` to the named top-level children of the parameters alone; the others neither move nor have a state.
+
+    Raises:
+      UserError: at `init`, where a name is no child of the parameters.
+    """
+
+    def labels(params: optax.Params) -> dict[str, str]:
+        unknown = [name for name in open_layers if name not in params]
+        if unknown:
+            raise UserError(f"schedule.open_layers names {', '.join(unknown)}; the network has {', '.join(params)}")
+        return {name: "open" if name in open_layers else "frozen" for name in params}
+
+    return optax.partition({"open": tx, "frozen": optax.set_to_zero()}, labels)
+
+
+def multistep(learning_rate: float, milestones: Sequence[int], gamma: float) -> optax.Schedule:
+    """The rate takes the factor `gamma` at every milestone.
+
+    Args:
+      learning_rate: of the first step.
+      milestones: steps, counted from the phase's first one, that are the first with the new rate.
+      gamma: the factor.
+    """
+    return stepwise(learning_rate * gamma ** np.arange(len(milestones) + 1), sorted(milestones))
+
+
+def exponential_by_epoch(rate: float, growth: float, epoch_starts: Sequence[int]) -> optax.Schedule:
+    """The rate is `rate * growth ** epoch`, constant inside an epoch; the last epoch listed goes on for ever.
+
+    Args:
+      rate: of epoch 0.
+      growth: factor from an epoch to the next.
+      epoch_starts: the first step of every epoch, counted from the phase's first one; epochs may differ in length.
+    """
+    return stepwise(rate * growth ** np.arange(len(epoch_starts)), epoch_starts[1:])
+
+
+def stepwise(rates: Sequence[float] | np.ndarray, starts: Sequence[int]) -> optax.Schedule:
+    """`rates[i]` from step `starts[i - 1]` on; computed once in float64, so that the rates do not drift."""
+    rates = np.asarray(rates, np.float32)
+    return lambda step: jnp.asarray(rates)[index_of_interval(starts, step)]
+
+
+def index_of_interval(starts: Sequence[int], step: Int32[Array, ""] | int) -> Int32[Array, ""]:
+    """How many of the sorted `starts` lie at or before the step."""
+    return jnp.searchsorted(jnp.asarray(starts, jnp.int32), step, side="right")

@@ -1,0 +1,135 @@
+"""How a run shows itself: a bar on a terminal, plain lines elsewhere, scalars for TensorBoard."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from jaxtyping import Array, Float
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from san_jax.errors import UserError
+
+SECONDS_BETWEEN_LINES = 10.0
+STEPS_BETWEEN_SCALARS = 10
+
+
+class Progress:
+    """Shows the loss terms of a run, one step late, so that the devices never wait for the host; checks them, too.
+
+    Args:
+      folder: of the event files; None on processes that show nothing.
+      start: steps made before.
+      total: steps in all.
+      batch_size: pictures a step.
+    """
+
+    def __init__(self, folder: Path | None, *, start: int, total: int, batch_size: int):
+        self._outstanding: tuple[int, Mapping] | None = None
+        self._shows = folder is not None
+        # What a killed run wrote behind its last checkpoint is purged, so that no step stands there twice.
+        self._events = SummaryWriter(str(folder), purge_step=start) if self._shows else None
+        self._terminal = self._shows and sys.stderr.isatty()
+        # Counted in pictures, so that the bar's own rate is pictures a second.
+        self._bar = tqdm(
+            total=total * batch_size,
+            initial=start * batch_size,
+            unit=" pictures",
+            unit_scale=True,
+            disable=not self._terminal,
+            dynamic_ncols=True,
+        )
+        self._total, self._batch_size = total, batch_size
+        self.restart_clock(start)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self._bar.close()
+        if self._events is not None:
+            self._events.close()
+
+    def show(self, step: int, terms: Mapping[str, Float[Array, ""]], rates: Mapping[str, float]) -> None:
+        """Takes the terms of a step that may still be running, and shows those of the step before.
+
+        Args:
+          step: from 0.
+          terms: loss terms, on the devices.
+          rates: learning rates of the step.
+
+        Raises:
+          UserError: a loss of the step before was not finite.
+        """
+        previous, self._outstanding = self._outstanding, (step, terms, rates)
+        if previous is not None:
+            self._show(*previous)
+
+    def settle(self) -> None:
+        """Waits for the last step shown, and checks it."""
+        previous, self._outstanding = self._outstanding, None
+        if previous is not None:
+            self._show(*previous)
+
+    def _show(self, step: int, terms: Mapping, rates: Mapping[str, float]) -> None:
+        terms = {name: float(value) for name, value in jax.device_get(dict(terms)).items()}
+        check_finite(step, terms)
+        if not self._shows:
+            return
+        if step % STEPS_BETWEEN_SCALARS == 0:
+            for name, value in terms.items():
+                self._events.add_scalar(f"loss/{name}", value, step)
+            for name, value in rates.items():
+                self._events.add_scalar(f"rate/{name}", value, step)
+        if self._terminal:
+            self._bar.set_description_str(f"step {step + 1}/{self._total}", refresh=False)
+            self._bar.set_postfix_str(in_words(terms), refresh=False)
+            self._bar.update(self._batch_size)
+        else:
+            self._show_line(step, terms)
+
+    def _show_line(self, step: int, terms: Mapping[str, float]) -> None:
+        seconds = time.monotonic() - self._since
+        if step + 1 < self._total and seconds < SECONDS_BETWEEN_LINES:
+            return
+        speed = (step + 1 - self._since_step) * self._batch_size / max(seconds, 1e-6)
+        left = tqdm.format_interval((self._total - step - 1) * self._batch_size / max(speed, 1e-6))
+        self.say(f"step {step + 1}/{self._total}  {in_words(terms)}  {speed:.1f} pictures/s  {left} left")
+        self.restart_clock(step + 1)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._terminal:
+            self._bar.write(line)
+        elif self._shows:
+            print(line, flush=True)
+
+    def add_scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Scores by test set after `step` updates, for TensorBoard."""
+        if self._events is not None:
+            for data, numbers in scores.items():
+                for name, value in numbers.items():
+                    self._events.add_scalar(f"{data}/{name}", value, step)
+            self._events.flush()
+
+    def restart_clock(self, step: int) -> None:
+        """Keeps the time that a pause (scoring, compiling) took out of the speed."""
+        self._since, self._since_step = time.monotonic(), step
+
+
+def in_words(terms: Mapping[str, float]) -> str:
+    """Loss terms on a line: "id 6.64 triplet 0.31"."""
+    return " ".join(f"{name} {value:.3g}" for name, value in terms.items())
+
+
+def check_finite(step: int, terms: Mapping[str, float]) -> None:
+    """Raises a UserError if a loss is NaN or infinite."""
+    broken = [name for name, value in terms.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(
+            f"loss {broken[0]} is {terms[broken[0]]} at step {step}; the last checkpoint is from before: lower "
+            "reid.learning_rate or recon.learning_rate and start again on the same workdir"
+        )

@@ -1,0 +1,282 @@
+"""How a config becomes a run: networks, batches, phases of the schedule, optimizers, scores."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from san_jax import devices, import_weights
+from san_jax.batch import Batch, Source
+from san_jax.data import augmentation, identity_sampler, input_pipeline
+from san_jax.data.identity_sampler import Plan
+from san_jax.errors import UserError
+from san_jax.networks.architecture import Architecture
+from san_jax.scoring import evaluation
+from san_jax.scoring.feature_extraction import Extractor
+from san_jax.training import optimizers, train_step
+from san_jax.training.train_step import Networks, TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All parts of a run, ready to go.
+
+    Attributes:
+      workdir: holds everything that the run leaves behind.
+      networks: what is trained.
+      state: abstract TrainState with the shardings to restore it in.
+      make_state: a fresh one.
+      batches: batches on the devices, from a step on.
+      step_of: the jitted train step that holds at a step.
+      rates: learning rates at a step, for the eye.
+      total: steps in all.
+      batch_size: pictures a step.
+      score_at: steps after which the run is scored.
+      save_every: steps between checkpoints.
+      score: scores of a state by test set.
+      notes: what its user should know before it starts, a line each.
+    """
+
+    workdir: Path
+    networks: Networks
+    state: TrainState
+    make_state: Callable[[], TrainState]
+    batches: Callable[[int], Iterator[Batch]]
+    step_of: Callable[[int], Step]
+    rates: Callable[[int], Mapping[str, float]]
+    total: int
+    batch_size: int
+    score_at: frozenset[int]
+    save_every: int
+    score: Callable[[TrainState], dict[str, dict[str, float]]]
+    notes: tuple[str, ...]
+
+
+def build(
+    config: ConfigDict, workdir: Path, *, source: Source, test_sets: Sequence[evaluation.TestSet], mesh: Mesh
+) -> Run:
+    """A run from its config and data; nothing is written.
+
+    Raises:
+      UserError: a field that does not fit the data, the devices or another field; names it.
+    """
+    architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
+    networks = Networks(config.mode, architecture, config.compute_dtype)
+    architecture.check(draws=networks.draws)
+    evaluation.check_metric(config.scoring.metric)
+    if networks.draws and not source.has_textures:
+        raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
+    plan = make_plan(config, source, networks=networks, mesh=mesh)
+    phases = Phases.of(config, plan)
+    rate, reid_tx, recon_tx = make_optimizers(config, phases)
+    make_state = functools.partial(
+        train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=config.seed
+    )
+    everywhere = devices.replicated(mesh)
+
+    def make_first_state() -> TrainState:
+        state = jax.jit(make_state, out_shardings=everywhere)()
+        return import_weights.start_from(Path(config.init_from), state) if config.init_from else state
+
+    return Run(
+        workdir=workdir,
+        networks=networks,
+        state=devices.with_sharding(jax.eval_shape(make_state), everywhere),
+        make_state=make_first_state,
+        batches=lambda start: input_pipeline.training_batches(
+            source,
+            plan.rows,
+            start=start,
+            height=config.data.height,
+            width=config.data.width,
+            with_textures=networks.draws,
+            mesh=mesh,
+            workers=config.data.workers,
+        ),
+        step_of=make_steps(config, networks, phases=phases, reid_tx=reid_tx, recon_tx=recon_tx),
+        rates=lambda step: {"reid": float(rate(step))} if networks.learns_people else {},
+        total=plan.num_steps,
+        batch_size=plan.rows.shape[1],
+        score_at=score_at(plan, config.schedule.eval_every),
+        save_every=config.schedule.save_every,
+        score=make_score(config, networks, test_sets=test_sets, mesh=mesh),
+        notes=notes_on(source, instances=config.batch.instances, draws_groups=networks.learns_people),
+    )
+
+
+def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
+    """The networks that a config asks for."""
+    return Architecture(
+        depth=config.encoder.depth,
+        fc_dim=config.encoder.fc_dim,
+        last_stride=config.encoder.last_stride,
+        encoder_width=config.encoder.width,
+        num_pids=num_pids,
+        decoder_width=config.decoder.width,
+        skips=config.decoder.skips,
+        height=config.data.height,
+        width=config.data.width,
+    )
+
+
+def make_plan(config: ConfigDict, source: Source, *, networks: Networks, mesh: Mesh) -> Plan:
+    """The rows of every step; checks that batches fit the devices and the data."""
+    identities, instances = config.batch.identities, config.batch.instances
+    size = identities * instances
+    if size % mesh.size:
+        raise UserError(
+            f"a batch of batch.identities {identities} x batch.instances {instances} pictures cannot be divided "
+            f"by {mesh.size} devices; change batch.identities"
+        )
+    epochs = config.schedule.fixbase_epoch + config.schedule.warmup_epochs + config.schedule.epochs
+    if not networks.learns_people:
+        plan = identity_sampler.shuffled_plan(len(source), batch_size=size, epochs=epochs, seed=config.seed)
+    else:
+        people = len(np.unique(source.pids))
+        if identities > people:
+            raise UserError(f"batch.identities is {identities}, but {source.name} has only {people} people to train on")
+        plan = identity_sampler.identity_plan(
+            source.pids, identities=identities, instances=instances, epochs=epochs, seed=config.seed
+        )
+    if not plan.num_steps:
+        raise UserError(
+            f"{epochs} epochs of {source.name} make no batch of {size}; raise schedule.epochs or lower batch.identities"
+        )
+    return plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """The schedule in steps; an epoch of a phase starts where the plan says.
+
+    Attributes:
+      fixbase: steps in which only some layers learn.
+      warmup: steps of the warm-up.
+      warmup_starts: first step of each of its epochs, counted from the phase's first.
+      milestones: steps of the main phase, counted from its first, at which the rate falls.
+    """
+
+    fixbase: int
+    warmup: int
+    warmup_starts: tuple[int, ...]
+    milestones: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: ConfigDict, plan: Plan) -> "Phases":
+        """Epochs of the config to steps of the plan."""
+        schedule, starts = config.schedule, plan.epoch_starts
+        warmup, main = schedule.fixbase_epoch, schedule.fixbase_epoch + schedule.warmup_epochs
+        milestones = [main + epoch for epoch in config.reid.milestones if main + epoch < len(starts)]
+        return cls(
+            fixbase=int(starts[warmup]),
+            warmup=int(starts[main] - starts[warmup]),
+            warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup:main]),
+            milestones=tuple(int(starts[epoch] - starts[main]) for epoch in milestones),
+        )
+
+
+def make_optimizers(
+    config: ConfigDict, phases: Phases
+) -> tuple[optax.Schedule, optax.GradientTransformation, optax.GradientTransformation]:
+    """The re-ID learning rate by step, the main optimizer, and the texture losses' Adam."""
+    reid, recon, schedule = config.reid, config.recon, config.schedule
+
+    def main(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optimizers.make_optimizer(
+            reid.optimizer,
+            rate,
+            weight_decay=reid.weight_decay,
+            b1=reid.b1,
+            b2=reid.b2,
+            momentum=reid.momentum,
+            nesterov=reid.nesterov,
+        )
+
+    warmup_rate = optimizers.exponential_by_epoch(schedule.warmup_rate, schedule.warmup_growth, phases.warmup_starts)
+    main_rate = optimizers.multistep(reid.learning_rate, phases.milestones, reid.gamma)
+    warmup = optimizers.make_optimizer("adam", warmup_rate, weight_decay=reid.weight_decay, b1=reid.b1, b2=reid.b2)
+    adam = optimizers.make_optimizer("adam", recon.learning_rate, b1=recon.b1, b2=recon.b2)
+    open_layers = tuple(schedule.open_layers)
+    reid_tx = optimizers.in_phases(
+        [
+            (phases.fixbase, optimizers.frozen_except(main(reid.learning_rate), open_layers)),
+            (phases.warmup, warmup),
+            (None, main(main_rate)),
+        ]
+    )
+    recon_tx = optimizers.in_phases(
+        [(phases.fixbase, optimizers.frozen_except(adam, (*open_layers, "decoder"))), (None, adam)]
+    )
+    boundaries = [phases.fixbase, phases.fixbase + phases.warmup]
+    rate = optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries)
+    return rate, reid_tx, recon_tx
+
+
+def make_steps(
+    config: ConfigDict,
+    networks: Networks,
+    *,
+    phases: Phases,
+    reid_tx: optax.GradientTransformation,
+    recon_tx: optax.GradientTransformation,
+) -> Callable[[int], Step]:
+    """The jitted train step by step number: one with frozen layers, one without. Uses up the state it is given."""
+    augment = functools.partial(
+        augmentation.augment, height=config.data.height, width=config.data.width, **config.augmentation
+    )
+    objective = train_step.Objective(instances=config.batch.instances, **config.loss)
+
+    def jitted(networks: Networks) -> Step:
+        step = functools.partial(
+            train_step.train_step,
+            networks=networks,
+            objective=objective,
+            augment=augment,
+            reid_tx=reid_tx,
+            recon_tx=recon_tx,
+            seed=config.seed,
+        )
+        return jax.jit(step, donate_argnums=0)
+
+    frozen = jitted(dataclasses.replace(networks, open_layers=tuple(config.schedule.open_layers)))
+    whole = jitted(networks)
+    return lambda step: frozen if step < phases.fixbase else whole
+
+
+def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
+    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last."""
+    return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}
+
+
+def make_score(
+    config: ConfigDict, networks: Networks, *, test_sets: Sequence[evaluation.TestSet], mesh: Mesh
+) -> Callable[[TrainState], dict[str, dict[str, float]]]:
+    """Scores of a state by test set."""
+    extractor = Extractor(
+        networks.architecture,
+        mesh,
+        batch_size=config.scoring.batch_size,
+        compute_dtype=config.compute_dtype,
+        workers=config.data.workers,
+    )
+    return lambda state: evaluation.evaluate(
+        state.encoder, state.encoder_stats, test_sets, extractor=extractor, metric=config.scoring.metric
+    )
+
+
+def notes_on(source: Source, *, instances: int, draws_groups: bool) -> tuple[str, ...]:
+    """Lines about the training set."""
+    _, counts = np.unique(source.pids, return_counts=True)
+    cameras = len(np.unique(source.camids))
+    notes = [f"{source.name}: {len(source)} pictures of {len(counts)} people under {cameras} cameras to train on"]
+    if draws_groups and (few := int((counts < instances).sum())):
+        notes.append(f"{few} people have fewer than batch.instances {instances} pictures: drawn with replacement")
+    return tuple(notes)

@@ -1,0 +1,44 @@
+"""The resolved config of a run, in its workdir."""
+
+import json
+from pathlib import Path
+
+import jax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from san_jax.errors import UserError
+
+NAME = "config.json"
+
+
+def keep(config: ConfigDict, workdir: Path) -> None:
+    """Writes the config into the workdir; of a run that goes on under another one, prints what changed."""
+    path, text = workdir / NAME, config.to_json(indent=2) + "\n"
+    if jax.process_index():
+        return
+    if path.exists():
+        old, new = (flatten_dict(fields, sep=".") for fields in (read(workdir).to_dict(), json.loads(text)))
+        changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
+        if changed:
+            print(f"{path} changes: {', '.join(changed)}", flush=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give another --workdir or make room") from error
+
+
+def read(workdir: Path) -> ConfigDict:
+    """The config of a run.
+
+    Raises:
+      UserError: the folder is no run's.
+    """
+    path = workdir / NAME
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give the --workdir of a run of train.py") from error

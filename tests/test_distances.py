@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from san_jax.errors import UserError
+from san_jax.scoring import distances
+
+
+def distmat(query_feats, gallery_feats, distance="euclidean"):
+    query_feats, gallery_feats = jnp.asarray(query_feats), jnp.asarray(gallery_feats)
+    norms = {
+        "query_norms": distances.squared_norms(query_feats),
+        "gallery_norms": distances.squared_norms(gallery_feats),
+    }
+    compute = jax.jit(distances.distmat, static_argnames="distance")
+    return np.asarray(compute(query_feats, gallery_feats, **norms, distance=distance))
+
+
+def random_feats(num, dim, seed=0):
+    return np.random.default_rng([seed, num, dim]).standard_normal((num, dim)).astype(np.float32)
+
+
+def test_euclidean_is_the_squared_distance():
+    query, gallery = random_feats(7, 512), random_feats(90, 512, seed=1)
+    exact = np.sum((query.astype(np.float64)[:, None] - gallery[None]) ** 2, axis=2)
+    np.testing.assert_allclose(distmat(query, gallery), exact, rtol=2e-6)
+
+
+def test_cosine_is_one_minus_the_cosine():
+    query, gallery = random_feats(7, 512), random_feats(90, 512, seed=1)
+    exact = 1 - query.astype(np.float64) @ gallery.T / np.outer(
+        np.linalg.norm(query, axis=1), np.linalg.norm(gallery, axis=1)
+    )
+    np.testing.assert_allclose(distmat(query, 3 * gallery, "cosine"), exact, atol=1e-6)
+
+
+def test_cosine_of_zero_features_is_one():
+    found = distmat(np.float32([[0, 0], [1, 0]]), np.float32([[0, 0], [2, 0], [0, 3], [-1, 0]]), "cosine")
+    np.testing.assert_array_equal(found, [[1, 1, 1, 1], [1, 0, 1, 2]])
+
+
+@pytest.mark.parametrize("distance", distances.DISTANCES)
+def test_distances_are_never_negative(distance):
+    feats = 100 + random_feats(50, 512)
+    found = distmat(feats, feats, distance)
+    assert np.min(found) == 0
+    assert np.max(np.diag(found)) < 1e-5 * 512 * 100**2
+
+
+@pytest.mark.parametrize("distance", distances.DISTANCES)
+@pytest.mark.parametrize("shape", [(1, 3, 512), (3, 37, 16), (64, 257, 512), (130, 100, 33)])
+def test_equal_pictures_are_equally_far(distance, shape):
+    num_query, num_gallery, dim = shape
+    found = distmat(random_feats(num_query, dim), np.repeat(random_feats(1, dim), num_gallery, axis=0), distance)
+    assert np.all(found == found[:, :1])
+
+
+def test_product_is_asked_for_in_full_float32_even_for_bfloat16_features():
+    feats, norms = jnp.ones((4, 8), jnp.bfloat16), jnp.ones(4)
+    equations = jax.make_jaxpr(lambda x, n: distances.distmat(x, x, query_norms=n, gallery_norms=n))(feats, norms).eqns
+    (product,) = (equation for equation in equations if equation.primitive.name == "dot_general")
+    assert product.params["precision"] == (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+    assert {operand.aval.dtype for operand in product.invars} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e19])
+def test_broken_features_are_named_by_their_first_row(value):
+    feats = random_feats(9, 4)
+    distances.check_finite(distances.squared_norms(feats), name="gallery")
+    feats[[3, 7], 1] = value
+    with pytest.raises(UserError, match=r"^gallery features hold .* in 2 rows, first in row 3;"):
+        distances.check_finite(distances.squared_norms(feats), name="gallery")
+
+
+def test_unknown_distance_names_the_known_ones():
+    with pytest.raises(UserError, match="'manhattan' is none of euclidean, cosine"):
+        distmat(random_feats(2, 4), random_feats(2, 4), "manhattan")

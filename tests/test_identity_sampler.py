@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from san_jax.data import identity_sampler
+
+PIDS = np.random.default_rng(0).permutation(np.repeat(np.arange(30), np.arange(30) % 9 + 1))
+PLAN = identity_sampler.identity_plan(PIDS, identities=5, instances=4, epochs=6, seed=3)
+
+
+def epochs_of(plan):
+    return np.split(plan.rows, plan.epoch_starts[1:-1])
+
+
+def test_rows_of_a_person_stand_together_and_no_person_comes_twice_in_a_batch():
+    people = PIDS[PLAN.rows].reshape(PLAN.num_steps, 5, 4)
+    assert (people == people[..., :1]).all()
+    assert all(len(set(batch[:, 0])) == 5 for batch in people)
+
+
+def test_picture_comes_at_most_once_an_epoch_unless_its_person_has_too_few():
+    counts = np.bincount(PIDS)
+    for rows in epochs_of(PLAN):
+        drawn, times = np.unique(rows, return_counts=True)
+        assert times[counts[PIDS[drawn]] >= 4].max() == 1
+        assert {0, 1, 2} & set(PIDS[rows].ravel()), "people with fewer than four pictures are drawn too"
+
+
+def test_group_sizes_follow_the_pictures_of_a_person():
+    """An epoch cannot hold more groups of a person than floor(n / K), or one where n < K."""
+    limit = np.maximum(np.bincount(PIDS) // 4, 1)
+    for rows in epochs_of(PLAN):
+        groups = np.bincount(PIDS[rows].reshape(-1, 4)[:, 0], minlength=30)
+        assert (groups <= limit).all()
+        assert (groups < limit).sum() < 5, "an epoch ends when fewer than P people have groups left"
+
+
+def test_epochs_follow_from_seed_and_epoch_alone():
+    longer = identity_sampler.identity_plan(PIDS, identities=5, instances=4, epochs=8, seed=3)
+    np.testing.assert_array_equal(longer.rows[: PLAN.num_steps], PLAN.rows)
+    np.testing.assert_array_equal(longer.epoch_starts[:7], PLAN.epoch_starts)
+    other = identity_sampler.identity_plan(PIDS, identities=5, instances=4, epochs=6, seed=4)
+    first, second = epochs_of(PLAN)[:2]
+    assert not np.array_equal(other.rows[:3], PLAN.rows[:3])
+    assert not np.array_equal(first[:3], second[:3])
+
+
+def test_every_group_of_a_person_is_as_likely():
+    """With two groups of four in eight pictures, a picture's partner in its group is any of the others alike."""
+    pids = np.repeat(np.arange(2), 8)
+    partner = np.zeros(8)
+    for epoch in range(2000):
+        rows = identity_sampler.identity_epoch(
+            pids, identities=2, instances=4, rng=np.random.default_rng([1, epoch])
+        ).reshape(-1, 4)
+        partner[next(group for group in rows if 0 in group)] += 1
+    np.testing.assert_allclose(partner[1:] / 2000, 3 / 7, atol=0.05)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_fewer_people_than_a_batch_holds_give_no_step(epochs):
+    plan = identity_sampler.identity_plan(PIDS, identities=31, instances=4, epochs=epochs, seed=0)
+    assert plan.num_steps == 0
+    assert plan.rows.shape == (0, 124)

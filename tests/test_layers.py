@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from san_jax.networks import layers
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def convolved(x: np.ndarray, kernel: np.ndarray, *, stride: int, padding: int) -> np.ndarray:
+    """The convolution by its definition, in float64."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    size = kernel.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("bhwcij,ijcd->bhwd", windows, kernel.astype(np.float64))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("height", [8, 9])
+def test_convolution_pads_half_the_kernel_on_every_side(size, stride, height):
+    conv = layers.Conv(3, 4, size, stride=stride, rngs=nnx.Rngs(0))
+    x = normal(2, height, 6, 3)
+    expected = convolved(x, np.asarray(conv.kernel[...]), stride=stride, padding=size // 2)
+    np.testing.assert_allclose(conv(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_the_convolution_are_those_of_its_definition(size, stride):
+    conv = layers.Conv(3, 4, size, stride=stride, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(conv)
+    x, toward_x, toward_kernel = normal(2, 8, 6, 3), normal(2, 8, 6, 3, seed=1), normal(size, size, 3, 4, seed=2)
+    kernel = np.asarray(conv.kernel[...])
+    y, pull = jax.vjp(lambda params, x: nnx.merge(graphdef, params)(x), params, jnp.asarray(x))
+    at_y = normal(*y.shape, seed=3)
+    at_params, at_x = pull(jnp.asarray(at_y))
+    # The convolution is linear in either argument: <at_y, conv(x, toward)> = <gradient, toward>.
+    for gradient, toward, image in (
+        (at_x, toward_x, convolved(toward_x, kernel, stride=stride, padding=size // 2)),
+        (at_params["kernel"][...], toward_kernel, convolved(x, toward_kernel, stride=stride, padding=size // 2)),
+    ):
+        np.testing.assert_allclose(np.vdot(gradient, toward), np.vdot(at_y, image), rtol=1e-4)
+
+
+def test_bias_is_added_to_every_pixel():
+    conv = layers.Conv(3, 2, 1, use_bias=True, rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.asarray([1.0, -2.0])
+    np.testing.assert_array_equal(conv(jnp.zeros((1, 2, 2, 3))), np.full((1, 2, 2, 2), [1.0, -2.0]))
+
+
+def test_batchnorm_normalises_with_the_biased_variance_and_stores_the_unbiased_one():
+    norm = layers.BatchNorm(2, rngs=nnx.Rngs(0))
+    x = normal(5, 3, 2)
+    y = norm(jnp.asarray(x))
+    mean, biased, unbiased = x.mean((0, 1)), x.var((0, 1)), x.var((0, 1), ddof=1)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(biased + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * unbiased, rtol=1e-5)
+
+
+def test_batchnorm_in_eval_uses_running_statistics_and_leaves_them():
+    norm = layers.BatchNorm(2, rngs=nnx.Rngs(0))
+    norm.mean[...], norm.var[...] = jnp.asarray([1.0, 2.0]), jnp.asarray([4.0, 9.0])
+    norm.scale[...], norm.bias[...] = jnp.asarray([3.0, 1.0]), jnp.asarray([0.5, 0.0])
+    norm.eval()
+    np.testing.assert_allclose(norm(jnp.asarray([[3.0, 5.0]])), [[3.5, 1.0]], rtol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], [1.0, 2.0])
+    np.testing.assert_array_equal(norm.var[...], [4.0, 9.0])
+    norm.train()
+    assert not norm.use_running_average
+
+
+def test_batchnorm_keeps_the_variance_of_values_far_from_zero():
+    norm = layers.BatchNorm(3, rngs=nnx.Rngs(0))
+    x = normal(64, 3)
+    shifted = norm(jnp.asarray(x + 1000.0))
+    # One pass over float32 squares near 1e6 would leave no digit of a variance near 1.
+    np.testing.assert_allclose(shifted, (x - x.mean(0)) / x.std(0), atol=2e-3)
+
+
+def test_batchnorm_computes_statistics_in_float32_whatever_comes():
+    norm = layers.BatchNorm(1, rngs=nnx.Rngs(0))
+    x = jnp.ones((4096, 1), jnp.bfloat16).at[::2].set(3.0)
+    assert norm(x).dtype == jnp.bfloat16
+    assert norm.mean[...].dtype == norm.var[...].dtype == jnp.float32
+    np.testing.assert_allclose(norm.mean[...], 0.2, rtol=1e-6)
+
+
+def test_gradients_of_batchnorm_are_those_of_its_formula():
+    norm = layers.BatchNorm(3, rngs=nnx.Rngs(0))
+    norm.scale[...] = jnp.asarray([0.5, 1.0, 2.0])
+    graphdef, params, stats = nnx.split(norm, nnx.Param, nnx.BatchStat)
+    x, at_y = normal(4, 5, 3), normal(4, 5, 3, seed=1)
+
+    def apply(params, x):
+        return nnx.merge(graphdef, params, stats, copy=True)(x)
+
+    _, pull = jax.vjp(apply, params, jnp.asarray(x))
+    at_params, at_x = pull(jnp.asarray(at_y))
+    deviation = np.sqrt(x.var((0, 1)) + 1e-5)
+    unit = (x - x.mean((0, 1))) / deviation
+    expected = [0.5, 1.0, 2.0] / deviation * (at_y - at_y.mean((0, 1)) - unit * (at_y * unit).mean((0, 1)))
+    np.testing.assert_allclose(at_x, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(at_params["scale"][...], (at_y * unit).sum((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(at_params["bias"][...], at_y.sum((0, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 5)])
+def test_max_pool_takes_windows_of_three_with_a_border(height, width):
+    x = normal(2, height, width, 3) - 5.0  # all negative, so a border of zeros would show
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(layers.max_pool(jnp.asarray(x)), windows.max((-2, -1)))
+
+
+def test_gradient_of_max_pool_goes_to_the_maximum():
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(2.0)
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(x)
+    assert gradient[0, 1, 1, 0] == 4.0  # the pixel lies in all four windows
+    assert gradient.sum() == 4.0
+
+
+def test_reflect_pad_mirrors_without_repeating_the_edge():
+    row = jnp.arange(4.0).reshape(1, 1, 4, 1)
+    padded = layers.reflect_pad(jnp.tile(row, (1, 4, 1, 1)), pixels=3)
+    np.testing.assert_array_equal(padded[0, 0, :, 0], [3, 2, 1, 0, 1, 2, 3, 2, 1, 0])
+    assert padded.shape == (1, 10, 10, 1)
+
+
+def test_upsampling_treats_pixels_as_areas():
+    row = jnp.asarray([0.0, 4.0, 8.0]).reshape(1, 1, 3, 1)
+    enlarged = layers.upsample_twice(row)
+    assert enlarged.shape == (1, 2, 6, 1)
+    np.testing.assert_allclose(enlarged[0, 1, :, 0], [0, 1, 3, 5, 7, 8])
+
+
+def test_upsampling_one_axis_is_that_of_the_other_turned():
+    x = jnp.asarray(normal(2, 3, 5, 2))
+    turned = layers.upsample_twice(x.swapaxes(1, 2)).swapaxes(1, 2)
+    np.testing.assert_allclose(layers.upsample_twice(x), turned, rtol=1e-5, atol=1e-6)
+
+
+def test_stretching_keeps_both_ends_and_spaces_evenly():
+    row = jnp.asarray([0.0, 3.0, 9.0]).reshape(1, 1, 3, 1)
+    np.testing.assert_allclose(layers.stretch_width(row, width=5)[0, 0, :, 0], [0.0, 1.5, 3.0, 6.0, 9.0])
+    np.testing.assert_allclose(layers.stretch_width(row, width=3), row)
