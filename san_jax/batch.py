@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ class Batch:
     pid: Int[Array, "PK"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to the records of one split; picklable, for worker processes. The builders' sources are such."""
 

@@ -144,7 +144,7 @@ def _put(mesh: Mesh, array: np.ndarray, *, num_rows: int) -> jax.Array:
     return devices.put_rows(mesh, np.array(array), num_rows=num_rows)
 
 
-def _in_workers(batches: Sequence, workers: int) -> Iterator:
+def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Iterator:
     """The elements in their order, computed ahead by worker processes."""
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)

@@ -74,7 +74,7 @@ def build(
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
-    plan = make_plan(config, source, networks=networks, mesh=mesh)
+    plan = make_plan(config, source, networks=networks, num_devices=mesh.size)
     phases = Phases.of(config, plan)
     rate, reid_tx, recon_tx = make_optimizers(config, phases)
     make_state = functools.partial(
@@ -84,7 +84,9 @@ def build(
 
     def make_first_state() -> TrainState:
         state = jax.jit(make_state, out_shardings=everywhere)()
-        return import_weights.start_from(Path(config.init_from), state) if config.init_from else state
+        if not config.init_from:
+            return state
+        return import_weights.start_from(Path(config.init_from), state, architecture=architecture)
 
     return Run(
         workdir=workdir,
@@ -127,14 +129,14 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
     )
 
 
-def make_plan(config: ConfigDict, source: Source, *, networks: Networks, mesh: Mesh) -> Plan:
+def make_plan(config: ConfigDict, source: Source, *, networks: Networks, num_devices: int) -> Plan:
     """The rows of every step; checks that batches fit the devices and the data."""
     identities, instances = config.batch.identities, config.batch.instances
     size = identities * instances
-    if size % mesh.size:
+    if size % num_devices:
         raise UserError(
             f"a batch of batch.identities {identities} x batch.instances {instances} pictures cannot be divided "
-            f"by {mesh.size} devices; change batch.identities"
+            f"by {num_devices} devices; change batch.identities"
         )
     epochs = config.schedule.fixbase_epoch + config.schedule.warmup_epochs + config.schedule.epochs
     if not networks.learns_people:

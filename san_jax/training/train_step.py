@@ -42,7 +42,7 @@ class TrainState:
       recon_opt: state of the texture losses' optimizer, over decoder and encoder; empty in `baseline`.
     """
 
-    step: Int32[Array, ""]
+    step: Int32[Array, ""] | jax.ShapeDtypeStruct
     encoder: PyTree
     encoder_stats: PyTree
     decoder: PyTree

@@ -1,0 +1,31 @@
+import numpy as np
+from array_source import ArraySource
+
+from san_jax.data.joined_source import JoinedSource
+
+FIRST, SECOND = ArraySource([0, 0, 1, 2], name="a"), ArraySource([0, 1, 1], name="b", textures=False)
+JOINED = JoinedSource.of([FIRST, SECOND])
+
+
+def test_people_and_cameras_of_two_sets_are_different_ones():
+    assert JOINED.name == "a,b"
+    np.testing.assert_array_equal(JOINED.pids, [0, 0, 1, 2, 3, 4, 4])
+    np.testing.assert_array_equal(JOINED.camids, [0, 1, 0, 1, 2, 3, 2])
+    assert JOINED.pids.dtype == np.int32
+
+
+def test_records_agree_with_the_columns_and_keep_their_pictures():
+    for row in range(len(JOINED)):
+        record, part = JOINED[row], (FIRST, SECOND)[row >= 4][row % 4]
+        assert (record["pid"], record["camid"]) == (JOINED.pids[row], JOINED.camids[row])
+        assert record["image"] == part["image"]
+        assert record["name"] == JOINED.names[row]
+
+
+def test_joined_set_has_textures_only_if_all_have():
+    assert not JOINED.has_textures
+    assert JoinedSource.of([FIRST, FIRST]).has_textures
+
+
+def test_single_set_stays_as_it_is():
+    assert JoinedSource.of([FIRST]) is FIRST

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_source import ArraySource
+
+from configs import baseline, san
+from san_jax import devices
+from san_jax.data.identity_sampler import Plan
+from san_jax.errors import UserError
+from san_jax.training import run
+
+PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
+
+
+def config_of(module=san, **fields):
+    config = module.get_config("small")
+    config.update_from_flattened_dict(
+        {
+            "data.height": 32,
+            "data.width": 16,
+            "encoder.depth": 10,
+            "encoder.width": 0.125,
+            "encoder.fc_dim": 8,
+            "decoder.width": 0.05,
+            "batch.identities": 4,
+            "batch.instances": 4,
+            **fields,
+        }
+    )
+    return config
+
+
+def build(config, source=PEOPLE):
+    return run.build(config, Path("nowhere"), source=source, test_sets=[], mesh=devices.make_mesh())
+
+
+def test_schedule_of_the_paper_on_cuhk03():
+    """20 warm-up and 300 main epochs; at step 0 of the main phase the rate is 8e-4, after epoch 40 half of it."""
+    config = san.get_config()
+    plan = Plan(np.zeros((320 * 93, 64), np.int32), 93 * np.arange(321))
+    phases = run.Phases.of(config, plan)
+    rate, *_ = run.make_optimizers(config, phases)
+    assert plan.num_steps == 29_760
+    assert phases.warmup == 20 * 93
+    expected = {0: 8e-6, 93: 8e-6 * 1.259, 1859: 8e-6 * 1.259**19, 1860: 8e-4, 1860 + 40 * 93 - 1: 8e-4}
+    expected |= {1860 + 40 * 93: 4e-4, 1860 + 280 * 93: 8e-4 / 2**7, 29_759: 8e-4 / 2**7}
+    np.testing.assert_allclose([rate(step) for step in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_milestones_lie_where_epochs_of_varying_length_begin():
+    config = config_of(**{"schedule.warmup_epochs": 1, "schedule.epochs": 3, "reid.milestones": (1, 2, 9)})
+    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    phases = run.Phases.of(config, plan)
+    assert (phases.warmup, phases.milestones) == (7, (8, 18))
+
+
+def test_fixbase_comes_before_the_warm_up_and_freezes_its_steps_alone():
+    config = config_of(**{"schedule.fixbase_epoch": 2, "schedule.warmup_epochs": 1, "schedule.epochs": 1})
+    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    phases = run.Phases.of(config, plan)
+    assert (phases.fixbase, phases.warmup, phases.warmup_starts) == (15, 10, (0,))
+    built = build(config)
+    assert built.step_of(0) is not built.step_of(built.total - 1)
+
+
+def test_run_is_scored_every_so_many_epochs_and_at_the_end():
+    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    assert run.score_at(plan, 2) == {15, 31}
+    assert run.score_at(plan, 3) == {25, 31}
+    assert run.score_at(plan, 50) == {31}
+
+
+def test_people_with_few_pictures_are_counted_in_one_line():
+    source = ArraySource([0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3])
+    _, note = run.notes_on(source, instances=4, draws_groups=True)
+    assert note == "2 people have fewer than batch.instances 4 pictures: drawn with replacement"
+
+
+def test_baseline_needs_no_textures():
+    built = build(config_of(baseline), ArraySource(PEOPLE.pids, textures=False))
+    assert built.state.decoder == {}
+    assert built.total > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"batch.identities": 13}, "batch.identities is 13, but test/people has only 12 people"),
+        ({"encoder.last_stride": 2, "data.height": 64, "data.width": 32}, "encoder.last_stride to 1"),
+        ({"encoder.depth": 51}, "encoder.depth is 51"),
+        ({"mode": "sam"}, "mode is 'sam'"),
+        ({"compute_dtype": "half"}, "compute_dtype is 'half'"),
+        ({"scoring.metric": "cuhk"}, "metric is 'cuhk'"),
+        ({"reid.optimizer": "adamw"}, "reid.optimizer 'adamw' is unknown"),
+        ({"schedule.fixbase_epoch": 1, "schedule.open_layers": ("head",)}, "schedule.open_layers names head"),
+        ({"schedule.epochs": 0, "schedule.warmup_epochs": 0}, "schedule.epochs"),
+    ],
+)
+def test_field_that_does_not_fit_is_named(fields, named):
+    with pytest.raises(UserError, match=named):
+        build(config_of(**fields))
+
+
+def test_batch_that_does_not_divide_names_the_field():
+    config = config_of()
+    networks = run.Networks("san", run.architecture_of(config, num_pids=12))
+    with pytest.raises(UserError, match=r"cannot be divided by 3 devices; change batch\.identities"):
+        run.make_plan(config, PEOPLE, networks=networks, num_devices=3)
+
+
+def test_textures_are_missed_before_anything_starts():
+    with pytest.raises(UserError, match=r"data\.train is test/people, which has no textures; mode san needs them"):
+        build(config_of(), ArraySource(PEOPLE.pids, textures=False))
+
+
+def test_san_pg_takes_every_picture_once_an_epoch():
+    config = config_of(**{"mode": "san_pg", "schedule.warmup_epochs": 0, "schedule.epochs": 2})
+    networks = run.Networks("san_pg", run.architecture_of(config, num_pids=12))
+    plan = run.make_plan(config, PEOPLE, networks=networks, num_devices=1)
+    assert plan.rows.shape == (2 * (60 // 16), 16)
+    first, second = np.split(plan.rows, 2)
+    assert len(set(first.ravel())) == first.size
+    assert not np.array_equal(first, second)
+
+
+def test_every_field_of_the_config_is_read():
+    """An option that nothing reads would be a promise that nobody keeps."""
+    sources = "\n".join(
+        path.read_text()
+        for folder in ("san_jax", ".")
+        for path in Path(folder).glob("**/*.py" if folder != "." else "*.py")
+    )
+    splatted = {"loss", "augmentation"}  # handed on whole, as keyword arguments
+    for section, fields in san.get_config().items():
+        if section in splatted:
+            continue
+        for name in fields if hasattr(fields, "items") else [section]:
+            assert f".{name}" in sources, f"config field {section}.{name}"

@@ -1,0 +1,225 @@
+"""`train.py` and `eval.py` as people start them, on a small release."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from cuhk03_release import write_release
+
+from san_jax.training import checkpoints
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "data.height": 32,
+    "data.width": 16,
+    "data.workers": 1,
+    "encoder.depth": 10,
+    "encoder.width": 0.125,
+    "encoder.fc_dim": 16,
+    "decoder.width": 0.05,
+    "batch.identities": 4,
+    "batch.instances": 2,
+    "schedule.warmup_epochs": 1,
+    "schedule.epochs": 11,
+    "schedule.save_every": 7,
+}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Arguments that name a release and a folder of prepared sets."""
+    folder = tmp_path_factory.mktemp("cuhk03")
+    write_release(folder / "release")
+    return {"data.manual_dir": folder / "release", "data.data_dir": folder / "prepared"}
+
+
+def command(workdir, fields, config="configs/san.py:small"):
+    overrides = [f"--config.{name}={value}" for name, value in (SMALL | fields).items()]
+    return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
+
+
+def start(*arguments, **fields):
+    return subprocess.Popen(
+        command(*arguments, **fields),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, data):
+    """A run from start to end: workdir and output."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    status, output = finish(start(workdir, data))
+    assert status == 0, output
+    return workdir, output
+
+
+def stored(workdir):
+    with ocp.PyTreeCheckpointer() as reader:
+        newest = checkpoints.newest(workdir)
+        return int(newest.name), reader.restore((newest / checkpoints.STATE).resolve())
+
+
+def assert_same_bits(one, other):
+    (step, state), (other_step, other_state) = stored(one), stored(other)
+    assert step == other_step
+    leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
+    assert len(leaves) == len(other_leaves) > 50
+    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
+        np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))
+
+
+def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
+    """SIGKILL three times, at moments that nobody chose: in a step, in a save, in the scoring."""
+    rng, kills, step = random.Random(time.time_ns()), 0, 0
+    while True:
+        process = start(tmp_path, data)
+        while kills < 3 and process.poll() is None:
+            newest = checkpoints.newest(tmp_path)
+            if newest is not None and int(newest.name) > step:
+                step = int(newest.name)
+                time.sleep(rng.uniform(0, 0.5))
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            time.sleep(0.02)
+        status, output = finish(process)
+        if status != -signal.SIGKILL:
+            break
+    assert status == 0, output
+    assert kills >= 2, "the run ended before it could be killed"
+    assert_same_bits(unbroken[0], tmp_path)
+
+
+def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
+    process = start(tmp_path, data)
+    while checkpoints.newest(tmp_path) is None and process.poll() is None:
+        time.sleep(0.1)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    process.kill()  # it alone, not its process group
+    process.wait()
+    time.sleep(1)
+    alive = [pid for pid in children.stdout.split() if Path(f"/proc/{pid}/cmdline").exists()]
+    cmdlines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in alive]
+    assert not [line for line in cmdlines if "spawn_main" in line]
+
+
+def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
+    process = start(tmp_path, data)
+    while checkpoints.newest(tmp_path) is None and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    status, output = finish(process)
+    assert status == 143, output
+    said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
+    assert checkpoints.newest(tmp_path).name in said
+    status, output = finish(start(tmp_path, data))
+    assert status == 0, output
+    assert_same_bits(unbroken[0], tmp_path)
+
+
+def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):
+    workdir, output = unbroken
+    status, again = finish(start(workdir, data))
+    assert status == 0
+    assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
+
+
+def test_loss_falls_and_the_workdir_holds_everything_of_the_run(unbroken):
+    workdir, output = unbroken
+    assert "10 people under 2 cameras" in output
+    assert {"config.json", "events", "checkpoints", "best"} <= {path.name for path in workdir.iterdir()}
+    assert json.loads((workdir / "config.json").read_text())["encoder"]["depth"] == 10
+    terms = [line.split() for line in output.splitlines() if line.startswith("step ")]
+    first, last = (float(line[line.index("id") + 1]) for line in (terms[0], terms[-1]))
+    assert last < first
+
+
+def test_eval_scores_the_run_with_the_encoder_alone(unbroken):
+    workdir, output = unbroken
+    scores = {}
+    for flags in (["--best"], ["--metric=cuhk03"], ["--data=cuhk03/labeled,cuhk03/detected"]):
+        done = subprocess.run(
+            [sys.executable, "eval.py", f"--workdir={workdir}", *flags], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        scores[flags[0]] = json.loads((workdir / "scores.json").read_text())
+    assert f"{100 * scores['--best']['mAP']:.2f}" in output
+    assert scores["--best"]["metric"] == "market1501"
+    assert scores["--metric=cuhk03"]["metric"] == "cuhk03"
+    assert scores["--metric=cuhk03"]["mAP"] >= scores["--best"]["mAP"], "one gallery picture a person is easier"
+    several = scores["--data=cuhk03/labeled,cuhk03/detected"]
+    assert several["data"] == "cuhk03/labeled"
+    assert set(several["sets"]) == {"cuhk03/labeled", "cuhk03/detected"}
+    assert several["mAP"] == several["sets"]["cuhk03/labeled"]["mAP"]
+    assert {"rank1", "rank5", "rank10", "rank20", "mINP", "step"} <= set(several)
+
+
+@pytest.mark.parametrize(
+    ("fields", "config", "named"),
+    [
+        (
+            {"data.manual_dir": "/nowhere", "data.data_dir": "/tmp/nothing-prepared"},
+            "configs/san.py:small",
+            "manual_dir",
+        ),
+        ({"batch.identites": 4}, "configs/san.py:small", "identit"),
+        ({}, "configs/sam.py", "configs/sam.py"),
+        ({}, "configs/san.py:huge", "huge"),
+        ({"batch.identities": "four"}, "configs/san.py:small", "identities"),
+        ({"data.train": "cuhk04/labeled"}, "configs/san.py:small", "cuhk03/labeled_texture"),
+        ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
+        ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
+        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0}, "configs/san.py:small", "step"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
+    workdir = tmp_path / "run"
+    done = subprocess.run(command(workdir, data | fields, config), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("preparing")]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert named in lines[0]
+    assert checkpoints.newest(workdir) is None
+
+
+def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
+    workdir, _ = unbroken
+    before = stored(workdir)[0]
+    status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
+    assert status == 1
+    assert "fc_dim 16 (this run: 24)" in output
+    assert stored(workdir)[0] == before
+    assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
+
+
+def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(data, tmp_path):
+    """`ulimit -f` stands in for it: no file may grow beyond so many blocks."""
+    status, output = finish(start(tmp_path, data | {"schedule.epochs": 1, "schedule.warmup_epochs": 1}))
+    assert status == 0, output
+    before = stored(tmp_path)[0]
+    line = " ".join(f"'{part}'" for part in command(tmp_path, data))
+    done = subprocess.run(["bash", "-c", f"ulimit -f 100; {line}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert [text for text in done.stderr.splitlines() if "cannot write a checkpoint under" in text]
+    assert "Traceback" not in done.stderr
+    assert stored(tmp_path)[0] == before
