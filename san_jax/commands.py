@@ -20,6 +20,9 @@ EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1)."""
+    # Python's tracker of shared memory clears away after grain's workers when a command ends, and complains that it
+    # has to; it is a process of its own and inherits this.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 

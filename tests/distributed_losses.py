@@ -1,0 +1,36 @@
+"""Trains a few steps on all devices and processes there are, and prints the losses; `test_devices.py` starts it."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from array_source import ArraySource
+from test_run import config_of
+
+from san_jax import devices
+from san_jax.scoring.evaluation import TestSet
+from san_jax.training import run
+
+
+def main():
+    flags.FLAGS(sys.argv[:1])
+    devices.join_cluster()
+    people = ArraySource(np.repeat(np.arange(12), 5))
+    config = config_of(**{"data.workers": 0, "schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3})
+    test_sets = [TestSet("test/people", ArraySource(np.arange(6), seed=1), people)]
+    built = run.build(config, Path("nowhere"), source=people, test_sets=test_sets, mesh=devices.make_mesh())
+    state, losses = built.make_state(), []
+    for step, batch in zip(range(4), built.batches(0), strict=False):
+        state, terms = built.step_of(step)(state, batch)
+        losses.append({name: float(value) for name, value in terms.items()})
+    scores = built.score(state)
+    if jax.process_index() == 0:
+        layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
+        print(json.dumps({"layout": layout, "losses": losses, "scores": scores}))
+
+
+if __name__ == "__main__":
+    main()

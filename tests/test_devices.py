@@ -1,0 +1,93 @@
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from san_jax import devices
+
+HERE = Path(__file__).parent
+
+
+def start(num_devices, **environment):
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "distributed_losses.py")],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process):
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    # The other processes print nothing, but gloo says on standard output that it is connected.
+    return next((json.loads(line) for line in output.splitlines() if line.startswith("{")), None)
+
+
+@functools.cache
+def on_one_device():
+    return result(start(1))
+
+
+def assert_same_run(found, layout):
+    alone = on_one_device()
+    assert alone["layout"] == [1, 1, 1]
+    assert found["layout"] == layout
+    for step, (losses, expected) in enumerate(zip(found["losses"], alone["losses"], strict=True)):
+        for name, value in expected.items():
+            np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")
+    # Features agree to rounding, and among hardly trained ones rounding may swap two ranks of sixty.
+    for name, value in alone["scores"]["test/people"].items():
+        np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.slow
+def test_eight_devices_compute_the_losses_of_one():
+    assert_same_run(result(start(8)), [8, 8, 1])
+
+
+@pytest.mark.slow
+def test_two_processes_with_four_devices_each_compute_the_losses_of_one():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        start(4, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index)) for index in (0, 1)
+    ]
+    first, _ = [result(process) for process in processes]
+    assert_same_run(first, [8, 4, 2])
+
+
+def test_batch_is_cut_by_rows_and_state_is_everywhere():
+    mesh = devices.make_mesh()
+    rows = np.arange(2 * mesh.size * 3, dtype=np.float32).reshape(-1, 3)
+    batch = devices.put_rows(mesh, rows, num_rows=len(rows))
+    np.testing.assert_array_equal(batch, rows)
+    assert batch.sharding.shard_shape(batch.shape) == (2, 3)
+    np.testing.assert_array_equal(devices.local_rows(mesh, len(rows)), np.arange(len(rows)))
+    state = jax.device_put(rows, devices.replicated(mesh))
+    assert state.sharding.shard_shape(state.shape) == state.shape
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ],
+)
+def test_cluster_is_told_from_the_environment(environment, several):
+    assert devices.starts_on_cluster(environment) == several
