@@ -42,7 +42,7 @@ class Progress:
             disable=not self._terminal,
             dynamic_ncols=True,
         )
-        self._total, self._batch_size = total, batch_size
+        self._start, self._total, self._batch_size = start, total, batch_size
         self.restart_clock(start)
 
     def __enter__(self):
@@ -84,21 +84,24 @@ class Progress:
                 self._events.add_scalar(f"loss/{name}", value, step)
             for name, value in rates.items():
                 self._events.add_scalar(f"rate/{name}", value, step)
+        if step == self._start:
+            self.restart_clock(step + 1)  # its time went into compiling
         if self._terminal:
             self._bar.set_description_str(f"step {step + 1}/{self._total}", refresh=False)
             self._bar.set_postfix_str(in_words(terms), refresh=False)
             self._bar.update(self._batch_size)
-        else:
-            self._show_line(step, terms)
+        elif step in (self._start, self._total - 1) or time.monotonic() - self._since > SECONDS_BETWEEN_LINES:
+            self.say(f"step {step + 1}/{self._total}  {in_words(terms)}{self._speed(step + 1)}")
 
-    def _show_line(self, step: int, terms: Mapping[str, float]) -> None:
-        seconds = time.monotonic() - self._since
-        if step + 1 < self._total and seconds < SECONDS_BETWEEN_LINES:
-            return
-        speed = (step + 1 - self._since_step) * self._batch_size / max(seconds, 1e-6)
-        left = tqdm.format_interval((self._total - step - 1) * self._batch_size / max(speed, 1e-6))
-        self.say(f"step {step + 1}/{self._total}  {in_words(terms)}  {speed:.1f} pictures/s  {left} left")
-        self.restart_clock(step + 1)
+    def _speed(self, steps: int) -> str:
+        """Pictures a second since the last line, and what time is left at this speed."""
+        pictures = (steps - self._since_step) * self._batch_size
+        speed = pictures / max(time.monotonic() - self._since, 1e-6)
+        self.restart_clock(steps)
+        if not pictures:
+            return ""
+        left = tqdm.format_interval((self._total - steps) * self._batch_size / speed)
+        return f"  {speed:.1f} pictures/s  {left} left"
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
@@ -118,6 +121,7 @@ class Progress:
     def restart_clock(self, step: int) -> None:
         """Keeps the time that a pause (scoring, compiling) took out of the speed."""
         self._since, self._since_step = time.monotonic(), step
+        self._bar.unpause()
 
 
 def in_words(terms: Mapping[str, float]) -> str:

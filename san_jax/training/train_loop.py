@@ -37,6 +37,8 @@ def train(run: Run) -> TrainState:
             progress.say(note)
         if step in run.score_at:  # stopped between a save and the scores that were due with it
             score(run, step, state, saved=saved, progress=progress)
+        if step < run.total:
+            progress.say("compiling the train step")
         for batch in run.batches(step):
             with jax.transfer_guard("disallow"):
                 state, terms = run.step_of(step)(state, batch)
