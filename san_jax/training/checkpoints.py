@@ -61,7 +61,7 @@ class Checkpoints:
 
     def _save(self, manager: ocp.CheckpointManager, step: int, state: TrainState, **options) -> None:
         items = {STATE: ocp.args.StandardSave(vars(state)), ABOUT: ocp.args.JsonSave(self._about)}
-        with failed_write_as_user_error(manager.directory):
+        with failed_write_as_user_error(Path(manager.directory)):
             manager.save(step, args=ocp.args.Composite(**items), force=True, **options)
 
     def reached_preemption(self, step: int) -> bool:
@@ -71,7 +71,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when what was saved is on disk; raises UserError if it could not be written."""
         for manager in (self._newest, self._best):
-            with failed_write_as_user_error(manager.directory):
+            with failed_write_as_user_error(Path(manager.directory)):
                 manager.wait_until_finished()
 
     def close(self) -> None:

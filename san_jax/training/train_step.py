@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int32, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from san_jax.batch import Batch
 from san_jax.data import augmentation
@@ -33,7 +33,7 @@ class TrainState:
     """All that a resumed run needs: nested dictionaries of arrays. Decoder and its kin are empty in `baseline`.
 
     Attributes:
-      step: updates made; also the position in the data and the seed of the augmentation.
+      step: updates made, int32; also the position in the data and the seed of the augmentation.
       encoder: parameters.
       encoder_stats: running statistics of its BatchNorms.
       decoder: parameters.
@@ -42,7 +42,7 @@ class TrainState:
       recon_opt: state of the texture losses' optimizer, over decoder and encoder; empty in `baseline`.
     """
 
-    step: Int32[Array, ""] | jax.ShapeDtypeStruct
+    step: PyTree
     encoder: PyTree
     encoder_stats: PyTree
     decoder: PyTree
