@@ -19,7 +19,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.mode = "san"  # san: re-ID and texture losses; baseline: re-ID alone; san_pg: reconstruction alone
     config.seed = 0  # of weights, batches and augmentation
-    config.init_from = ""  # start from these weights (a run's workdir or one of its checkpoints); "" = fresh ones
+    config.init_from = ""  # weights to start from: a run, a checkpoint, or a PyTorch or safetensors file; "" = fresh
     config.compute_dtype = "float32"  # or bfloat16; parameters, statistics and losses are float32 either way
 
     config.data = ConfigDict()

@@ -3,7 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -18,37 +20,61 @@ from san_jax.scoring.evaluation import TestSet
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1)."""
-    # Python's tracker of shared memory clears away after grain's workers when a command ends, and complains that it
-    # has to; it is a process of its own and inherits this.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
+    """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
+
+    Args:
+      main: is given the paths that stand on the command line beside the flags.
+      files: what these are, for who gives more or fewer.
+    """
+    _quiet_tracker()
+    flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
+    app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
 
 
-def _guarded(main: Callable[[], None]) -> None:
-    logging.set_verbosity(logging.ERROR)  # else orbax tells at length of every save
+def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
+    logging.set_verbosity(logging.FATAL)  # orbax tells at length of every save, and of failed ones before we do
+    sys.unraisablehook = _without_echoes
     try:
+        if len(words) != len(files):
+            wanted = f"takes {' '.join(files)}" if files else "takes flags alone, which start with --"
+            raise UserError(f"this command {wanted}, not {' '.join(words) or 'nothing'}; --help shows more")
         devices.join_cluster()
-        main()
+        main(*map(Path, words))
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
         _end(str(stopped), EXIT_STOPPED)
 
 
+def _quiet_tracker() -> None:
+    """Starts Python's tracker of shared memory without standard error.
+
+    It clears away behind grain's workers, and complains that it has to, or that somebody was faster.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        resource_tracker.ensure_running()
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
     try:
-        rest = flags.FLAGS(arguments)
+        return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         _end("error: " + " ".join(str(error).split()), 1)
-    if rest[1:]:
-        _end(f"error: {rest[1]!r} is no flag; they start with --", 1)
-    return rest
 
 
-def _end(line: str, status: int) -> None:
+def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leaves out what tensorstore's threads say, hundreds of times, after a write has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _end(line: str, status: int) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     # Worker processes and the other hosts' barriers may still wait for this process: it must not wait for them.
     sys.stdout.flush()

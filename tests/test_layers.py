@@ -125,6 +125,11 @@ def test_gradient_of_max_pool_goes_to_the_maximum():
     assert gradient.sum() == 4.0
 
 
+def test_gradient_of_max_pool_goes_to_the_first_of_equal_maxima():
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0], [0, 0]])
+
+
 def test_reflect_pad_mirrors_without_repeating_the_edge():
     row = jnp.arange(4.0).reshape(1, 1, 4, 1)
     padded = layers.reflect_pad(jnp.tile(row, (1, 4, 1, 1)), pixels=3)
@@ -149,3 +154,23 @@ def test_stretching_keeps_both_ends_and_spaces_evenly():
     row = jnp.asarray([0.0, 3.0, 9.0]).reshape(1, 1, 3, 1)
     np.testing.assert_allclose(layers.stretch_width(row, width=5)[0, 0, :, 0], [0.0, 1.5, 3.0, 6.0, 9.0])
     np.testing.assert_allclose(layers.stretch_width(row, width=3), row)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3, 4), (1, 4, 5, 2), (2, 1, 8, 1)])
+def test_gradient_of_upsampling_is_its_adjoint(shape):
+    assert_adjoint(layers.upsample_twice, normal(*shape))
+
+
+@pytest.mark.parametrize(("shape", "pixels"), [((2, 2, 2, 3), 1), ((1, 4, 5, 2), 3), ((2, 8, 7, 1), 3)])
+def test_gradient_of_reflect_pad_is_its_adjoint(shape, pixels):
+    assert_adjoint(lambda x: layers.reflect_pad(x, pixels=pixels), normal(*shape))
+
+
+def assert_adjoint(linear, x: np.ndarray):
+    """<at_y, linear(toward)> = <pull(at_y), toward>, for every entry of x: with one-hot `toward` as rows."""
+    y, pull = jax.vjp(linear, jnp.asarray(x))
+    at_y = jnp.asarray(normal(*y.shape, seed=1))
+    basis = jnp.eye(x.size).reshape(x.size, *x.shape)
+    images = jax.vmap(linear)(basis)
+    expected = jnp.tensordot(images, at_y, at_y.ndim).reshape(x.shape)
+    np.testing.assert_allclose(pull(at_y)[0], expected, rtol=1e-5, atol=1e-5)

@@ -23,9 +23,9 @@ def scalars(folder):
 
 
 def run(folder, start, stop, total=40, loss=1.0):
-    with Progress(folder, start=start, total=total, batch_size=8) as progress:
+    with Progress(folder, start=start, total=total, batch_size=8, rates=lambda step: {"reid": 1e-3}) as progress:
         for step in range(start, stop):
-            progress.show(step, {"id": jnp.float32(loss)}, {"reid": 1e-3})
+            progress.show(step, {"id": jnp.float32(loss)})
         progress.settle()
 
 
@@ -54,10 +54,10 @@ def test_broken_loss_stops_the_run_and_names_step_and_term(tmp_path, loss):
 
 
 def test_terms_are_read_one_step_late(tmp_path):
-    with Progress(tmp_path, start=0, total=4, batch_size=8) as progress:
-        progress.show(0, {"id": jnp.float32("nan")}, {})
+    with Progress(tmp_path, start=0, total=4, batch_size=8, rates=lambda step: {}) as progress:
+        progress.show(0, {"id": jnp.float32("nan")})
         with pytest.raises(UserError, match="at step 0"):
-            progress.show(1, {"id": jnp.float32(1)}, {})
+            progress.show(1, {"id": jnp.float32(1)})
 
 
 def test_process_that_shows_nothing_still_checks(capsys):

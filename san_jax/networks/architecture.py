@@ -49,7 +49,9 @@ class Architecture:
         """Raises a UserError that names the field if there is no such network, or no decoder fits the encoder."""
 
         def pass_through(images):
-            stages = self.new_encoder(nnx.Rngs(0))(images).stages
+            encoder = self.new_encoder(nnx.Rngs(0))
+            encoder.eval()  # tracing the statistics of a hundred layers takes seconds
+            stages = encoder(images).stages
             if draws:
                 check_sizes(stages)
 

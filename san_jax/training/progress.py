@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -25,9 +25,18 @@ class Progress:
       start: steps made before.
       total: steps in all.
       batch_size: pictures a step.
+      rates: learning rates of a step by name.
     """
 
-    def __init__(self, folder: Path | None, *, start: int, total: int, batch_size: int):
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        start: int,
+        total: int,
+        batch_size: int,
+        rates: Callable[[int], Mapping[str, float]],
+    ):
         self._outstanding: tuple[int, Mapping] | None = None
         self._shows = folder is not None
         # What a killed run wrote behind its last checkpoint is purged, so that no step stands there twice.
@@ -42,7 +51,7 @@ class Progress:
             disable=not self._terminal,
             dynamic_ncols=True,
         )
-        self._start, self._total, self._batch_size = start, total, batch_size
+        self._start, self._total, self._batch_size, self._rates = start, total, batch_size, rates
         self.restart_clock(start)
 
     def __enter__(self):
@@ -53,18 +62,17 @@ class Progress:
         if self._events is not None:
             self._events.close()
 
-    def show(self, step: int, terms: Mapping[str, Float[Array, ""]], rates: Mapping[str, float]) -> None:
+    def show(self, step: int, terms: Mapping[str, Float[Array, ""]]) -> None:
         """Takes the terms of a step that may still be running, and shows those of the step before.
 
         Args:
           step: from 0.
           terms: loss terms, on the devices.
-          rates: learning rates of the step.
 
         Raises:
           UserError: a loss of the step before was not finite.
         """
-        previous, self._outstanding = self._outstanding, (step, terms, rates)
+        previous, self._outstanding = self._outstanding, (step, terms)
         if previous is not None:
             self._show(*previous)
 
@@ -74,7 +82,7 @@ class Progress:
         if previous is not None:
             self._show(*previous)
 
-    def _show(self, step: int, terms: Mapping, rates: Mapping[str, float]) -> None:
+    def _show(self, step: int, terms: Mapping) -> None:
         terms = {name: float(value) for name, value in jax.device_get(dict(terms)).items()}
         check_finite(step, terms)
         if not self._shows:
@@ -82,7 +90,7 @@ class Progress:
         if step % STEPS_BETWEEN_SCALARS == 0:
             for name, value in terms.items():
                 self._events.add_scalar(f"loss/{name}", value, step)
-            for name, value in rates.items():
+            for name, value in self._rates(step).items():
                 self._events.add_scalar(f"rate/{name}", value, step)
         if step == self._start:
             self.restart_clock(step + 1)  # its time went into compiling

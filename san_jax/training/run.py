@@ -11,15 +11,15 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from san_jax import devices, import_weights
+from san_jax import devices, starting_weights
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, identity_sampler, input_pipeline
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
-from san_jax.networks.architecture import Architecture
+from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation
 from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training import optimizers, train_step
+from san_jax.training import checkpoints, optimizers, train_step
 from san_jax.training.train_step import Networks, TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -66,11 +66,13 @@ def build(
     """A run from its config and data; nothing is written.
 
     Raises:
-      UserError: a field that does not fit the data, the devices or another field; names it.
+      UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
+    if (resumed := checkpoints.newest(workdir)) is not None:
+        check_same(checkpoints.read_architecture(resumed), architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
@@ -86,7 +88,7 @@ def build(
         state = jax.jit(make_state, out_shardings=everywhere)()
         if not config.init_from:
             return state
-        return import_weights.start_from(Path(config.init_from), state, architecture=architecture)
+        return starting_weights.start_from(Path(config.init_from), state, architecture=architecture)
 
     return Run(
         workdir=workdir,
@@ -162,7 +164,7 @@ class Phases:
     Attributes:
       fixbase: steps in which only some layers learn.
       warmup: steps of the warm-up.
-      warmup_starts: first step of each of its epochs, counted from the phase's first.
+      warmup_starts: first step of each of its epochs, counted from the phase's first; (0,) without a warm-up.
       milestones: steps of the main phase, counted from its first, at which the rate falls.
     """
 
@@ -180,7 +182,7 @@ class Phases:
         return cls(
             fixbase=int(starts[warmup]),
             warmup=int(starts[main] - starts[warmup]),
-            warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup:main]),
+            warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup : max(main, warmup + 1)]),
             milestones=tuple(int(starts[epoch] - starts[main]) for epoch in milestones),
         )
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from san_jax.errors import Stopped, UserError
-from san_jax.networks.architecture import check_same
 from san_jax.scoring import evaluation
 from san_jax.training import checkpoints
 from san_jax.training.checkpoints import Checkpoints
@@ -31,7 +30,7 @@ def train(run: Run) -> TrainState:
     with (
         asked_to_stop() as asked,
         Checkpoints(run.workdir, run.networks.architecture) as saved,
-        Progress(events, start=step, total=run.total, batch_size=run.batch_size) as progress,
+        Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
     ):
         for note in run.notes:
             progress.say(note)
@@ -42,7 +41,7 @@ def train(run: Run) -> TrainState:
         for batch in run.batches(step):
             with jax.transfer_guard("disallow"):
                 state, terms = run.step_of(step)(state, batch)
-            progress.show(step, terms, run.rates(step))
+            progress.show(step, terms)
             step += 1
             stop = asked() or saved.reached_preemption(step)
             if stop or step in run.score_at or step % run.save_every == 0:
@@ -61,7 +60,6 @@ def start(run: Run) -> TrainState:
     newest = checkpoints.newest(run.workdir)
     if newest is None:
         return run.make_state()
-    check_same(checkpoints.read_architecture(newest), run.networks.architecture, where=str(newest))
     return checkpoints.restore(newest, run.state)
 
 

@@ -6,6 +6,7 @@ code; no name stands for both. `num_batches_tracked`, which PyTorch keeps beside
 
 import dataclasses
 import re
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ class Entry:
     """Where one of their tensors stands with us.
 
     Attributes:
-      path: keys from the top of the encoder's or decoder's pure dictionary.
+      path: keys from the top of the encoder's or decoder's pure dictionary; `state_names` puts a field before them.
       layout: which transpose lies between the two.
       is_stat: whether it is a running statistic (nnx.BatchStat) or a parameter (nnx.Param).
     """
@@ -42,6 +43,11 @@ def to_ours(values: np.ndarray, layout: Layout) -> np.ndarray:
 def to_torch(values: np.ndarray, layout: Layout) -> np.ndarray:
     """Our array in their layout."""
     return np.ascontiguousarray(np.transpose(values, TO_TORCH[layout]))
+
+
+def torch_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """The shape in their layout of an array of ours."""
+    return tuple(shape[axis] for axis in TO_TORCH[layout])
 
 
 def encoder_names(*, depth: int, fc_dim: int) -> dict[str, Entry]:
@@ -73,6 +79,33 @@ def decoder_names(*, skips: bool = True) -> dict[str, Entry]:
         names |= conv(f"{up}.res.res.3", up, "conv2") | norm(f"{up}.res.res.4", up, "norm2")
         names |= conv(f"{up}.conv.2", up, "conv", bias=True)
     return names | conv("final_layer.1", "final", bias=True)
+
+
+def state_names(*, depth: int, fc_dim: int, skips: bool, draws: bool) -> dict[str, Entry]:
+    """PyTorch's names of a train state's weights, in network order.
+
+    Paths begin with the field: `encoder`, `encoder_stats` and, where it draws, `decoder`, `decoder_stats`.
+    """
+    networks = {"encoder": encoder_names(depth=depth, fc_dim=fc_dim)}
+    if draws:
+        networks["decoder"] = decoder_names(skips=skips)
+    return {
+        name: dataclasses.replace(entry, path=(f"{field}_stats" if entry.is_stat else field, *entry.path))
+        for field, names in networks.items()
+        for name, entry in names.items()
+    }
+
+
+def depth_of(names: Collection[str]) -> int | None:
+    """The depth of the encoder whose stem and stages have exactly these names; None if there is no such encoder.
+
+    Other names, as of `fc`, `classifier` and decoder, may stand among them.
+    """
+    found = {name for name in names if name.startswith(("conv1.", "bn1.", "layer"))}
+    for depth in BLOCKS:
+        if found == {name for name in encoder_names(depth=depth, fc_dim=0) if not name.startswith("classifier.")}:
+            return depth
+    return None
 
 
 def conv(theirs: str, *ours: str | int, bias: bool = False) -> dict[str, Entry]:

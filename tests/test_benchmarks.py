@@ -1,0 +1,84 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import table
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ["--depth=10", "--height=32", "--width=16", "--encoder_width=0.1", "--fc_dim=8", "--num_pids=4", "--batch=8"]
+
+
+def row(framework, seconds, options=(), **fields):
+    same = {"task": "san", "dtype": "float32", "batch": 16, "height": 256, "width": 128, "depth": 50, "fc_dim": 512}
+    same |= {"encoder_width": 1.0, "decoder_width": 1.0, "num_pids": 767, "framework": framework, "options": options}
+    measured = {"seconds": seconds, "pictures_per_second": 16 / seconds, "compile_seconds": 30.0, "peak_bytes": 2.5e9}
+    return same | measured | fields
+
+
+def report(*rows):
+    about = {"device": "Chip, 2 cores", "platform": "cpu", "cpu": {"instructions": ["avx2"]}, "keep_heap": True}
+    return about | {"date": "2026-11-22T12:00:00", "versions": {"jax": "1.0"}, "xla_flags": "", "measurements": rows}
+
+
+def cells(page):
+    """The cells of the last row of the page's last table."""
+    return [cell.strip() for cell in page.splitlines() if cell.startswith("|")][-1].strip("| ").split(" | ")
+
+
+@pytest.mark.slow
+def test_benchmark_reports_time_memory_and_compile_time_of_every_case(tmp_path):
+    cases = ["--tasks=baseline,features", "--dtypes=float32", "--pictures=4", "--torch="]
+    often = ["--warmup=0", "--repeats=3", "--rounds=1"]
+    command = [sys.executable, "-m", "benchmarks.train_step", *TINY, *cases, *often, f"--out={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    (path,) = tmp_path.iterdir()
+    measured = json.loads(path.read_text())
+    assert {"device", "platform", "cpu", "date", "keep_heap", "xla_flags"} < set(measured)
+    assert {"jax", "jaxlib", "flax"} < set(measured["versions"])
+    baseline, features = measured["measurements"]
+    assert (baseline["task"], baseline["batch"], features["task"], features["batch"]) == ("baseline", 8, "features", 4)
+    for case in (baseline, features):
+        assert len(case["all_seconds"]) == 3
+        assert case["seconds"] == sorted(case["all_seconds"])[1]
+        assert case["pictures_per_second"] == pytest.approx(case["batch"] / case["seconds"])
+        assert case["compile_seconds"] > case["seconds"]
+        assert case["peak_bytes"] > 50e6
+        assert "ratio" not in case
+
+
+def test_flag_that_fits_no_case_ends_the_benchmark_before_it_measures(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.train_step", "--batch=6", f"--out={tmp_path}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "--batch is 6; it must be a multiple of 4" in ended.stderr
+
+
+def test_table_compares_with_the_fastest_of_pytorch():
+    rows = row("jax", 2.0), row("torch", 5.0, ratio=0.4), row("torch", 4.0, ("channels_last",), ratio=0.5)
+    page = table.with_tables(f"Top {table.START} old {table.END} end", [report(*rows)])
+    assert page.startswith(f"Top {table.START}\n\n### Chip, 2 cores")
+    assert page.endswith(f"{table.END} end")
+    assert " old " not in page
+    ours, theirs = ["2.00", "8.00", "30.0", "2.50"], ["5.00", "4.00", "channels_last", "2.50", "0.500"]
+    assert cells(page) == ["san", "float32", "16", *ours, *theirs]
+
+
+def test_reports_of_one_day_and_device_share_a_table_and_the_last_of_a_case_counts():
+    reports = [report(row("jax", 2.0), row("jax", 3.0, task="baseline")), report(row("jax", 1.0))]
+    page = table.with_tables(table.START + table.END, reports)
+    assert page.count("### Chip") == 1
+    assert [line.split(" | ")[3] for line in page.splitlines() if "float32" in line] == ["1.00", "3.00"]
+
+
+def test_table_leaves_what_was_not_measured_open():
+    failed = {field: value for field, value in row("torch", 1.0).items() if field != "seconds"} | {"error": "no memory"}
+    page = table.with_tables(table.START + table.END, [report(row("jax", 2.0), failed)])
+    assert cells(page)[-5:] == ["-"] * 5
+
+
+def test_page_holds_the_tables_of_the_stored_reports():
+    page = table.PAGE.read_text()
+    assert table.with_tables(page, table.read_reports(table.RESULTS)) == page
