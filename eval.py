@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from san_jax import commands, devices
+from san_jax import commands, devices, files
 from san_jax.scoring import evaluation
 from san_jax.scoring.feature_extraction import Extractor
 from san_jax.training import checkpoints, run_config
@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{checkpoint}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
         first = test_sets[0].name
         report = {**scores[first], "metric": metric, "data": first, "step": step, "sets": scores}
-        (workdir / "scores.json").write_text(json.dumps(report, indent=2) + "\n")
+        files.write(workdir / "scores.json", json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

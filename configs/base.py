@@ -92,11 +92,11 @@ def get_config(size: str = "full") -> ConfigDict:
 def shrink(config: ConfigDict) -> None:
     """Makes it the same job at a size for two CPU cores."""
     config.data.height, config.data.width = 128, 64
-    config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.5, 128
-    config.decoder.width = 0.25
+    config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.25, 128
+    config.decoder.width = 0.125
     config.batch.identities, config.batch.instances = 8, 4
-    config.reid.milestones = (3, 5)
-    config.schedule.warmup_epochs, config.schedule.epochs = 1, 6
+    config.reid.milestones = (2, 3)
+    config.schedule.warmup_epochs, config.schedule.epochs = 1, 4
     config.schedule.warmup_rate, config.schedule.warmup_growth = 2e-4, 1.0
-    config.schedule.eval_every = 7
+    config.schedule.eval_every = 5
     config.recon.learning_rate = 1e-4

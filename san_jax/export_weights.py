@@ -6,7 +6,6 @@
 In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder.
 """
 
-import contextlib
 from pathlib import Path
 
 import jax
@@ -14,8 +13,7 @@ import numpy as np
 import safetensors.numpy
 from absl import flags
 
-from san_jax import commands, devices
-from san_jax.errors import UserError
+from san_jax import commands, devices, files
 from san_jax.starting_weights import read_checkpoint
 from san_jax.training import checkpoints
 
@@ -38,14 +36,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
     content = safetensors.numpy.save(tensors | counters, {"format": "pt"})
     if jax.process_index():
         return
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(f"cannot write {out} ({error.strerror or error}); give another file or make room") from error
+    files.write(out, content)
     print(f"{out}: {len(tensors)} tensors of {checkpoint}, {len(content) / 1e6:.1f} MB", flush=True)
 
 

@@ -1,79 +1,33 @@
-"""Keeps docs/architecture.md true: imports go down the floors, and inside a folder one way."""
+import dataclasses
 
-import ast
-from pathlib import Path
+import pytest
+from flax import nnx
+from test_train_step import SHAPE
 
-ROOT = Path(__file__).parent.parent
-FLOORS = {
-    1: "batch errors devices",
-    2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "scoring.distances scoring.ranking weights.*",
-    3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
-    "scoring.evaluation starting_weights",
-    4: "training.run training.run_config training.train_loop",
-    5: "commands import_weights export_weights",
-}
+from san_jax.errors import UserError
+from san_jax.networks.architecture import check_same
 
 
-def floor_of(module):
-    """The floor of san_jax.MODULE."""
-    for floor, patterns in FLOORS.items():
-        for pattern in patterns.split():
-            if module == pattern or (pattern.endswith("*") and module.startswith(pattern[:-1])):
-                return floor
-    raise AssertionError(f"san_jax.{module} stands on no floor: add it to docs/architecture.md and here")
+def test_decoder_fits_the_stages_of_its_encoder():
+    """16 channels of stage 2 at width 0.125, and 512 x 0.05 of the decoder's own."""
+    decoder = nnx.eval_shape(lambda: SHAPE.new_decoder(nnx.Rngs(0)))
+    assert decoder.embed2.conv.kernel.shape == (1, 1, 16, 13)
+    assert decoder.reduce.conv.kernel.shape == (1, 1, 64, 26)
 
 
-def modules():
-    for path in sorted((ROOT / "san_jax").rglob("*.py")):
-        if path.name != "__init__.py":
-            yield ".".join(path.relative_to(ROOT / "san_jax").with_suffix("").parts), path
+def test_last_stride_two_is_refused_where_something_is_drawn():
+    halved = dataclasses.replace(SHAPE, last_stride=2, height=64, width=32)
+    halved.check(draws=False)
+    with pytest.raises(UserError, match=r"encoder\.last_stride to 1"):
+        halved.check(draws=True)
 
 
-def imported(path):
-    """Modules of this repository that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if (ROOT / (whole.replace(".", "/") + ".py")).exists() else node.module
+def test_sizes_that_the_decoder_cannot_double_are_refused():
+    with pytest.raises(UserError, match=r"data\.height and data\.width must be multiples of 16"):
+        dataclasses.replace(SHAPE, height=40, width=20).check(draws=True)
 
 
-def test_imports_go_down_the_floors():
-    for module, path in modules():
-        for name in imported(path):
-            if name.startswith("san_jax."):
-                below = name.removeprefix("san_jax.")
-                assert floor_of(below) <= floor_of(module), f"san_jax.{module} imports san_jax.{below}, which is above"
-
-
-def test_modules_of_a_floor_do_not_import_each_other_in_a_circle():
-    uses = {module: {name.removeprefix("san_jax.") for name in imported(path)} for module, path in modules()}
-
-    def reaches(start, goal, seen):
-        return any(n == goal or (n not in seen and reaches(n, goal, seen | {n})) for n in uses.get(start, ()))
-
-    assert not [module for module in uses if reaches(module, module, {module})]
-
-
-def test_doors_alone_import_the_builders_and_nothing_imports_tensorflow_or_pytorch():
-    for module, path in modules():
-        for name in imported(path):
-            top = name.split(".")[0]
-            assert top not in ("tensorflow", "torch"), f"san_jax.{module} imports {name}"
-            assert top != "tfds_builders" or floor_of(module) == 5, f"san_jax.{module} imports {name}"
-            assert top != "configs", f"san_jax.{module} imports {name}"
-
-
-def test_config_stops_at_floor_four():
-    for module, path in modules():
-        if floor_of(module) < 4:
-            assert "ml_collections" not in set(imported(path)), f"san_jax.{module} reads a config"
-
-
-def test_builders_know_nothing_of_networks_training_and_scoring():
-    for path in (ROOT / "tfds_builders").glob("*.py"):
-        allowed = ("san_jax.batch", "san_jax.errors", "san_jax.synthesis")
-        assert all(name.startswith(allowed) for name in imported(path) if name.startswith("san_jax")), path
+def test_difference_is_said_field_by_field():
+    check_same(SHAPE, SHAPE, where="a")
+    with pytest.raises(UserError, match=r"a holds another network: fc_dim 8 \(this run: 16\); "):
+        check_same(SHAPE, dataclasses.replace(SHAPE, fc_dim=16), where="a")

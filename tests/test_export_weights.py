@@ -127,9 +127,8 @@ def test_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     save(tmp_path / "run", state_of(mode="baseline"))
     taken = tmp_path / "taken"
     taken.mkdir()
-    for out in (taken, tmp_path / "nowhere" / "out"):
-        with pytest.raises(UserError, match=f"cannot write {out}"):
-            export(tmp_path / "run", out)
+    with pytest.raises(UserError, match=f"cannot write {taken}"):
+        export(tmp_path / "run", taken)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "taken"]
 
 

@@ -7,6 +7,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from san_jax import files
 from san_jax.errors import UserError
 
 NAME = "config.json"
@@ -22,13 +23,7 @@ def keep(config: ConfigDict, workdir: Path) -> None:
         changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
         if changed:
             print(f"{path} changes: {', '.join(changed)}", flush=True)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give another --workdir or make room") from error
+    files.write(path, text)
 
 
 def read(workdir: Path) -> ConfigDict:

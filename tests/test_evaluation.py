@@ -1,0 +1,84 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from array_source import ArraySource
+from flax import nnx
+from test_train_step import SHAPE
+
+from san_jax import devices
+from san_jax.data import augmentation, input_pipeline
+from san_jax.errors import UserError
+from san_jax.scoring import evaluation
+from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.feature_extraction import Extractor
+from san_jax.training.train_step import arrays_of
+
+GALLERY = ArraySource(np.repeat(np.arange(5), 4), textures=False)
+QUERY = ArraySource(np.arange(5), textures=False)
+
+
+@functools.cache
+def encoder():
+    return arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
+
+
+def extractor(batch_size=8, compute_dtype="float32"):
+    return Extractor(SHAPE, devices.make_mesh(), batch_size=batch_size, compute_dtype=compute_dtype, workers=0)
+
+
+@functools.cache
+def features(**options):
+    return extractor(**options)(*encoder(), GALLERY)
+
+
+def test_features_come_in_order_whatever_the_batch():
+    found = features()
+    assert found.shape == (20, SHAPE.fc_dim)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(features(batch_size=7), found, atol=1e-5)
+
+
+def test_features_are_those_of_the_encoder_by_running_statistics():
+    graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
+    model = nnx.merge(graph, *encoder())
+    model.eval()
+    picture = input_pipeline.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
+    np.testing.assert_allclose(model(augmentation.normalise(jnp.asarray(picture[None]))).feats[0], features()[3], atol=1e-4)
+
+
+def test_bfloat16_features_are_float32_and_near():
+    found = features(compute_dtype="bfloat16")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, features(), atol=0.05 * np.abs(features()).max())
+
+
+def test_every_test_set_is_scored_by_itself():
+    test_sets = [TestSet("one", QUERY, GALLERY), TestSet("two", GALLERY, GALLERY)]
+    found = evaluation.evaluate(*encoder(), test_sets, extractor=extractor(), metric="market1501")
+    assert list(found) == ["one", "two"]
+    for scores in found.values():
+        assert list(scores) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
+        assert all(0 <= value <= 1 for value in scores.values())
+        assert scores["rank20"] == 1, "twenty pictures in all"
+    assert found["one"] != found["two"]
+
+
+def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
+    test_sets = [TestSet("one", QUERY, GALLERY)]
+    score = functools.partial(evaluation.evaluate, *encoder(), test_sets, extractor=extractor(), metric="cuhk03")
+    first = score()["one"]
+    assert first["rank5"] == 1
+    assert first == score()["one"]
+
+
+def test_unknown_metric_names_flag_and_field():
+    with pytest.raises(UserError, match=r"metric is 'veri' \(--metric.*; there are market1501, cuhk03"):
+        evaluation.check_metric("veri")
+
+
+def test_table_has_a_row_a_set_in_percent():
+    table = evaluation.as_table({"a/b": {"rank1": 0.5, "mAP": 0.123456}, "c": {"rank1": 1.0, "mAP": 0.0}})
+    assert table.splitlines() == ["      rank1     mAP", "a/b   50.00   12.35", "c    100.00    0.00"]

@@ -1,0 +1,19 @@
+import pytest
+
+from san_jax import files
+from san_jax.errors import UserError
+
+
+def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a" / "b" / "scores.json"
+    files.write(path, "ü")
+    files.write(path, b"\x00\x01")
+    assert path.read_bytes() == b"\x00\x01"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_file_that_cannot_be_replaced_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or make room"):
+        files.write(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
