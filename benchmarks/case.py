@@ -1,0 +1,121 @@
+"""One case of the benchmark: what is computed, on which random batch, and how it is timed. Both sides import this.
+
+Standard library and numpy alone: JAX and PyTorch may live in different environments.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TASKS = ("san", "baseline", "san_pg", "features")
+DTYPES = ("float32", "bfloat16")
+
+# As in configs/base.py, which needs ml_collections.
+REID_ADAM = {"learning_rate": 8e-4, "b1": 0.9, "b2": 0.999, "weight_decay": 5e-4}  # AMSGrad, main phase
+RECON_ADAM = {"learning_rate": 1e-5, "b1": 0.5, "b2": 0.999, "weight_decay": 0.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What one process measures.
+
+    Attributes:
+      task: a mode of training, or features: the encoder by running statistics.
+      framework: jax or torch.
+      options: of PyTorch: channels_last, compile.
+      dtype: float32 or bfloat16; in PyTorch by autocast.
+      platform: cpu or gpu.
+      batch: pictures at once.
+      height, width: of the pictures in pixels; textures are height x height.
+      depth, fc_dim, encoder_width, decoder_width, num_pids: as in `Architecture`.
+      warmup: calls before the first that counts.
+      repeats: calls that count.
+    """
+
+    task: str
+    framework: str
+    options: tuple[str, ...]
+    dtype: str
+    platform: str
+    batch: int
+    height: int
+    width: int
+    depth: int
+    fc_dim: int
+    encoder_width: float
+    decoder_width: float
+    num_pids: int
+    warmup: int
+    repeats: int
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training step."""
+        return self.task != "features"
+
+
+INSTANCES = 4  # pictures of a person, side by side
+
+
+def random_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures and textures, uint8 NHWC, and labels; training pictures have room for the crop."""
+    rng = np.random.default_rng(0)
+    height, width = (size * 9 // 8 if case.trains else size for size in (case.height, case.width))
+    pictures = rng.integers(0, 256, (case.batch, height, width, 3), np.uint8)
+    textures = rng.integers(0, 256, (case.batch, case.height, case.height, 3), np.uint8)
+    return pictures, textures, np.arange(case.batch, dtype=np.int32) // INSTANCES % case.num_pids
+
+
+def timed(call: Callable[[], Any], case: Case) -> tuple[list[float], Any]:
+    """Seconds of every call that counts, and what the last one gave; `call` returns when its device is done."""
+    for _ in range(case.warmup):
+        call()
+    seconds = []
+    for _ in range(case.repeats):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return seconds, result
+
+
+def findings(*, seconds: list[float], compile_seconds: float, peak_bytes: int | None, loss: float) -> dict[str, Any]:
+    """What a process reports of its case.
+
+    Args:
+      seconds: of every call that counts.
+      compile_seconds: spent before the first call, or in it; 0 where nothing is compiled.
+      peak_bytes: largest memory held on the GPU; None on a CPU: the process's largest resident size.
+      loss: of the last call, or the mean of the features; shows that numbers came out.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(f"the last loss is {loss}")
+    if peak_bytes is None:
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    return {"all_seconds": seconds, "compile_seconds": compile_seconds, "peak_bytes": peak_bytes, "loss": loss}
+
+
+def answer(*, describe: Callable[[], dict[str, Any]], measure: Callable[[Case], dict[str, Any]]) -> None:
+    """The main function of a side: measures the case given as JSON on the command line, or describes itself."""
+    result = measure(Case(**json.loads(sys.argv[1]))) if sys.argv[1:] else describe()
+    print(json.dumps(result))
+
+
+def describe_cpu() -> dict[str, Any]:
+    """Name, cores that this process may use, and what it has for wide and bfloat16 products."""
+    info = Path("/proc/cpuinfo").read_text()
+    fields = dict(map(str.strip, line.split(":", 1)) for line in info.splitlines() if ":" in line)
+    flags = fields.get("flags", "").split()
+    return {
+        "name": fields.get("model name", "unknown CPU"),
+        "cores": len(os.sched_getaffinity(0)),
+        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags],
+    }

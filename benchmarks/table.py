@@ -1,0 +1,114 @@
+"""Writes the tables of docs/performance.md out of the reports in benchmarks/results.
+
+    python -m benchmarks.table
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
+
+START, END = "<!-- written by python -m benchmarks.table -->", "<!-- up to here -->"
+
+COLUMNS = (
+    "what",
+    "dtype",
+    "batch",
+    "san_jax, s",
+    "pictures/s",
+    "compile, s",
+    "peak, GB",
+    "PyTorch as shipped, s",
+    "PyTorch at its best, s",
+    "with",
+    "peak, GB",
+    "san_jax / PyTorch at its best",
+)
+
+
+def main() -> None:
+    """Writes the page anew."""
+    PAGE.write_text(with_tables(PAGE.read_text(), read_reports(RESULTS)))
+
+
+def read_reports(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a folder by file name: by device, then date."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with the tables of these reports between its marks, whatever stood there.
+
+    Reports that differ in no circumstance share a table; of a case that several hold, the last one counts.
+    """
+    tables = {}
+    for report in reports:
+        cases = {}
+        for row in report["measurements"]:
+            cases.setdefault((row["task"], row["dtype"], row["batch"]), []).append(row)
+        tables.setdefault((report["device"], circumstances(report)), {}).update(cases)
+    before, _, rest = page.partition(START)
+    _, _, after = rest.partition(END)
+    texts = [
+        f"### {device}\n\n{notes}.\n\n{table_of(list(cases.values()))}" for (device, notes), cases in tables.items()
+    ]
+    return "\n\n".join([before + START, *texts, END + after])
+
+
+def circumstances(report: dict[str, Any]) -> str:
+    """Day, versions, sizes, and what else the numbers depend on."""
+    size = report["measurements"][0]
+    notes = [
+        f"{report['date'][:10]}; " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        f"{size['height']} x {size['width']}, ResNet-{size['depth']}, fc {size['fc_dim']}, {size['num_pids']} people",
+    ]
+    if (size["encoder_width"], size["decoder_width"]) != (1, 1):
+        notes.append(f"widths {size['encoder_width']} and {size['decoder_width']}")
+    if report["platform"] == "cpu":
+        notes.append(f"{', '.join(report['cpu']['instructions'])}; heap {'kept' if report['keep_heap'] else 'trimmed'}")
+    if report["xla_flags"]:
+        notes.append(report["xla_flags"])
+    return "; ".join(notes)
+
+
+def table_of(cases: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """A line for every case; a case is the measurements of its sides."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells_of, cases)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The row of one case: san_jax, PyTorch with no option, and the fastest of PyTorch."""
+    ours = next(row for row in rows if row["framework"] == "jax")
+    theirs = [row for row in rows if row["framework"] == "torch" and "seconds" in row]
+    shipped = next((row for row in theirs if not row["options"]), {})
+    best = min(theirs, key=lambda row: row["seconds"], default={})
+    return [
+        ours["task"],
+        ours["dtype"],
+        str(ours["batch"]),
+        number(ours, "seconds"),
+        number(ours, "pictures_per_second"),
+        number(ours, "compile_seconds"),
+        number(ours, "peak_bytes", unit=1e9),
+        number(shipped, "seconds"),
+        number(best, "seconds"),
+        ", ".join(best.get("options", ())) or "-",
+        number(best, "peak_bytes", unit=1e9),
+        number(best, "ratio"),
+    ]
+
+
+def number(row: dict[str, Any], field: str, *, unit: float = 1.0) -> str:
+    """Three digits of a field, all of a whole number; a dash where it is missing."""
+    if field not in row:
+        return "-"
+    value = row[field] / unit
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Times the training steps and the extraction of features, and the same written for PyTorch; see docs/performance.md.
+
+    python -m benchmarks.train_step --batch=64 --torch_python=PATH/bin/python
+    python -m benchmarks.train_step --batch=16 --tasks=san --dtypes=float32 --torch=     # san_jax alone
+    python -m benchmarks.train_step --batch=8 --depth=18 --height=128 --width=64
+
+Every measurement is a process of its own, one at a time; the sides take turns for several rounds, every other round in
+the opposite order, so that whatever else the machine does meets all of them. Runs from the root of the repository, on
+one device, and needs no data.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import DTYPES, INSTANCES, TASKS, Case, describe_cpu
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+# Without it glibc hands large buffers back to the kernel after each use, and the next use pays for new pages.
+KEEP_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+
+
+def main() -> int:
+    """Measures what the flags ask for."""
+    flags = parse_flags()
+    environment = os.environ | (KEEP_HEAP if flags.keep_heap else {})
+    # A program from a cache of earlier runs would take no time to compile.
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    with tempfile.TemporaryDirectory(prefix="torchinductor_") as cache:
+        return measure(flags, environment=environment | {"TORCHINDUCTOR_CACHE_DIR": cache})
+
+
+def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
+    """Measures all cases; writes the report anew after each, so that a run cut short leaves what it has."""
+    jax_side, torch_side = (sys.executable, "benchmarks.jax_san"), (flags.torch_python, "benchmarks.torch_san")
+    about = ask(*jax_side, environment=environment)
+    options = flags.torch
+    if options and "error" in (torch_about := ask(*torch_side, environment=environment)):
+        print(f"PyTorch is left out ({torch_about['error']}); --torch_python names its interpreter")
+        options = []
+    if "error" in about:
+        print(about["error"], file=sys.stderr)
+        return 1
+    cpu = describe_cpu()
+    device = f"{cpu['name']}, {cpu['cores']} cores" if about["platform"] == "cpu" else about["device_kind"]
+    date = datetime.datetime.now().astimezone()
+    report = {
+        "device": device,
+        "platform": about["platform"],
+        "cpu": cpu,
+        "date": date.isoformat(timespec="seconds"),
+        "versions": about["versions"] | (torch_about["versions"] if options else {}),
+        "keep_heap": flags.keep_heap,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "rounds": flags.rounds,
+        "measurements": [],
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    path = flags.out / f"{name}_{date:%Y-%m-%d_%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    print(f"{device}; {path}", flush=True)
+    for case in cases(flags, platform=about["platform"]):
+        sides = [(*jax_side, case)]
+        sides += [(*torch_side, dataclasses.replace(case, framework="torch", options=chosen)) for chosen in options]
+        report["measurements"] += compare(sides, rounds=flags.rounds, environment=environment)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    return int(any("error" in row for row in report["measurements"]))
+
+
+def parse_flags() -> argparse.Namespace:
+    """The command line; sizes are the paper's unless given."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tasks", type=listed, default=TASKS, help="which, separated by commas")
+    add("--dtypes", type=listed, default=DTYPES, help="precisions of the computation; in PyTorch by autocast")
+    add("--batch", type=int, default=64, help=f"pictures of a step, {INSTANCES} of a person")
+    add("--pictures", type=int, default=100, help="pictures whose features are computed at once")
+    add("--height", type=int, default=256, help="of the pictures in pixels; textures are height x height")
+    add("--width", type=int, default=128, help="of the pictures in pixels")
+    add("--depth", type=int, default=50, help="of the encoder")
+    add("--fc_dim", type=int, default=512, help="size of the features; 0 = of the pooled map")
+    add("--encoder_width", type=float, default=1.0, help="factor on the encoder's channels")
+    add("--decoder_width", type=float, default=1.0, help="factor on the decoder's channels")
+    add("--num_pids", type=int, default=767, help="people, outputs of the classifier")
+    add("--warmup", type=int, default=2, help="calls before those that count, in every process")
+    add("--repeats", type=int, default=10, help="calls that count, in every process")
+    add("--rounds", type=int, default=2, help="processes a measurement; the median is over the calls of all")
+    add("--torch_python", default=sys.executable, help="interpreter of an environment with PyTorch")
+    add(
+        "--torch",
+        type=variants,
+        default="plain,channels_last,channels_last+compile",
+        help="how PyTorch runs: plain, or channels_last and compile joined by +; several by commas; none by nothing",
+    )
+    add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory, all sides")
+    add("--out", type=Path, default=RESULTS, help="folder of the report")
+    flags = parser.parse_args()
+    for name, known in (("tasks", TASKS), ("dtypes", DTYPES)):
+        if unknown := set(getattr(flags, name)) - set(known):
+            parser.error(f"--{name} names {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if flags.batch % INSTANCES or flags.batch < 2 * INSTANCES:
+        parser.error(f"--batch is {flags.batch}; it must be a multiple of {INSTANCES}, {2 * INSTANCES} or more")
+    if flags.repeats < 1 or flags.rounds < 1:
+        parser.error("--repeats and --rounds must be 1 or more")
+    return flags
+
+
+def listed(text: str) -> list[str]:
+    """Words separated by commas."""
+    return [word for word in text.split(",") if word]
+
+
+def variants(text: str) -> list[tuple[str, ...]]:
+    """Options of PyTorch, a tuple per variant."""
+    chosen = [tuple(word for word in variant.split("+") if word != "plain") for variant in listed(text)]
+    if unknown := {option for variant in chosen for option in variant} - {"channels_last", "compile"}:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def cases(flags: argparse.Namespace, *, platform: str) -> list[Case]:
+    """The cases of san_jax, in the order in which they are measured."""
+    same = ("height", "width", "depth", "fc_dim", "encoder_width", "decoder_width", "num_pids", "warmup", "repeats")
+    return [
+        Case(
+            task=task,
+            framework="jax",
+            options=(),
+            dtype=dtype,
+            platform=platform,
+            batch=flags.pictures if task == "features" else flags.batch,
+            **{name: getattr(flags, name) for name in same},
+        )
+        for task in flags.tasks
+        for dtype in flags.dtypes
+    ]
+
+
+def compare(
+    sides: Sequence[tuple[str, str, Case]], *, rounds: int, environment: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Measures the sides of one case in turns: a row for each, those of PyTorch with san_jax's time over theirs."""
+    found = {side: [] for side in sides}
+    for turn in range(rounds):
+        for side in sides if turn % 2 == 0 else reversed(sides):
+            # What failed once, for lack of memory say, fails again.
+            if not any("error" in answer for answer in found[side]):
+                found[side].append(ask(*side, environment=environment))
+    rows = [summary(side[-1], answers) for side, answers in found.items()]
+    for row in rows:
+        if row["framework"] == "torch" and "seconds" in row and "seconds" in rows[0]:
+            row["ratio"] = rows[0]["seconds"] / row["seconds"]
+        print(one_line(row), flush=True)
+    return rows
+
+
+def ask(python: str, module: str, case: Case | None = None, *, environment: dict[str, str]) -> dict[str, Any]:
+    """What a process of one side reports, of itself or of a case; `error` alone if it fails."""
+    argument = [] if case is None else [json.dumps(dataclasses.asdict(case))]
+    try:
+        done = subprocess.run(
+            [python, "-m", module, *argument], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+    except OSError as error:
+        return {"error": f"{python}: {error.strerror}"}
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return {"error": " ".join(done.stderr.strip().splitlines()[-1:]) or ended}
+
+
+def summary(case: Case, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A measurement out of its rounds: median seconds, compile time of the first, largest memory."""
+    row = dataclasses.asdict(case)
+    if errors := [answer for answer in answers if "error" in answer]:
+        return row | errors[0]
+    all_seconds = [seconds for answer in answers for seconds in answer["all_seconds"]]
+    median = statistics.median(all_seconds)
+    return row | {
+        "seconds": median,
+        "pictures_per_second": case.batch / median,
+        "compile_seconds": answers[0]["compile_seconds"],
+        "peak_bytes": max(answer["peak_bytes"] for answer in answers),
+        "loss": answers[0]["loss"],
+        "all_seconds": all_seconds,
+    }
+
+
+def one_line(row: dict[str, Any]) -> str:
+    """A row for the eye."""
+    name = f"{row['task']:9}{row['dtype']:9}{row['batch']:4} {'+'.join((row['framework'], *row['options'])):28}"
+    if "error" in row:
+        return f"{name} {row['error']}"
+    ratio = f"  san_jax / this {row['ratio']:.2f}" if "ratio" in row else ""
+    return (
+        f"{name} {row['seconds']:8.4f} s {row['pictures_per_second']:8.1f} pictures/s  compile "
+        f"{row['compile_seconds']:5.1f} s {row['peak_bytes'] / 1e9:6.2f} GB  loss {row['loss']:.3f}{ratio}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
