@@ -46,7 +46,8 @@ def test_features_are_those_of_the_encoder_by_running_statistics():
     model = nnx.merge(graph, *encoder())
     model.eval()
     picture = input_pipeline.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
-    np.testing.assert_allclose(model(augmentation.normalise(jnp.asarray(picture[None]))).feats[0], features()[3], atol=1e-4)
+    found = model(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
+    np.testing.assert_allclose(found, features()[3], atol=1e-4)
 
 
 def test_bfloat16_features_are_float32_and_near():
