@@ -59,6 +59,8 @@ def import_file(path: Path, out: Path, *, last_stride: int | None, height: int, 
         raise UserError(f"cannot make the folder {out} ({error.strerror or error}); give another one") from error
     with checkpoints.Checkpoints(out, architecture) as saved:
         saved.save(0, state)
+    stride = architecture.last_stride
+    print(f"{out} sees pictures of {height} x {width} (--height, --width) at last stride {stride} (--last_stride)")
 
 
 def draws(tensors: Tensors) -> bool:

@@ -122,6 +122,7 @@ def test_resnet18_of_full_size_becomes_a_checkpoint(tmp_path, capsys):
         "  taken     100 tensors: body 100\n"
         "  left out  fc.bias, fc.weight (ImageNet's classifier)\n"
         "  fresh     classifier\n"
+        f"{out} sees pictures of 256 x 128 (--height, --width) at last stride 2 (--last_stride)\n"
     )
 
 
