@@ -71,16 +71,12 @@ def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
 
 def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
     """A call that returns the features of a batch; seconds of tracing and compiling."""
-    make_encoder = functools.partial(architecture_of(case).new_encoder, dtype=jnp.dtype(case.dtype))
-    encoder, stats = jax.jit(lambda: train_step.arrays_of(make_encoder(nnx.Rngs(params=0))))()
+    architecture = architecture_of(case)
+    encoder, stats = jax.jit(lambda: train_step.arrays_of(architecture.new_encoder(nnx.Rngs(params=0))))()
     pictures = jax.device_put(cases.random_batch(case)[0])
 
-    # As in scoring/feature_extraction.py, which needs grain.
     def features(encoder, stats, pictures):
-        model = nnx.eval_shape(lambda: make_encoder(nnx.Rngs(0)))
-        model.eval()
-        graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
-        return nnx.merge(graph, encoder, stats)(augmentation.normalise(pictures)).feats
+        return architecture.feats(encoder, stats, augmentation.normalise(pictures), jnp.dtype(case.dtype))
 
     extract, seconds = compiled(jax.jit(features), encoder, stats, pictures)
     return lambda: jax.block_until_ready(extract(encoder, stats, pictures)), seconds

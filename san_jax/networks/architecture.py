@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree
 
 from san_jax.errors import UserError
 from san_jax.networks.decoder import Decoder, check_sizes
@@ -44,6 +45,15 @@ class Architecture:
         """A decoder with fresh parameters that computes in `dtype`, for the stages of `new_encoder`."""
         channels = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0))).channels
         return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
+
+    def feats(
+        self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "B D"]:
+        """The re-ID features of normalised pictures, from an encoder's parameters and its running statistics."""
+        model = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0), dtype))
+        model.eval()
+        graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
+        return nnx.merge(graph, encoder, stats)(images).feats
 
     def check(self, *, draws: bool) -> None:
         """Raises a UserError that names the field if there is no such network, or no decoder fits the encoder."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, PyTree, UInt8
 
@@ -67,7 +66,4 @@ def features(
     encoder: PyTree, stats: PyTree, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
 ) -> Float32[Array, "B D"]:
     """The re-ID features of pictures by running statistics."""
-    model = nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0), jnp.dtype(compute_dtype)))
-    model.eval()
-    graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return nnx.merge(graph, encoder, stats)(augmentation.normalise(images)).feats
+    return architecture.feats(encoder, stats, augmentation.normalise(images), jnp.dtype(compute_dtype))
