@@ -1,7 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances
@@ -40,6 +43,39 @@ def test_cosine_of_zero_features_is_one():
     np.testing.assert_array_equal(found, [[1, 1, 1, 1], [1, 0, 1, 2]])
 
 
+def random_histograms(num, dim, seed=0):
+    """A third of the bins are empty."""
+    counts = np.maximum(np.random.default_rng([seed, num, dim]).integers(-5, 10, (num, dim)), 0)
+    return (counts / max(1, counts.sum(axis=1).max())).astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", [1, 8, 9, 288])
+def test_chi_square_is_half_the_sum_over_bins_that_are_not_empty(dim):
+    query, gallery = random_histograms(7, dim), random_histograms(90, dim, seed=1)
+    difference, total = query.astype(np.float64)[:, None] - gallery, query.astype(np.float64)[:, None] + gallery
+    exact = np.sum(difference**2 / np.where(total == 0, 1, total), axis=2) / 2
+    np.testing.assert_allclose(distmat(query, gallery, "chi_square"), exact, rtol=1e-5, atol=1e-9)
+
+
+def test_chi_square_of_histograms_goes_from_zero_to_one():
+    found = distmat(np.float32([[0.5, 0.5, 0, 0]]), np.float32([[0.5, 0.5, 0, 0], [0, 0, 1, 0]]), "chi_square")
+    np.testing.assert_array_equal(found, [[0, 1]])
+
+
+def test_chi_square_holds_no_array_larger_than_features_and_distances():
+    feats, norms = jnp.ones((24, 960)), jnp.ones(24)
+    compute = functools.partial(distances.distmat, query_norms=norms, gallery_norms=norms, distance="chi_square")
+    assert max(sizes(jax.make_jaxpr(compute)(feats, feats).jaxpr)) == 24 * 960
+
+
+def sizes(jaxpr):
+    """Of all arrays in a program, those inside its loops too."""
+    for equation in jaxpr.eqns:
+        yield from (var.aval.size for var in equation.outvars)
+        for inner in jaxprs_in_params(equation.params):
+            yield from sizes(inner)
+
+
 @pytest.mark.parametrize("distance", distances.DISTANCES)
 def test_distances_are_never_negative(distance):
     feats = 100 + random_feats(50, 512)
@@ -74,5 +110,5 @@ def test_broken_features_are_named_by_their_first_row(value):
 
 
 def test_unknown_distance_names_the_known_ones():
-    with pytest.raises(UserError, match="'manhattan' is none of euclidean, cosine"):
+    with pytest.raises(UserError, match="'manhattan' is none of euclidean, cosine, chi_square"):
         distmat(random_feats(2, 4), random_feats(2, 4), "manhattan")

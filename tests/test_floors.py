@@ -7,11 +7,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "batch errors files devices",
     2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "scoring.distances scoring.ranking weights.*",
+    "scoring.distances scoring.ranking scoring.chance scoring.colour_histogram weights.* contact_sheet "
+    "synthesis.atlas synthesis.solids synthesis.camera synthesis.wardrobe synthesis.body synthesis.people "
+    "synthesis.street synthesis.renderer synthesis.scene synthesis.studio",
     3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
-    "scoring.evaluation starting_weights",
+    "scoring.evaluation scoring.references scoring.ranked_pictures starting_weights",
     4: "training.run training.run_config training.train_loop",
-    5: "commands import_weights export_weights",
+    5: "commands import_weights export_weights reference_scores synthesis.sheet experiments.*",
 }
 
 
@@ -65,6 +67,16 @@ def test_doors_alone_import_the_builders_and_nothing_imports_tensorflow_or_pytor
             assert top not in ("tensorflow", "torch"), f"san_jax.{module} imports {name}"
             assert top != "tfds_builders" or floor_of(module) == 5, f"san_jax.{module} imports {name}"
             assert top != "configs", f"san_jax.{module} imports {name}"
+
+
+def test_the_synthetic_world_stands_aside():
+    for module, path in modules():
+        aside = module.startswith("synthesis.") and floor_of(module) == 2
+        for name in imported(path):
+            if name.startswith("san_jax.synthesis."):
+                assert aside or floor_of(module) == 5, f"san_jax.{module} imports {name}"
+            elif name.startswith("san_jax.") and aside:
+                assert floor_of(name.removeprefix("san_jax.")) == 1, f"san_jax.{module} imports {name}"
 
 
 def test_config_stops_at_floor_four():

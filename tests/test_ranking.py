@@ -37,6 +37,11 @@ def random_case(seed, *, num_query=23, num_gallery=150, num_pids=12, num_camids=
     return feats, labels
 
 
+def binary_case(seed, **options):
+    feats, labels = random_case(seed, **options)
+    return tuple((x > 0).astype(np.float32) for x in feats), labels
+
+
 def plain_ranks(feats, labels):
     """Sorts the whole gallery for every query, in float64: the ranks of the correct pictures, in gallery order."""
     query_feats, gallery_feats = (x.astype(np.float64) for x in feats)
@@ -124,6 +129,12 @@ def test_cosine_ranks_are_those_of_unit_vectors():
     feats, labels = golden_case(1)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in feats]
     assert listed(ranking.rank(*feats, **labels, distance="cosine")) == plain_ranks(unit, labels)
+
+
+def test_chi_square_ranks_are_those_of_the_distance_by_hand():
+    """Of zeros and ones it is half the squared Euclidean distance."""
+    feats, labels = binary_case(0)
+    assert listed(ranking.rank(*feats, **labels, distance="chi_square")) == plain_ranks(feats, labels)
 
 
 @pytest.mark.parametrize("tile", [1, 7, 22, 1000])
@@ -262,6 +273,9 @@ def check_meshes():
     for num_gallery, mesh in [(3, line), (61, grid)]:
         feats, labels = random_case(0, num_gallery=num_gallery, num_pids=4)
         assert listed(ranking.rank(*feats, **labels, mesh=mesh, tile=10)) == plain_ranks(feats, labels)
+        feats, labels = binary_case(0, num_gallery=num_gallery, num_pids=4)
+        found = ranking.rank(*feats, **labels, mesh=mesh, tile=10, distance="chi_square")
+        assert listed(found) == plain_ranks(feats, labels)
 
     (query_feats, gallery_feats), labels = random_case(0, num_gallery=64, num_pids=4)
     spread = jax.device_put(gallery_feats, jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec("data")))

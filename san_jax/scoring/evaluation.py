@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
 
 from san_jax.batch import Source
 from san_jax.errors import UserError
@@ -52,16 +53,37 @@ def check_metric(metric: str) -> None:
 def score(encoder: PyTree, stats: PyTree, test: TestSet, *, extractor: Extractor, metric: str) -> dict[str, float]:
     """Scores of an encoder on one test set."""
     query_feats, gallery_feats = (extractor(encoder, stats, source) for source in (test.query, test.gallery))
+    return score_feats(query_feats, gallery_feats, test, metric=metric, mesh=extractor.mesh)
+
+
+def score_feats(
+    query_feats: Float[Array | np.ndarray, "Q D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"],
+    test: TestSet,
+    *,
+    metric: str,
+    mesh: Mesh,
+    distance: str = "euclidean",
+) -> dict[str, float]:
+    """Scores of features of a test set's pictures.
+
+    Args:
+      query_feats, gallery_feats: in the order of the splits.
+      test: gives people and cameras.
+      metric: one of METRICS.
+      mesh: over whose devices the gallery is cut.
+      distance: one of `distances.DISTANCES`.
+    """
     inputs = dict(
         query_pids=test.query.pids,
         gallery_pids=test.gallery.pids,
         query_camids=test.query.camids,
         gallery_camids=test.gallery.camids,
-        mesh=extractor.mesh,
+        distance=distance,
+        mesh=mesh,
     )
     if metric == "market1501":
-        scores = ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs))
-        return in_numbers(scores)
+        return in_numbers(ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs)))
     ranks = ranking.draw_ranks(query_feats, gallery_feats, key=jax.random.key(DRAW_SEED), draws=DRAWS, **inputs)
     mean, _ = ranking.mean_and_spread([ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)])
     return in_numbers(mean)

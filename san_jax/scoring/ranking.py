@@ -23,6 +23,8 @@ TILE_BYTES = 2**27  # of a tile; two or three buffers of that size live at a tim
 TILE_QUERIES = 256  # more do not speed up the product
 CHUNK = 4  # correct pictures of a query that are counted at once
 
+NOTHING_CORRECT = "no query has a gallery picture of its person under another camera; check people and cameras"
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -52,7 +54,7 @@ def scores(ranks: Int[Array | np.ndarray, "Q P"], *, max_rank: int = 50) -> Scor
     ranks = np.asarray(ranks)
     ranks = ranks[np.any(ranks > 0, axis=1)]
     if not len(ranks):
-        raise UserError("no query has a gallery picture of its person under another camera; check people and cameras")
+        raise UserError(NOTHING_CORRECT)
     ranks = np.sort(ranks, axis=1)[:, ::-1]  # the last correct picture first, zeros at the end
     num_correct = np.sum(ranks > 0, axis=1)
     correct_so_far = num_correct[:, None] - np.arange(ranks.shape[1])
@@ -101,7 +103,7 @@ def rank(
     Raises:
       UserError: features are not finite, or there are none.
     """
-    correct, removed = _same_person(query_pids, gallery_pids, query_camids, gallery_camids)
+    correct, removed = same_person(query_pids, gallery_pids, query_camids, gallery_camids)
     # Queries with equally many correct pictures share a tile, which is counted as often as the richest of them asks.
     order = np.argsort(np.sum(correct >= 0, axis=1), kind="stable")
     per_query = {"correct": correct, "removed": removed}
@@ -130,7 +132,7 @@ def draw_ranks(
     these draws, as in the released code. A query's draws follow from `key` and the query's row. The other arguments and
     the errors are those of `rank`.
     """
-    correct, _ = _same_person(query_pids, gallery_pids, query_camids, gallery_camids)
+    correct, _ = same_person(query_pids, gallery_pids, query_camids, gallery_camids)
     pids, first, count = np.unique(np.sort(gallery_pids), return_index=True, return_counts=True)
     by_pid = np.argsort(gallery_pids, kind="stable").astype(np.int32)
     people = {"pid": pids, "first": first.astype(np.int32), "count": count.astype(np.uint32), "rows": by_pid}
@@ -141,7 +143,12 @@ def draw_ranks(
     return ranks.T
 
 
-def _same_person(query_pids, gallery_pids, query_camids, gallery_camids):
+def same_person(
+    query_pids: Int[np.ndarray, "Q"],
+    gallery_pids: Int[np.ndarray, "G"],
+    query_camids: Int[np.ndarray, "Q"],
+    gallery_camids: Int[np.ndarray, "G"],
+) -> tuple[Int32[np.ndarray, "Q P"], Int32[np.ndarray, "Q J"]]:
     """Gallery rows of each query's person, [Q P] correct and [Q J] removed ones: in order, then -1."""
     by_pid = np.argsort(gallery_pids, kind="stable")
     first, last = (np.searchsorted(gallery_pids[by_pid], query_pids, side=side) for side in ("left", "right"))
