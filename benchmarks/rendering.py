@@ -1,0 +1,75 @@
+"""Times the renderer of the synthetic world: pictures a second, textures included; see docs/synthesis.md.
+
+    python -m benchmarks.rendering
+    python -m benchmarks.rendering --height=128 --people=64
+
+Needs no data. Encoding and writing the pictures is not counted; it is what the builders do beside it.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.case import describe_cpu
+from san_jax.synthesis import studio
+from san_jax.synthesis.studio import Moment, World
+
+RESULTS = Path(__file__).parent / "results"
+CAMERAS = 6
+
+
+def main() -> None:
+    """Measures what the flags ask for, prints one line and writes one file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--people", type=int, default=32, help="each before six cameras, once (default: 32)")
+    parser.add_argument("--height", type=int, default=256, help="of the pictures, twice their width (default: 256)")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions; the median counts (default: 5)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
+    flags = parser.parse_args()
+    world = studio.make_world(jax.random.key(0), cameras=CAMERAS, occlusion=0.25, sloppiness=0.5)
+    size = dict(people=flags.people, height=flags.height)
+    first = seconds(world, **size)
+    rounds = [seconds(world, **size) for _ in range(flags.rounds)]
+    pictures = CAMERAS * flags.people
+    cpu, platform = describe_cpu(), jax.default_backend()
+    device = f"{cpu['name']}, {cpu['cores']} cores" if platform == "cpu" else jax.devices()[0].device_kind
+    date = datetime.datetime.now().astimezone()
+    report = {
+        "device": device,
+        "date": date.isoformat(timespec="seconds"),
+        "jax": jax.__version__,
+        "height": flags.height,
+        "width": flags.height // 2,
+        "people": flags.people,
+        "pictures": pictures,
+        "pictures_per_second": pictures / statistics.median(rounds),
+        "compile_seconds": first - statistics.median(rounds),
+        "all_seconds": rounds,
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    path = flags.out / f"rendering-{flags.height}_{name}_{date:%Y-%m-%d_%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{device}: {report['pictures_per_second']:.1f} pictures/s of {flags.height} x {flags.height // 2}; {path}")
+
+
+def seconds(world: World, *, people: int, height: int) -> float:
+    """The time in which some people are drawn, and rendered before every camera."""
+    person, camera = (grid.ravel() for grid in np.mgrid[:people, :CAMERAS])
+    shots = Moment(person, camera, np.zeros_like(person))
+    begin = time.perf_counter()
+    size = dict(height=height, width=height // 2)
+    for _ in studio.render(studio.before_a_camera, world, world.people, person, shots, **size):
+        pass
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

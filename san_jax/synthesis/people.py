@@ -1,0 +1,47 @@
+"""Who there is: an identity is an outfit, a body and hair, drawn from a key; some have a double who dresses alike."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int, Key
+
+from san_jax.synthesis import body, tailor, wardrobe
+from san_jax.synthesis.body import Proportions
+from san_jax.synthesis.wardrobe import Outfit
+
+DOUBLES = 0.4  # share of the people who have one
+
+
+class Person(NamedTuple):
+    """An identity.
+
+    Attributes:
+      outfit: what is worn, and the hair.
+      proportions: of the body.
+      texture: sRGB in [0, 1].
+    """
+
+    outfit: Outfit
+    proportions: Proportions
+    texture: Float32[Array, "256 256 3"]
+
+
+def person(key: Key[Array, ""], number: Int[Array, ""]) -> Person:
+    """One of the people of a world; the same number is always the same person.
+
+    Person 2 n + 1 may be the double of person 2 n: garments and colours are alike, while prints, stripes, or which half
+    is dark are not. A colour histogram cannot tell them apart.
+
+    Args:
+      key: of the world.
+      number: of the person, from 0.
+    """
+    worlds = jax.random.split(key, 4)
+    paired = jax.random.uniform(jax.random.fold_in(worlds[0], number // 2)) < DOUBLES
+    dresser = jnp.where(paired, number // 2 * 2, number)
+    colours, details, shape = (
+        jax.random.fold_in(world, who) for world, who in zip(worlds[1:], (dresser, number, number), strict=True)
+    )
+    outfit = wardrobe.random_outfit(colours, details)
+    return Person(outfit, body.random_proportions(shape, outfit.female), tailor.texture(outfit))

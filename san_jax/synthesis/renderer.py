@@ -1,0 +1,175 @@
+"""The renderer: a body, its texture, a place and a camera -> a picture; and what every pixel shows.
+
+Rays are cast through 2 x 2 points of a pixel for what it shows, and once a pixel for how it is lit. Light is linear
+(the square of sRGB values, near enough) until the camera responds to it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from san_jax.synthesis import atlas, body, solids
+from san_jax.synthesis.body import Balls, Body
+from san_jax.synthesis.camera import Box, Camera, rays
+from san_jax.synthesis.solids import FAR, Solids, Vectors
+from san_jax.synthesis.street import Backdrop, Place, sky_share
+
+SAMPLES = 2  # a pixel, each way
+SUN_WIDTH = 0.35  # tangent of the half angle of the softest sun
+
+
+class Fragments(NamedTuple):
+    """What the rays of a grid meet.
+
+    Attributes:
+      distance: to the person or what stands before it, in lengths of the rays; `solids.FAR` where there is neither.
+      solid: index into the body's solids, and behind them the occluders'.
+      person: whether the person is seen.
+      part: index of `atlas.PARTS`; 0 where no person is seen.
+      uv: row and column in the atlas, in texels from the centre of the first; (0, 0) where no person is seen.
+    """
+
+    distance: Float[Array, "H W"]
+    solid: Int32[Array, "H W"]
+    person: Bool[Array, "H W"]
+    part: Int32[Array, "H W"]
+    uv: Float[Array, "H W 2"]
+
+
+def fragments(person: Body, occluders: Solids, camera: Camera, box: Box, *, height: int, width: int) -> Fragments:
+    """What each pixel of a box shows, by the ray through its centre.
+
+    Args:
+      person: the body.
+      occluders: what else there is, near the camera.
+      camera, box: the part of the camera's picture.
+      height, width: of the grid of pixels.
+    """
+    directions = rays(camera, box, height=height, width=width)
+    hits = solids.trace(solids.concatenate(person.solids, occluders), tuple(camera.position), directions)
+    count = len(person.solids.length)
+    seen = (hits.distance < FAR) & (hits.solid < count)
+    points = _along(camera, directions, hits.distance)
+    part, angle, along = body.locate(person.skin, jnp.minimum(hits.solid, count - 1), points)
+    row, column = atlas.locate(part, angle, along)
+    uv = jnp.where(seen[..., None], jnp.stack([row, column], axis=-1), 0)
+    return Fragments(hits.distance, hits.solid, seen, jnp.where(seen, part, 0), uv)
+
+
+def unlit(texture: Float[Array, "256 256 C"], shown: Fragments) -> Float[Array, "H W C"]:
+    """The person's colours as the texture has them; zeros where no person is seen."""
+    return jnp.where(shown.person[..., None], atlas.sample(texture, shown.uv[..., 0], shown.uv[..., 1]), 0)
+
+
+def paint(
+    person: Body,
+    texture: Float[Array, "256 256 3"],
+    occluders: Solids,
+    occluder_colours: Float[Array, "O 3"],
+    place: Place,
+    backdrop: Backdrop,
+    camera: Camera,
+    box: Box,
+) -> Float[Array, "H W 3"]:
+    """The picture in linear light: the person and what stands before it, lit, on the ground with their shadows.
+
+    Args:
+      person: the body.
+      texture: sRGB in [0, 1].
+      occluders, occluder_colours: what else is near the camera; linear.
+      place: whose light is on both.
+      backdrop: what is behind both; gives the picture's height and width.
+      camera, box: as the backdrop was seen.
+    """
+    height, width, _ = backdrop.colour.shape
+    scene = solids.concatenate(person.solids, occluders)
+    shown = fragments(person, occluders, camera, box, height=SAMPLES * height, width=SAMPLES * width)
+    foreground = (shown.distance < FAR).astype(jnp.float32)
+    colours = jnp.square(unlit(texture, shown))
+    index = jnp.clip(shown.solid - len(person.solids.length), 0, len(occluder_colours) - 1)
+    colours = jnp.where(shown.person[..., None], colours, occluder_colours[index]) * foreground[..., None]
+    coverage, colours = _binned(foreground[..., None]), _binned(colours)  # of pixels; colours times coverage
+    lit = colours * _light_on(scene, person.balls, shown, place, camera, box)
+    shade = _shade_on_ground(scene, person.balls, place, backdrop)
+    return lit + (1 - coverage) * backdrop.colour * shade
+
+
+def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
+    """Means over the samples of each pixel."""
+    height, width, channels = samples.shape
+    blocks = samples.reshape(height // SAMPLES, SAMPLES, width // SAMPLES, SAMPLES, channels)
+    return blocks.mean(axis=(1, 3))
+
+
+def _light_on(
+    scene: Solids, balls: Balls, shown: Fragments, place: Place, camera: Camera, box: Box
+) -> Float[Array, "H W 3"]:
+    """Light on the nearest sample of every pixel; pixels without one get some light too, which nothing shows."""
+    height, width = (n // SAMPLES for n in shown.distance.shape)
+    blocks = (height, SAMPLES, width, SAMPLES)
+    distances = shown.distance.reshape(blocks).transpose(0, 2, 1, 3).reshape(height, width, -1)
+    indices = shown.solid.reshape(blocks).transpose(0, 2, 1, 3).reshape(height, width, -1)
+    nearest = jnp.argmin(distances, axis=-1)[..., None]
+    distance = jnp.take_along_axis(distances, nearest, axis=-1)[..., 0]
+    solid = jnp.take_along_axis(indices, nearest, axis=-1)[..., 0]
+    points = _along(camera, rays(camera, box, height=height, width=width), jnp.minimum(distance, 100.0))
+    normals = solids.normals(scene, solid, points)
+    facing = jnp.clip((_dot(normals, tuple(place.sun)) + 0.15) / 1.15, 0, 1)  # cloth lights up a little beyond the edge
+    raised = tuple(point + 0.012 * normal for point, normal in zip(points, normals, strict=True))
+    sun = facing * _sunlight(scene, raised, place)
+    sky = sky_share(normals[1]) * _openness(balls, points, normals)
+    return sun[..., None] * place.sun_colour + sky[..., None] * place.sky_colour
+
+
+def _shade_on_ground(scene: Solids, balls: Balls, place: Place, backdrop: Backdrop) -> Float[Array, "H W 3"]:
+    """The share of its light that is left to the ground, 1 where it is not seen."""
+    x, y, z = jnp.moveaxis(backdrop.ground, -1, 0)
+    from_sun = jnp.maximum(place.sun[1], 0) * place.sun_colour
+    sun = _sunlight(scene, (x, y + 0.005, z), place)[..., None] * from_sun
+    sky = _openness(balls, (x, y, z), tuple(jnp.array([0.0, 1.0, 0.0])))[..., None] * place.sky_colour
+    return jnp.where(backdrop.on_ground[..., None] > 0, (sun + sky) / (from_sun + place.sky_colour), 1)
+
+
+def _along(camera: Camera, directions: Vectors, distance: Float[Array, "H W"]) -> Vectors:
+    """The points of rays at a distance."""
+    return tuple(start + distance * step for start, step in zip(camera.position, directions, strict=True))
+
+
+def _dot(first: Vectors, second: Vectors) -> Float[Array, "..."]:
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+
+
+def _sunlight(scene: Solids, points: Vectors, place: Place) -> Float[Array, "H W"]:
+    """The share of the sun that is seen: 16 neighbouring pixels look at 16 points of it, and share what they see."""
+    height, width = points[0].shape
+    disc = _disc() * SUN_WIDTH * place.sun_softness
+    across = jnp.cross(place.sun, jnp.array([0.31, 0.17, 0.94]))
+    across = across / jnp.linalg.norm(across)
+    towards = place.sun + disc[:, :1] * across + disc[:, 1:] * jnp.cross(place.sun, across)
+    tiles = (-(-height // 4), -(-width // 4))
+    directions = tuple(jnp.tile(each.reshape(4, 4), tiles)[:height, :width] for each in towards.T)
+    hits = solids.trace(scene, points, directions)
+    free = jnp.pad((hits.distance >= FAR).astype(jnp.float32), ((1, 2), (1, 2)), mode="edge")
+    return jax.lax.reduce_window(free, 0.0, jax.lax.add, (4, 4), (1, 1), "VALID") / 16
+
+
+def _disc() -> Float[Array, "16 2"]:
+    """Points spread evenly over the unit disc, in an order that mixes near and far ones in a 4 x 4 tile."""
+    order = jnp.array([0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5])
+    radius, angle = jnp.sqrt((order + 0.5) / 16), order * 2.399963
+    return jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], axis=-1)
+
+
+def _openness(balls: Balls, points: Vectors, normals: Vectors) -> Float[Array, "H W"]:
+    """The share of the sky that spheres leave to a point: a sphere's solid angle, by the cosine to the normal."""
+
+    def less(open_share, ball):
+        towards = tuple(centre - point for centre, point in zip(ball.centre, points, strict=True))
+        square = _dot(towards, towards)
+        cosine = _dot(towards, normals) * jax.lax.rsqrt(square)
+        hidden = jnp.clip(cosine, 0, 1) * jnp.square(ball.radius) / square
+        return open_share * (1 - jnp.clip(hidden, 0, 0.9)), None
+
+    return jax.lax.scan(less, jnp.ones(points[0].shape), balls)[0]

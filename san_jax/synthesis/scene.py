@@ -1,0 +1,150 @@
+"""One picture: a person in a place, a camera that sees them, a box around them, and what the camera makes of it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, UInt8
+
+from san_jax.synthesis import body, camera, lens, renderer, street, things
+from san_jax.synthesis.body import Body
+from san_jax.synthesis.camera import Box, Camera
+from san_jax.synthesis.people import Person
+from san_jax.synthesis.street import Place
+
+MARGIN = 0.06  # of a person's height, above and below; what people who draw boxes leave
+
+
+class Trouble(NamedTuple):
+    """What makes pictures hard, 0 to 1 each.
+
+    Attributes:
+      occlusion: the share of pictures in which something stands before the person.
+      sloppiness: of boxes: off the centre, too large or too small, feet cut off, as a detector's.
+    """
+
+    occlusion: Float[Array, ""]
+    sloppiness: Float[Array, ""]
+
+
+class Walk(NamedTuple):
+    """One passage of a person before one camera.
+
+    Attributes:
+      yaw: where they go, in radians.
+      start: x and z where they begin, in metres.
+    """
+
+    yaw: Float[Array, ""]
+    start: Float[Array, "2"]
+
+
+def random_walk(key: Key[Array, ""], place: Place) -> Walk:
+    """A passage through a place, in any direction."""
+    yaw, start = jax.random.split(key)
+    low, high = _corners(place)
+    return Walk(jax.random.uniform(yaw, maxval=2 * jnp.pi), jax.random.uniform(start, (2,), minval=low, maxval=high))
+
+
+def _corners(place: Place) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    """The least and the largest x and z of where people walk."""
+    return jnp.stack([-place.half_width, place.near]), jnp.stack([place.half_width, place.far])
+
+
+def on_a_walk(
+    key: Key[Array, ""], person: Person, place: Place, walk: Walk, trouble: Trouble, *, height: int, width: int
+) -> UInt8[Array, "{height} {width} 3"]:
+    """A picture of a person who walks by: every key is another moment, not far from the walk's beginning.
+
+    Args:
+      key: of the moment.
+      person, place, walk: who, where, and which way.
+      trouble: how hard it is to see.
+      height, width: in pixels.
+    """
+    moment, aside, turn, rest = jax.random.split(key, 4)
+    steps = 3 * jax.random.uniform(moment)
+    position = walk.start + steps * jnp.stack([jnp.sin(walk.yaw), jnp.cos(walk.yaw)])
+    position = position + 0.3 * jax.random.normal(aside, (2,))
+    position = jnp.clip(position, *_corners(place))
+    yaw = walk.yaw + 0.35 * jax.random.normal(turn)
+    return _picture(rest, person, place, trouble, position=position, yaw=yaw, height=height, width=width)
+
+
+def anywhere(
+    key: Key[Array, ""],
+    person: Person,
+    *,
+    height: int,
+    width: int,
+    photograph: UInt8[Array, "h w 3"] | None = None,
+) -> UInt8[Array, "{height} {width} 3"]:
+    """A picture for a pair with the person's texture: any place, pose and view, the person in the middle and whole.
+
+    Args:
+      key: of everything but the person.
+      person: who.
+      height, width: in pixels.
+      photograph: stands behind the person instead of a street.
+    """
+    where, walk, rest = jax.random.split(key, 3)
+    place = street.random_place(where)
+    walk = random_walk(walk, place)
+    none = Trouble(jnp.zeros(()), jnp.zeros(()))
+    return _picture(
+        rest, person, place, none, position=walk.start, yaw=walk.yaw, height=height, width=width, photograph=photograph
+    )
+
+
+def _picture(key, person, place, trouble, *, position, yaw, height, width, photograph=None):
+    posing, time, boxing, hiding, responding, cropping = jax.random.split(key, 6)
+    place = street.relight(place, time)
+    somebody = body.build(person.proportions, person.outfit, body.random_pose(posing), yaw=yaw, position=position)
+    middle = jnp.stack([position[0], person.proportions.stature / 2, position[1]])
+    seen_from = camera.look_at(jnp.stack([jnp.zeros(()), place.camera_height, jnp.zeros(())]), middle)
+    box = random_box(boxing, box_around(somebody, seen_from), trouble.sloppiness)
+    occluders, colours = things.occluders(
+        hiding, strength=trouble.occlusion, camera=seen_from.position, person=middle, height=person.proportions.stature
+    )
+    directions = camera.rays(seen_from, box, height=height, width=width)
+    backdrop = street.backdrop(place, seen_from.position, directions)
+    if photograph is not None:
+        backdrop = backdrop._replace(colour=lens.photograph(photograph, cropping, height=height, width=width))
+    picture = renderer.paint(somebody, person.texture, occluders, colours, place, backdrop, seen_from, box)
+    return lens.respond(place.response, responding, picture)
+
+
+def box_around(somebody: Body, seen_from: Camera) -> Box:
+    """The box that a careful annotator draws: twice as high as wide, the person in the middle."""
+    solids = somebody.solids
+    upper = solids.origin + solids.frame[:, 1] * solids.length[:, None]  # a solid's y is never squashed
+    ends = jnp.concatenate([solids.origin, upper])
+    radii = jnp.concatenate([solids.bottom, solids.top])
+    present = jnp.tile((solids.bottom > 0) | (solids.top > 0), 2)[:, None]
+    depth = (ends - seen_from.position) @ seen_from.forward
+    where, reach = camera.project(seen_from, ends), (radii / depth)[:, None]
+    low = jnp.min(jnp.where(present, where - reach, jnp.inf), axis=0)
+    high = jnp.max(jnp.where(present, where + reach, -jnp.inf), axis=0)
+    centre, size = (low + high) / 2, high - low
+    tall = jnp.maximum(size[1] * (1 + 2 * MARGIN), 2 * size[0])
+    return Box(centre[0] - tall / 4, centre[0] + tall / 4, centre[1] - tall / 2, centre[1] + tall / 2)
+
+
+def random_box(key: Key[Array, ""], box: Box, sloppiness: Float[Array, ""]) -> Box:
+    """The box that somebody less careful draws, or a detector.
+
+    Args:
+      key: of this box.
+      box: the careful one.
+      sloppiness: 0 leaves it; at 1 it lies a tenth of its width and a twentieth of its height off, is a tenth too large
+        or too small, a tenth too slim or wide (standard deviations), and in every fourth case the feet are cut off.
+    """
+    shift, size, cut, depth = jax.random.split(key, 4)
+    wide, tall = box.right - box.left, box.top - box.bottom
+    off = sloppiness * jax.random.normal(shift, (2,)) * jnp.stack([0.1 * wide, 0.05 * tall])
+    scale = jnp.exp(0.1 * sloppiness * jax.random.normal(size, (2,)))
+    x, y = (box.left + box.right) / 2 + off[0], (box.bottom + box.top) / 2 + off[1]
+    wide, tall = wide * scale[0] * scale[1] / 2, tall * scale[0] / 2
+    is_cut = jax.random.uniform(cut) < 0.25 * sloppiness
+    lost = jnp.where(is_cut, jax.random.uniform(depth, minval=0.1, maxval=0.5), 0.0)  # of half the height
+    return Box(x - wide, x + wide, y - tall * (1 - lost), y + tall)
