@@ -59,6 +59,22 @@ def test_source_travels_to_worker_processes(read_before, prepared):
     np.testing.assert_array_equal(there.pids, source.pids)
 
 
+def test_worker_processes_start_no_backend(prepared):
+    """A worker that reads records must not take hold of the accelerator, though some builders render with JAX."""
+    source = open_source(NAME, "train", data_dir=prepared)
+    reader = start(
+        """
+        import pickle, sys
+        source = pickle.loads(bytes.fromhex(sys.argv[1]))
+        assert source[0]["name"] == source.names[0]
+        from jax._src import xla_bridge
+        assert not xla_bridge.backends_are_initialized()
+        """,
+        pickle.dumps(source).hex(),
+    )
+    assert (reader.communicate()[1], reader.returncode) == ("", 0)
+
+
 def test_relative_folder_is_found_after_a_change_of_directory(prepared, monkeypatch, tmp_path):
     monkeypatch.chdir(prepared.parent)
     source = open_source(NAME, "train", data_dir=prepared.name)

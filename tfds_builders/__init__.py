@@ -17,9 +17,11 @@ import tensorflow_datasets as tfds
 from san_jax.batch import Record
 from san_jax.errors import UserError
 from tfds_builders.cuhk03 import Cuhk03
+from tfds_builders.pit import Pit
 from tfds_builders.record import ReidBuilder, Rows
+from tfds_builders.synthetic_reid import SyntheticReid
 
-BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03}
+BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03, "pit": Pit, "synthetic_reid": SyntheticReid}
 
 
 class ReidSource:
@@ -27,7 +29,7 @@ class ReidSource:
 
     Attributes:
       name: as people write it, "cuhk03/labeled".
-      split: "train", "query" or "gallery".
+      split: "train", "query" or "gallery"; "train" or "test" of pairs.
       pids, camids: int32 [n], known without reading records.
       names: n stems of pictures.
       has_textures: whether every record's `texture` holds a picture.
@@ -79,7 +81,7 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
 
     Args:
       name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7".
-      split: "train", "query" or "gallery".
+      split: "train", "query" or "gallery"; pairs have "train" and "test".
       data_dir: folder of prepared data sets; may be shared by processes and machines that start together.
       manual_dir: folder that holds the release; needed only to prepare.
 
@@ -87,6 +89,7 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
       UserError: unknown name or split, or the release or what was prepared from it is missing or damaged.
     """
     prepared_name, _, variant = name.partition(":")
+    prepared_name = whole_name(prepared_name)
     builder_class = find_builder(prepared_name)
     if split not in builder_class.SPLITS:
         raise UserError(f"{name} has no split {split}; it has {', '.join(builder_class.SPLITS)}")
@@ -98,24 +101,32 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
 
 
 def known_names() -> list[str]:
-    """All names that can be prepared."""
-    return [
-        f"{name}/{config.name}" if config else name
-        for name, builder in BUILDERS.items()
-        for config in builder.BUILDER_CONFIGS or (None,)
-    ]
+    """All names that can be prepared; a builder may know more, as "synthetic_reid/small-occlusion0"."""
+    return [f"{name}/{config.name}" for name, builder in BUILDERS.items() for config in builder.BUILDER_CONFIGS]
+
+
+def whole_name(name: str) -> str:
+    """DATASET/CONFIG of a name that may leave out the config where the data set has a default.
+
+    Raises:
+      UserError: there is no such data set, or no such config of it.
+    """
+    dataset, _, config = name.partition("/")
+    builder_class = BUILDERS.get(dataset)
+    config = config or getattr(builder_class, "DEFAULT_BUILDER_CONFIG_NAME", None)
+    if not config or not builder_class or not builder_class.get_builder_config(config):
+        raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}")
+    return f"{dataset}/{config}"
 
 
 def find_builder(name: str) -> type[ReidBuilder]:
     """The class that prepares DATASET/CONFIG."""
-    if name not in known_names():
-        raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}")
-    return BUILDERS[name.split("/")[0]]
+    return BUILDERS[whole_name(name).split("/")[0]]
 
 
 def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidBuilder:
     """The builder of DATASET/CONFIG, its records written. Of processes that ask at once, one writes, the rest wait."""
-    data_dir = Path(data_dir).expanduser().absolute()
+    name, data_dir = whole_name(name), Path(data_dir).expanduser().absolute()
     builder = make_builder(name, data_dir)
     if builder.data_path.is_dir():
         return builder
@@ -134,7 +145,7 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> 
 def make_builder(name: str, data_dir: Path) -> ReidBuilder:
     """The builder of DATASET/CONFIG on a folder of prepared data sets."""
     builder_class = find_builder(name)
-    config = name.partition("/")[2] or None
+    config = name.partition("/")[2]
     try:
         return builder_class(data_dir=data_dir, config=config)
     except Exception as error:  # TFDS reads what is prepared, and fails in many ways on damaged files
@@ -169,7 +180,7 @@ def staging_prefix(name: str) -> str:
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
     """Writes a data set beside its place and moves it there when it is complete."""
     release = Path(manual_dir).expanduser().absolute()
-    instructions = find_builder(name).MANUAL_DOWNLOAD_INSTRUCTIONS
+    instructions = make_builder(name, data_dir).instructions()
     if instructions and not (manual_dir and release.is_dir() and any(release.iterdir())):
         raise UserError(
             f"{name} is not in data_dir {data_dir} yet, and manual_dir {str(manual_dir)!r} holds no release; "

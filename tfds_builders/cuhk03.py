@@ -19,12 +19,11 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Shaped
-from PIL import Image
 from scipy.io import loadmat
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
-from tfds_builders.record import ReidBuilder, Rows, encode_png
+from tfds_builders.record import ReidBuilder, Rows, encode_png, read_picture
 
 NUM_TEST_SETS = 20  # of the classic protocol
 CLASSIC = "pictures"  # the stored split of the classic configs; TFDS keeps the name "all" for itself
@@ -73,9 +72,6 @@ class Cuhk03(ReidBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"manual_dir holds {MAT}, cuhk03/cuhk03_new_protocol_config_labeled.mat, the same for detected, and {TEXTURES}/"
-    )
     BUILDER_CONFIGS = (
         Cuhk03Config(name="labeled", kind="labeled"),
         Cuhk03Config(name="detected", kind="detected"),
@@ -83,6 +79,11 @@ class Cuhk03(ReidBuilder):
         Cuhk03Config(name="labeled_classic", kind="labeled", classic=True),
         Cuhk03Config(name="detected_classic", kind="detected", classic=True),
     )
+
+    def instructions(self) -> str:
+        """The release's files."""
+        protocol = "cuhk03/cuhk03_new_protocol_config_labeled.mat"
+        return f"manual_dir holds {MAT}, {protocol}, the same for detected, and {TEXTURES}/"
 
     def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
         """Classic: whether the picture's person is in each of the 20 test sets."""
@@ -119,7 +120,7 @@ class Cuhk03(ReidBuilder):
                     picture = mat[grids[item.pair - 1][item.person - 1, item.index - 1]][()].T
                 record = {
                     "image": encode_png(np.ascontiguousarray(picture)),
-                    "texture": read_texture(manual_dir / TEXTURES / item.texture) if item.texture else b"",
+                    "texture": read_picture(manual_dir / TEXTURES / item.texture) if item.texture else b"",
                     "pid": item.pid,
                     "camid": item.view - 1,
                     "name": item.name,
@@ -174,16 +175,6 @@ def with_textures(pictures: list[Picture], folder: Path) -> list[Picture]:
             "every training picture needs one, or use cuhk03/labeled with config.mode=baseline"
         )
     return pictures
-
-
-def read_texture(path: Path) -> bytes:
-    """The file's bytes, once it is clear that they hold a picture."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} is not a readable picture; make or fetch this texture again") from error
 
 
 def read_grids(mat: h5py.File, kind: str) -> list[Shaped[np.ndarray, "people 10"]]:
