@@ -133,3 +133,13 @@ def test_relighting_changes_the_light_a_little_and_nothing_that_stands(places):
     assert 0.05 < ratio.std() < 0.3
     for field in ("things", "walls", "surfaces", "strip", "camera_height"):
         jax.tree.map(np.testing.assert_array_equal, getattr(later, field), getattr(places, field))
+
+
+def test_places_drawn_together_keep_their_streets_and_share_light_and_lens(places):
+    alike = street.draw_together(places, jnp.float32(0.0))
+    for field in jax.tree.leaves((alike.sun_colour, alike.sky_colour, alike.response)):
+        np.testing.assert_allclose(field, jnp.broadcast_to(field[0], field.shape), rtol=1e-6)
+    np.testing.assert_array_equal(alike.sun, places.sun)
+    np.testing.assert_allclose(alike.response.gains[0], places.response.gains.mean(axis=0), rtol=1e-5)
+    as_drawn = street.draw_together(places, jnp.float32(1.0))
+    np.testing.assert_allclose(as_drawn.response.gains, places.response.gains, rtol=1e-5)

@@ -91,7 +91,7 @@ def test_trouble_stands_in_the_name():
     "settings", ["occlusion1.5", "occlusion-1", "fog0.5", "occlusion", "", "occlusion0-occlusion1", "occlusion0.5/../x"]
 )
 def test_bad_trouble_is_one_line_with_the_way_out(settings, tmp_path):
-    message = "synthetic_reid/full-.* is not understood after 'full'; write -occlusionX or -sloppinessX or both, X from"
+    message = "synthetic_reid/full-.* is not understood after 'full'; write -occlusionX, -sloppinessX, -varietyX, or"
     with pytest.raises(UserError, match=message) as caught:
         open_source(f"synthetic_reid/full-{settings}", "train", data_dir=tmp_path)
     assert "\n" not in str(caught.value)

@@ -20,6 +20,7 @@ CAMERAS = flags.DEFINE_integer("cameras", 6, "How many cameras.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the world.")
 OCCLUSION = flags.DEFINE_float("occlusion", 0.25, "Share of pictures with something before the person.", 0, 1)
 SLOPPINESS = flags.DEFINE_float("sloppiness", 0.5, "Of the boxes.", 0, 1)
+VARIETY = flags.DEFINE_float("variety", 1.0, "Of the cameras' light and lenses.", 0, 1)
 HEIGHT = flags.DEFINE_integer("height", 256, "Of the pictures in pixels; they are half as wide.", lower_bound=16)
 
 
@@ -27,7 +28,11 @@ def main(output: Path) -> None:
     """Renders and writes the sheet."""
     crowd, cameras, height = PEOPLE.value, CAMERAS.value, HEIGHT.value
     world = studio.make_world(
-        jax.random.key(SEED.value), cameras=cameras, occlusion=OCCLUSION.value, sloppiness=SLOPPINESS.value
+        jax.random.key(SEED.value),
+        cameras=cameras,
+        occlusion=OCCLUSION.value,
+        sloppiness=SLOPPINESS.value,
+        variety=VARIETY.value,
     )
     sheet = contact_sheet.draw(
         rows(world, crowd=crowd, cameras=cameras, height=height),

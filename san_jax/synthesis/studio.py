@@ -47,14 +47,26 @@ class Moment(NamedTuple):
     index: Int[Array, "*n"]
 
 
-def make_world(key: Key[Array, ""], *, cameras: int, occlusion: float, sloppiness: float) -> World:
-    """A world with some cameras; `occlusion` and `sloppiness` as in `Trouble`."""
+def make_world(
+    key: Key[Array, ""], *, cameras: int, occlusion: float, sloppiness: float, variety: float = 1.0
+) -> World:
+    """A world with some cameras.
+
+    Args:
+      key: of people, passages and places.
+      cameras: their number.
+      occlusion, sloppiness: as in `Trouble`.
+      variety: of the cameras' light and lenses, as in `street.draw_together`.
+    """
     dresser, passages, builder = jax.random.split(key, 3)
     trouble = Trouble(jnp.float32(occlusion), jnp.float32(sloppiness))
-    return World(dresser, passages, _draw_places(jax.random.split(builder, cameras)), trouble)
+    places = _draw_places(jax.random.split(builder, cameras), jnp.float32(variety))
+    return World(dresser, passages, places, trouble)
 
 
-_draw_places = jax.jit(jax.vmap(street.random_place))
+@jax.jit
+def _draw_places(keys, variety):
+    return street.draw_together(jax.vmap(street.random_place)(keys), variety)
 
 
 def before_a_camera(person: Person, moment: Moment, world: World, *, height: int, width: int) -> Picture:
