@@ -1,8 +1,11 @@
 """Scores a run: rank-1, 5, 10, 20, mAP and mINP of its encoder alone, as a table and in WORKDIR/scores.json.
 
+A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pairs.
+
     python eval.py --workdir=runs/san                                  # the newest checkpoint
     python eval.py --workdir=runs/san --best --metric=cuhk03           # the best one, single-gallery-shot
     python eval.py --workdir=runs/san --data=cuhk03/detected           # on another test set
+    python eval.py --workdir=runs/san --report                         # and WORKDIR/report.html, a page that shows it
 """
 
 import json
@@ -12,17 +15,28 @@ import jax
 from absl import flags
 
 from san_jax import commands, devices, files
-from san_jax.scoring import evaluation
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training import checkpoints, run_config
+from san_jax.errors import UserError
+from san_jax.scoring import evaluation, report
+from san_jax.training import checkpoints, run, run_config
+from san_jax.training.train_step import Networks
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Score this checkpoint, or the newest of this run, instead.")
-BEST = flags.DEFINE_bool("best", False, "Score the best checkpoint by mAP instead of the newest.")
+BEST = flags.DEFINE_bool("best", False, "Score the best checkpoint by mAP, a generator's by L1, instead of the newest.")
 METRIC = flags.DEFINE_enum("metric", None, evaluation.METRICS, "Default: the config's scoring.metric.")
 DATA = flags.DEFINE_string("data", None, "Test sets, separated by commas. Default: the config's.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Default: the config's data.manual_dir.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Default: the config's data.data_dir.")
+REPORT = flags.DEFINE_flag(
+    flags.Flag(
+        flags.ArgumentParser(),
+        flags.ArgumentSerializer(),
+        "report",
+        "false",
+        "Write one page of scores, curves and pictures: --report for WORKDIR/report.html, or --report=FILE.",
+        boolean=True,  # stands alone, too; its value is then "true"
+    )
+)
 
 
 def main() -> None:
@@ -31,23 +45,37 @@ def main() -> None:
     config = run_config.read(workdir)
     for field, flag in (("test", DATA), ("manual_dir", MANUAL_DIR), ("data_dir", DATA_DIR)):
         config.data[field] = config.data[field] if flag.value is None else flag.value
-    checkpoint = checkpoints.find(Path(CHECKPOINT.value or workdir), best=BEST.value)
-    metric, mesh = METRIC.value or config.scoring.metric, devices.make_mesh()
-    test_sets = commands.open_test_sets(config.data)
-    encoder, stats, step = checkpoints.restore_encoder(checkpoint, devices.replicated(mesh))
-    extractor = Extractor(
-        checkpoints.read_architecture(checkpoint),
-        mesh,
-        batch_size=config.scoring.batch_size,
-        compute_dtype=config.compute_dtype,
-        workers=config.data.workers,
-    )
-    scores = evaluation.evaluate(encoder, stats, test_sets, extractor=extractor, metric=metric)
+    config.scoring.metric = METRIC.value or config.scoring.metric
+    checkpoint, mesh = checkpoints.find(Path(CHECKPOINT.value or workdir), best=BEST.value), devices.make_mesh()
+    networks = Networks(config.mode, checkpoints.read_architecture(checkpoint), config.compute_dtype)
+    if METRIC.value and not networks.learns_people:
+        raise UserError(f"--metric is of people; {workdir} is a texture generator, scored by L1, PSNR and SSIM")
+    test_sets = commands.open_scored_sets(config)
+    place = {"true": workdir / "report.html", "false": None}.get(REPORT.value, Path(REPORT.value))
+    draws = networks.draws and (place is not None or not networks.learns_people)
+    weights, step = checkpoints.restore_networks(checkpoint, devices.replicated(mesh), draws=draws)
+    scoring = run.make_scoring(config, networks, test_sets=test_sets, mesh=mesh)
+    scores = scoring.score(weights).scores
     if jax.process_index() == 0:
-        print(f"{checkpoint}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
+        print(f"{checkpoint}, {scoring.units}\n{scoring.as_table(scores)}")
         first = test_sets[0].name
-        report = {**scores[first], "metric": metric, "data": first, "step": step, "sets": scores}
-        files.write(workdir / "scores.json", json.dumps(report, indent=2) + "\n")
+        summary = {**scores[first], "metric": scoring.metric, "data": first, "step": step, "sets": scores}
+        files.write(workdir / "scores.json", json.dumps(summary, indent=2) + "\n")
+    if place is not None:
+        page = report.page(
+            config,
+            weights,
+            architecture=networks.architecture,
+            workdir=workdir,
+            checkpoint=checkpoint,
+            step=step,
+            sets=test_sets,
+            scores=scores,
+            mesh=mesh,
+        )
+        if jax.process_index() == 0:
+            files.write(place, page)
+            print(f"{place} shows it")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the ru
 def main() -> None:
     """Opens the data, builds the run, trains."""
     config, workdir = CONFIG.value, Path(WORKDIR.value)
-    source = commands.open_training_set(config.data)
-    test_sets = commands.open_test_sets(config.data)
-    built = run.build(config, workdir, source=source, test_sets=test_sets, mesh=devices.make_mesh())
+    source, pairs = commands.open_training_set(config.data), commands.open_pairs(config)
+    test_sets = commands.open_scored_sets(config)
+    built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
     run_config.keep(config, workdir)
     train_loop.train(built)
 

@@ -24,7 +24,8 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.train = "cuhk03/labeled_texture"  # several names, separated by commas: people and cameras joined
-    config.data.test = ""  # likewise, each scored by itself; "" = query and gallery of the training sets
+    config.data.test = ""  # likewise, each scored by itself; "" = what the training sets hold out
+    config.data.pit = "pit/procedural"  # pairs of picture and texture; likewise
     config.data.manual_dir = ""  # folder that holds cuhk03/ as released; needed only to prepare a data set
     config.data.data_dir = "data"  # prepared data sets
     config.data.height, config.data.width = 256, 128  # pixels that the network sees; textures are height x height
@@ -43,6 +44,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.identities = 16  # P
     config.batch.instances = 4  # K
+    config.batch.pit_pictures = 0  # pairs of data.pit behind the P x K pictures, for the reconstruction loss; mode san
 
     config.augmentation = ConfigDict()
     config.augmentation.crop = 0.5  # probability of a random crop out of 9/8 of the size
@@ -90,13 +92,14 @@ def get_config(size: str = "full") -> ConfigDict:
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes it the same job at a size for two CPU cores."""
+    """Makes it the same job at a size for two CPU cores, on data that is rendered when it is missing."""
+    config.data.train, config.data.pit = "synthetic_reid/small", "pit/small"
     config.data.height, config.data.width = 128, 64
     config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.25, 128
-    config.decoder.width = 0.125
-    config.batch.identities, config.batch.instances = 8, 4
-    config.reid.milestones = (2, 3)
-    config.schedule.warmup_epochs, config.schedule.epochs = 1, 4
+    config.decoder.width = 0.25
+    config.augmentation.erase = 0.0  # a few hundred steps are too few to learn to see through it
+    config.reid.learning_rate, config.reid.milestones = 2e-3, (6, 7)
+    config.schedule.warmup_epochs, config.schedule.epochs = 1, 8
     config.schedule.warmup_rate, config.schedule.warmup_growth = 2e-4, 1.0
-    config.schedule.eval_every = 5
-    config.recon.learning_rate = 1e-4
+    config.schedule.eval_every = 9  # at the end
+    config.recon.learning_rate = 1e-3

@@ -11,5 +11,6 @@ def get_config(size: str = "full"):
     """The baseline's config; see configs/base.py for the fields."""
     config = base.get_config(size)
     config.mode = "baseline"
-    config.data.train = "cuhk03/labeled"
+    if size == "full":
+        config.data.train = "cuhk03/labeled"
     return config

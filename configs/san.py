@@ -1,8 +1,8 @@
 """SAN on CUHK03 labeled (paper: rank-1 80.1, mAP about 76.4; people get 72.0 / 68.2 from the released code).
 
     python train.py --config=configs/san.py --workdir=runs/san --config.data.manual_dir=RELEASE
-    python train.py --config=configs/san.py:small --workdir=runs/san_small      # same job for two CPU cores
-    python train.py --config=configs/san.py --workdir=runs/san8 --config.batch.identities=8
+    python train.py --config=configs/san.py --workdir=runs/san_pit --config.batch.pit_pictures=16
+    python train.py --config=configs/san.py:small --workdir=runs/san_small      # for two CPU cores, on rendered people
 """
 
 from configs import base
@@ -12,5 +12,4 @@ def get_config(size: str = "full"):
     """SAN's config; see configs/base.py for the fields."""
     config = base.get_config(size)
     config.mode = "san"
-    config.data.train = "cuhk03/labeled_texture"
     return config

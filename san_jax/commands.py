@@ -16,6 +16,7 @@ from san_jax.batch import Source
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
+from san_jax.training import train_step
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 
@@ -90,6 +91,21 @@ def open_test_sets(data: ConfigDict) -> list[TestSet]:
     """What `data.test` names, or query and gallery of the training sets."""
     chosen = names(data.test or data.train, field="data.test")
     return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data)) for name in chosen]
+
+
+def open_scored_sets(config: ConfigDict) -> list[TestSet] | list[Source]:
+    """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
+    data = config.data
+    if train_step.learns_people(config.mode):
+        return open_test_sets(data)
+    return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
+
+
+def open_pairs(config: ConfigDict) -> Source | None:
+    """The pairs that `data.pit` names, several sets joined; None where `batch.pit_pictures` asks for none."""
+    if not config.batch.pit_pictures:
+        return None
+    return JoinedSource.of([_open(name, "train", config.data) for name in names(config.data.pit, field="data.pit")])
 
 
 def names(listed: str, *, field: str) -> list[str]:

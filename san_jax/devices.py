@@ -58,6 +58,11 @@ def put_rows(mesh: Mesh, rows: Shaped[np.ndarray, "local ..."], *, num_rows: int
     return jax.make_array_from_process_local_data(by_rows(mesh), rows, (num_rows, *rows.shape[1:]))
 
 
+def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:
+    """The array on every device; every process has the whole of it."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
+
+
 def with_sharding(tree: PyTree, sharding: NamedSharding) -> PyTree:
     """Shapes and dtypes of the leaves, with the sharding they shall have."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

@@ -13,21 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Shaped
 
-from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS
 from san_jax.training import checkpoints
-from san_jax.training.train_step import TrainState, arrays_of
+from san_jax.training.train_step import TrainState
 from san_jax.weights import torch_names
 from san_jax.weights.torch_files import read_tensors_file
 from san_jax.weights.torch_names import Entry
 
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
+PEOPLE_ALONE = ("fc.", "classifier.")  # what the re-ID losses alone train
 IMAGENET_CLASSIFIER = ("fc.weight", "fc.bias")  # torchvision's; the fc of resnet50_fc512 is fc.0 and fc.1
 
 Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -44,8 +43,19 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     Raises:
       UserError: the file cannot be read, or does not fit these networks (see `fill`).
     """
-    tensors = read_checkpoint(checkpoints.find(path), state.step.sharding) if path.is_dir() else read_tensors(path)
+    if not path.is_dir():
+        return fill(state, read_tensors(path), architecture=architecture, source=str(path))
+    checkpoint = checkpoints.find(path)
+    tensors = read_checkpoint(checkpoint, state.step.sharding)
+    if learnt_no_people(checkpoint):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(PEOPLE_ALONE)}
     return fill(state, tensors, architecture=architecture, source=str(path))
+
+
+def learnt_no_people(checkpoint: Path) -> bool:
+    """Whether it is of a texture generator, whose fc and classifier are as they were drawn at its start."""
+    stored = checkpoints.shapes(checkpoint)
+    return bool(stored.get("recon_opt")) and not stored.get("reid_opt")
 
 
 def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -56,13 +66,9 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
       sharding: to read it in, the same on every device.
     """
     architecture = checkpoints.read_architecture(checkpoint)
-    draws = bool(checkpoints.shapes(checkpoint).get("decoder"))
-    like = {}
-    like["encoder"], like["encoder_stats"] = arrays_of(nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0))))
-    if draws:
-        decoder = nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0)))
-        like["decoder"], like["decoder_stats"] = arrays_of(decoder)
-    arrays = flatten_dict(checkpoints.restore_parts(checkpoint, devices.with_sharding(like, sharding)))
+    draws = checkpoints.has_decoder(checkpoint)
+    parts, _ = checkpoints.restore_networks(checkpoint, sharding, draws=draws)
+    arrays = flatten_dict(parts)
     names = torch_names.state_names(
         depth=architecture.depth, fc_dim=architecture.fc_dim, skips=architecture.skips, draws=draws
     )

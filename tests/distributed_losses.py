@@ -11,7 +11,9 @@ from array_source import ArraySource
 from test_run import config_of
 
 from san_jax import devices
+from san_jax.scoring import texture_scores
 from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.texture_scores import Painter
 from san_jax.training import run
 
 
@@ -19,17 +21,20 @@ def main():
     flags.FLAGS(sys.argv[:1])
     devices.join_cluster()
     people = ArraySource(np.repeat(np.arange(12), 5))
-    config = config_of(**{"data.workers": 0, "schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3})
+    pairs, mesh = ArraySource(np.arange(30), name="test/pairs", seed=2), devices.make_mesh()
+    config = config_of(**{"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8})
     test_sets = [TestSet("test/people", ArraySource(np.arange(6), seed=1), people)]
-    built = run.build(config, Path("nowhere"), source=people, test_sets=test_sets, mesh=devices.make_mesh())
+    built = run.build(config, Path("nowhere"), source=people, pairs=pairs, test_sets=test_sets, mesh=mesh)
     state, losses = built.make_state(), []
     for step, batch in zip(range(4), built.batches(0), strict=False):
         state, terms = built.step_of(step)(state, batch)
         losses.append({name: float(value) for name, value in terms.items()})
-    scores = built.score(state)
+    scores, _ = built.scoring.score(vars(state))
+    painter = Painter(built.networks.architecture, mesh, workers=0)
+    drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
-        print(json.dumps({"layout": layout, "losses": losses, "scores": scores}))
+        print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn}))
 
 
 if __name__ == "__main__":

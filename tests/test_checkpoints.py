@@ -12,7 +12,7 @@ from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import check_same
 from san_jax.training import checkpoints, train_step
-from san_jax.training.checkpoints import Checkpoints
+from san_jax.training.checkpoints import BestBy, Checkpoints
 
 TX = optax.adam(1e-3)
 
@@ -85,6 +85,26 @@ def test_best_of_an_earlier_start_is_remembered(workdir, abstract, tmp_path):
     with Checkpoints(again, SHAPE) as saved:
         saved.save_if_best(9, state_of(abstract, 9), {"mAP": 0.55})
     assert checkpoints.newest(again, best=True).name == "9"
+
+
+def test_lower_score_is_better_where_it_shall_be(abstract, tmp_path):
+    by_l1 = BestBy("L1", higher_is_better=False)
+    for scored in ([(3, 0.5), (5, 0.3), (8, 0.4)], [(9, 0.35)]):
+        with Checkpoints(tmp_path, SHAPE, best_by=by_l1) as saved:
+            for step, l1 in scored:
+                saved.save_if_best(step, state_of(abstract, step), {"L1": l1, "PSNR": 20.0})
+        assert checkpoints.newest(tmp_path, best=True).name == "5"
+
+
+def test_networks_are_read_alone_and_a_missing_decoder_is_named(workdir, abstract, tmp_path):
+    sharding, expected = abstract.step.sharding, vars(state_of(abstract, 8))
+    weights, step = checkpoints.restore_networks(checkpoints.find(workdir), sharding, draws=True)
+    assert step == 8
+    assert_same(weights, {name: expected[name] for name in ("encoder", "encoder_stats", "decoder", "decoder_stats")})
+    with Checkpoints(tmp_path, SHAPE) as saved:
+        saved.save(8, dataclasses.replace(state_of(abstract, 8), decoder={}, decoder_stats={}))
+    with pytest.raises(UserError, match=r"8 has no decoder.*; give one of a run in mode san or san_pg"):
+        checkpoints.restore_networks(checkpoints.find(tmp_path), sharding, draws=True)
 
 
 def test_step_that_is_saved_is_not_saved_again(workdir, abstract):

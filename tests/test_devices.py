@@ -48,6 +48,8 @@ def assert_same_run(found, layout):
     # Features agree to rounding, and among hardly trained ones rounding may swap two ranks of sixty.
     for name, value in alone["scores"]["test/people"].items():
         np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
+    for name, value in alone["drawn"]["test/pairs"].items():
+        np.testing.assert_allclose(found["drawn"]["test/pairs"][name], value, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow

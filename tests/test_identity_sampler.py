@@ -61,3 +61,23 @@ def test_fewer_people_than_a_batch_holds_give_no_step(epochs):
     plan = identity_sampler.identity_plan(PIDS, identities=31, instances=4, epochs=epochs, seed=0)
     assert plan.num_steps == 0
     assert plan.rows.shape == (0, 124)
+
+
+def test_pairs_stand_behind_the_people_and_all_are_used_before_one_comes_again():
+    mixed = identity_sampler.with_pairs(PLAN, num_rows=11, first_row=1000, pictures=3, seed=3)
+    np.testing.assert_array_equal(mixed.rows[:, :20], PLAN.rows)
+    np.testing.assert_array_equal(mixed.epoch_starts, PLAN.epoch_starts)
+    pairs = mixed.rows[:, 20:] - 1000
+    assert pairs.shape == (PLAN.num_steps, 3)
+    assert PLAN.num_steps > 6, "the pairs are used up more than once"
+    passes = [pairs[start : start + 3].ravel() for start in range(0, PLAN.num_steps, 3)]
+    assert all(len(set(rows)) == len(rows) and set(rows) <= set(range(11)) for rows in passes)
+    assert not np.array_equal(passes[0], passes[1])
+
+
+def test_pairs_follow_from_seed_and_step_alone():
+    longer = identity_sampler.identity_plan(PIDS, identities=5, instances=4, epochs=8, seed=3)
+    mixed = [identity_sampler.with_pairs(plan, num_rows=11, first_row=0, pictures=3, seed=3) for plan in (PLAN, longer)]
+    np.testing.assert_array_equal(mixed[0].rows, mixed[1].rows[: PLAN.num_steps])
+    other = identity_sampler.with_pairs(PLAN, num_rows=11, first_row=0, pictures=3, seed=4)
+    assert not np.array_equal(other.rows[:, 20:], mixed[0].rows[:, 20:])

@@ -169,6 +169,21 @@ def test_run_of_our_own_is_a_start_with_fresh_step_and_optimizers(tmp_path, path
     assert_same(start_from(tmp_path / path, state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
+def test_texture_generator_gives_san_its_body_and_decoder_alone(tmp_path, capsys):
+    """Its fc and classifier have met no person: SAN's stay as they are, though they are of the same shape."""
+    save(tmp_path, state_of(mode="san_pg", seed=1))
+    fresh, state = state_of(seed=2), start_from(tmp_path, state_of(seed=2), architecture=SMALL)
+    for name in ("fc", "classifier"):
+        assert_same(state.encoder.pop(name), fresh.encoder[name])
+    assert_same(state.encoder_stats.pop("fc"), fresh.encoder_stats["fc"])
+    trained = state_of(seed=1)
+    for name in ("encoder", "encoder_stats"):
+        assert_same(getattr(state, name), {part: getattr(trained, name)[part] for part in getattr(state, name)})
+    assert {"stem", "stage1", "stage2", "stage3", "stage4"} == set(state.encoder)
+    assert_same((state.decoder, state.decoder_stats), (trained.decoder, trained.decoder_stats))
+    assert capsys.readouterr().out.endswith("\n  fresh     fc, classifier\n")
+
+
 def test_half_precision_becomes_float32(tmp_path):
     tensors = {name: values.astype(jnp.bfloat16) for name, values in torch_tensors(seed=1).items()}
     state = start_from(write(tmp_path / "half", tensors), state_of(seed=2), architecture=SMALL)

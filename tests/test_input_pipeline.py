@@ -7,17 +7,19 @@ from PIL import Image
 
 from san_jax import devices
 from san_jax.data import input_pipeline
+from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
 
 SOURCE = ArraySource(np.repeat(np.arange(6), 4))
 ROWS = np.random.default_rng(0).integers(0, 24, (10, 8)).astype(np.int32)
 
 
-def batches(start=0, source=SOURCE, with_textures=True, workers=0):
+def batches(start=0, source=SOURCE, rows=ROWS, with_textures=True, workers=0):
     return input_pipeline.training_batches(
         source,
-        ROWS,
+        rows,
         start=start,
+        people=8,
         height=32,
         width=16,
         with_textures=with_textures,
@@ -45,6 +47,17 @@ def test_resumed_run_reads_what_the_unbroken_one_reads():
         np.testing.assert_array_equal(resumed.pid, unbroken.pid)
 
 
+def test_pairs_behind_the_people_have_no_pid():
+    pairs = ArraySource(np.arange(24), name="test/pairs", seed=1)
+    joined = JoinedSource.of([SOURCE, pairs])
+    rows = np.concatenate([ROWS, 24 + ROWS[:, :3]], axis=1)
+    batch = next(batches(source=joined, rows=rows))
+    assert batch.image.shape == (11, 36, 18, 3)
+    np.testing.assert_array_equal(batch.pid, SOURCE.pids[ROWS[0]])
+    for row, texture in zip(ROWS[0, :3], batch.texture[8:], strict=True):
+        np.testing.assert_array_equal(texture, input_pipeline.decode(pairs[row]["texture"], height=32, width=32))
+
+
 def test_no_texture_is_read_where_none_is_asked_for():
     source = ArraySource(SOURCE.pids, textures=False)
     assert next(batches(source=source, with_textures=False)).texture is None
@@ -58,6 +71,16 @@ def test_pictures_to_be_scored_come_in_order_in_batches_of_one_shape():
     for row in (0, 9, 10, 23):
         stored = Image.open(io.BytesIO(SOURCE[row]["image"]))
         np.testing.assert_array_equal(images[row], stored.resize((16, 32), Image.Resampling.BILINEAR))
+
+
+def test_pairs_to_be_scored_come_with_their_textures():
+    mesh = devices.make_mesh()
+    parts = input_pipeline.scored_pairs(SOURCE, batch_size=10, height=32, width=16, mesh=mesh, workers=0)
+    images, textures = (np.concatenate(part) for part in zip(*parts, strict=True))
+    assert (images.shape, textures.shape) == ((30, 32, 16, 3), (30, 32, 32, 3))
+    for row in (0, 13, 23):
+        np.testing.assert_array_equal(images[row], input_pipeline.decode(SOURCE[row]["image"], height=32, width=16))
+        np.testing.assert_array_equal(textures[row], input_pipeline.decode(SOURCE[row]["texture"], height=32, width=32))
 
 
 class OneBroken(ArraySource):

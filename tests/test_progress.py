@@ -1,6 +1,7 @@
 import time
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
@@ -45,6 +46,12 @@ def test_scalars_behind_a_resumed_step_are_purged(tmp_path):
     assert purged[-1] == 20
     assert [step for tag, step in found if tag == "loss/id"] == [0, 10, 20, 20, 30]
     assert ("rate/reid", 30) in found
+
+
+def test_picture_is_shown_at_its_step(tmp_path):
+    with Progress(tmp_path, start=0, total=4, batch_size=8, rates=lambda step: {}) as progress:
+        progress.add_picture(3, "textures", np.zeros((4, 6, 3), np.uint8))
+    assert scalars(tmp_path)[0] == [("textures", 3)]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from configs import baseline, san
+from configs import baseline, san, san_pg
 from san_jax.errors import UserError
 from san_jax.training import run_config
 
@@ -17,7 +17,7 @@ def test_config_comes_back_as_it_was_kept(tmp_path, capsys):
 
 
 def test_run_that_goes_on_under_another_config_says_what_changed(tmp_path, capsys):
-    config = san.get_config("small")
+    config = san.get_config()
     run_config.keep(config, tmp_path)
     config.reid.learning_rate = 1e-4
     run_config.keep(config, tmp_path)
@@ -36,10 +36,31 @@ def test_workdir_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_baseline_differs_from_san_in_mode_and_data_alone():
-    one, other = (module.get_config("small").to_dict() for module in (san, baseline))
+    one, other = (module.get_config().to_dict() for module in (san, baseline))
     differ = {key for key in one if one[key] != other[key]}
     assert differ == {"mode", "data"}
     assert {key for key in one["data"] if one["data"][key] != other["data"][key]} == {"train"}
+
+
+def test_run_of_another_mode_is_refused_and_stays(tmp_path):
+    run_config.keep(san.get_config(), tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path} holds a run of mode san, not san_pg; give another --workdir"):
+        run_config.keep(san_pg.get_config(), tmp_path)
+    assert run_config.read(tmp_path).mode == "san"
+
+
+@pytest.mark.parametrize(("size", "decoder_width"), [("full", 1.0), ("small", 0.5)])
+def test_texture_generator_has_the_networks_of_san_and_when_small_a_wider_decoder(size, decoder_width):
+    one, other = (module.get_config(size).to_dict() for module in (san, san_pg))
+    assert one["encoder"] == other["encoder"]
+    assert {**one["decoder"], "width": decoder_width} == other["decoder"]
+    assert [one["data"][side] for side in ("height", "width")] == [other["data"][side] for side in ("height", "width")]
+    assert other["data"]["train"] == one["data"]["pit"]
+
+
+def test_small_configs_read_what_can_be_rendered():
+    named = {module.get_config("small").data.train for module in (san, baseline, san_pg)}
+    assert named == {"synthetic_reid/small", "pit/small"}
 
 
 def test_unknown_size_is_refused():

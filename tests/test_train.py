@@ -13,12 +13,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from array_source import ArraySource
 from cuhk03_release import write_release
 
 from san_jax.training import checkpoints
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
+    "data.train": "cuhk03/labeled_texture",
     "data.height": 32,
     "data.width": 16,
     "data.workers": 1,
@@ -37,9 +39,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Arguments that name a release and a folder of prepared sets."""
+    """Arguments that name a release, with pairs beside it, and a folder of prepared sets."""
     folder = tmp_path_factory.mktemp("cuhk03")
     write_release(folder / "release")
+    pairs = ArraySource(np.repeat(np.arange(40), 2), name="test/pairs")
+    for field in ("image", "texture"):
+        (folder / "release" / "pit" / f"{field}s").mkdir(parents=True)
+        for row, name in enumerate(pairs.names):
+            (folder / "release" / "pit" / f"{field}s" / f"{name}.png").write_bytes(pairs[row][field])
     return {"data.manual_dir": folder / "release", "data.data_dir": folder / "prepared"}
 
 
@@ -123,17 +130,22 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
 
 
 def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
-    process = start(tmp_path, data)
-    while checkpoints.newest(tmp_path) is None and process.poll() is None:
+    stop_and_go_on(tmp_path, data)
+    assert_same_bits(unbroken[0], tmp_path)
+
+
+def stop_and_go_on(workdir, *arguments):
+    """A run that is asked to stop after its first checkpoint, and then runs to its end."""
+    process = start(workdir, *arguments)
+    while checkpoints.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, output = finish(process)
     assert status == 143, output
     said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
-    assert checkpoints.newest(tmp_path).name in said
-    status, output = finish(start(tmp_path, data))
+    assert checkpoints.newest(workdir).name in said
+    status, output = finish(start(workdir, *arguments))
     assert status == 0, output
-    assert_same_bits(unbroken[0], tmp_path)
 
 
 def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):
@@ -173,6 +185,55 @@ def test_eval_scores_the_run_with_the_encoder_alone(unbroken):
     assert {"rank1", "rank5", "rank10", "rank20", "mINP", "step"} <= set(several)
 
 
+GENERATOR = {"data.train": "pit/release", "schedule.epochs": 4, "schedule.warmup_epochs": 0, "schedule.eval_every": 2}
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory, data):
+    """A texture generator, trained from start to end: workdir and output."""
+    workdir = tmp_path_factory.mktemp("generator")
+    status, output = finish(start(workdir, data | GENERATOR, "configs/san_pg.py:small"))
+    assert status == 0, output
+    return workdir, output
+
+
+def test_texture_generator_goes_on_after_a_stop_and_shows_what_it_draws(generator, data, tmp_path):
+    stop_and_go_on(tmp_path, data | GENERATOR, "configs/san_pg.py:small")
+    assert_same_bits(generator[0], tmp_path)
+    names = ["step_000018.png", "step_000036.png"]
+    assert sorted(path.name for path in (tmp_path / "textures").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "textures" / name).read_bytes() == (generator[0] / "textures" / name).read_bytes()
+
+
+def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
+    workdir, output = generator
+    evaluate = [sys.executable, "eval.py", f"--workdir={workdir}"]
+    done = subprocess.run(evaluate, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == output.splitlines()[-2:], "the table of the run's end"
+    scores = json.loads((workdir / "scores.json").read_text())
+    assert (scores["data"], scores["metric"], scores["step"]) == ("pit/release", "textures", 36)
+    assert 0 < scores["L1"] == scores["sets"]["pit/release"]["L1"] < 1
+    assert {"PSNR", "SSIM"} <= set(scores)
+    done = subprocess.run([*evaluate, "--metric=cuhk03"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --metric is of people")
+    assert done.stderr.count("\n") == 1
+
+
+def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
+    fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
+    fields |= {"loss.texture_triplets": 0.0}
+    status, output = finish(start(tmp_path / "unbroken", data | fields))
+    assert status == 0, output
+    assert "\n  fresh     fc, classifier\n" in output
+    assert "pit/release: 76 pairs of picture and texture, 4 in a batch" in output
+    assert "texture_triplets" not in output
+    stop_and_go_on(tmp_path / "stopped", data | fields)
+    assert_same_bits(tmp_path / "unbroken", tmp_path / "stopped")
+
+
 @pytest.mark.parametrize(
     ("fields", "config", "named"),
     [
@@ -187,6 +248,7 @@ def test_eval_scores_the_run_with_the_encoder_alone(unbroken):
         ({"batch.identities": "four"}, "configs/san.py:small", "identities"),
         ({"data.train": "cuhk04/labeled"}, "configs/san.py:small", "cuhk03/labeled_texture"),
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
+        ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
         ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
         ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0}, "configs/san.py:small", "step"),
     ],

@@ -73,3 +73,19 @@ def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int) -> 
         np.random.default_rng([seed, epoch]).permutation(num_rows)[: steps * batch_size] for epoch in range(epochs)
     ]
     return Plan(np.array(rows, np.int32).reshape(-1, batch_size), steps * np.arange(epochs + 1))
+
+
+def with_pairs(plan: Plan, *, num_rows: int, first_row: int, pictures: int, seed: int) -> Plan:
+    """The plan with pairs behind the rows of every step, from a new permutation whenever they are used up.
+
+    Args:
+      plan: of the people.
+      num_rows: pairs there are.
+      first_row: what their rows begin with, where they stand behind the people's set.
+      pictures: pairs a step, at most `num_rows`.
+      seed: of the permutations.
+    """
+    epochs = -(-plan.num_steps // (num_rows // pictures))
+    pairs = shuffled_plan(num_rows, batch_size=pictures, epochs=epochs, seed=seed)
+    rows = np.concatenate([plan.rows, first_row + pairs.rows[: plan.num_steps]], axis=1, dtype=np.int32)
+    return dataclasses.replace(plan, rows=rows)

@@ -71,15 +71,19 @@ class ScoredBatches:
     rows: Int[np.ndarray, "batches local"]
     height: int
     width: int
+    with_textures: bool = False
 
     def __len__(self) -> int:
         """Batches."""
         return len(self.rows)
 
-    def __getitem__(self, batch: int) -> UInt8[np.ndarray, "local H W 3"]:
-        """Pictures."""
+    def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
+        """Images [local H W 3] uint8 and, where asked for, textures [local H H 3] uint8."""
         records = [self.source[int(row)] for row in self.rows[batch]]
-        return decode_all(self.source, records, "image", height=self.height, width=self.width)
+        arrays = {"image": decode_all(self.source, records, "image", height=self.height, width=self.width)}
+        if self.with_textures:
+            arrays["texture"] = decode_all(self.source, records, "texture", height=self.height, width=self.height)
+        return arrays
 
 
 def decode_all(source: Source, records: Sequence[dict], field: str, *, height: int, width: int) -> np.ndarray:
@@ -101,6 +105,7 @@ def training_batches(
     rows: Int32[np.ndarray, "steps B"],
     *,
     start: int,
+    people: int,
     height: int,
     width: int,
     with_textures: bool,
@@ -113,6 +118,7 @@ def training_batches(
       source: the training set.
       rows: rows of the source for every step of the run, the global batch.
       start: the first step to read.
+      people: rows of a batch that have a pid; those behind them are pairs.
       height: of the network's pictures in pixels.
       width: likewise.
       with_textures: whether textures are read too.
@@ -122,21 +128,34 @@ def training_batches(
     size = rows.shape[1]
     local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
     host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
-    pids = source.pids[rows[start:]]
+    pids = source.pids[rows[start:, :people]]
     for step, arrays in enumerate(_in_workers(host, workers)):
         put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
-        pid = devices.put_rows(mesh, pids[step, devices.local_rows(mesh, size)], num_rows=size)
-        yield Batch(image=put["image"], texture=put.get("texture"), pid=pid)
+        yield Batch(image=put["image"], texture=put.get("texture"), pid=devices.put_everywhere(mesh, pids[step]))
 
 
 def scored_batches(
     source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int
 ) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
     """All pictures of a split in their order, on the devices; the last batch is filled up."""
+    host = ScoredBatches(source, _in_order(source, batch_size, mesh), height=height, width=width)
+    for arrays in _in_workers(host, workers):
+        yield _put(mesh, arrays["image"], num_rows=batch_size)
+
+
+def scored_pairs(
+    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int
+) -> Iterator[tuple[UInt8[np.ndarray, "B H W 3"], UInt8[np.ndarray, "B H H 3"]]]:
+    """Likewise with the texture of every picture."""
+    host = ScoredBatches(source, _in_order(source, batch_size, mesh), height=height, width=width, with_textures=True)
+    for arrays in _in_workers(host, workers):
+        yield tuple(_put(mesh, arrays[field], num_rows=batch_size) for field in ("image", "texture"))
+
+
+def _in_order(source: Source, batch_size: int, mesh: Mesh) -> Int[np.ndarray, "batches local"]:
+    """All rows, the part of this process in every batch; the last row fills up the last batch."""
     rows = np.minimum(np.arange(-(-len(source) // batch_size) * batch_size), len(source) - 1)
-    local = rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
-    for images in _in_workers(ScoredBatches(source, local, height=height, width=width), workers):
-        yield _put(mesh, images, num_rows=batch_size)
+    return rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
 
 
 def _put(mesh: Mesh, array: np.ndarray, *, num_rows: int) -> jax.Array:

@@ -1,9 +1,10 @@
-"""Checkpoints by orbax: a run's newest state and its best by mAP, each with a description of its networks."""
+"""Checkpoints by orbax: a run's newest state and its best by a score, each with a description of its networks."""
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,16 @@ STATE = "state"  # the item with TrainState's fields
 ABOUT = "about"  # the item that says what the networks are, so that nobody needs the config that made them
 
 
+class BestBy(NamedTuple):
+    """The score by which one state is better than another, and whether the higher one is."""
+
+    score: str
+    higher_is_better: bool
+
+
+BY_MAP = BestBy("mAP", higher_is_better=True)
+
+
 class Checkpoints:
     """The checkpoints of one run; saves in the background, and a write that was cut off leaves nothing that counts.
 
@@ -28,14 +39,17 @@ class Checkpoints:
     Args:
       workdir: of the run.
       architecture: of the networks that are saved.
+      best_by: says which state is the best.
     """
 
-    def __init__(self, workdir: Path, architecture: Architecture):
+    def __init__(self, workdir: Path, architecture: Architecture, *, best_by: BestBy = BY_MAP):
         self._about = dataclasses.asdict(architecture)
         self._newest = _manager(workdir / "checkpoints")
-        self._best = _manager(workdir / "best", best_fn=lambda scores: scores["mAP"])
+        self._best_by = best_by
+        mode = "max" if best_by.higher_is_better else "min"
+        self._best = _manager(workdir / "best", best_fn=lambda scores: scores[best_by.score], best_mode=mode)
         best = self._best.best_step()
-        self._best_map = -1.0 if best is None else self._best.metrics(best)["mAP"]
+        self._best_score = None if best is None else self._best.metrics(best)[best_by.score]
 
     def __enter__(self):
         return self
@@ -54,9 +68,10 @@ class Checkpoints:
             self._save(self._newest, step, state)
 
     def save_if_best(self, step: int, state: TrainState, scores: Mapping[str, float]) -> None:
-        """Likewise, if no scored state had a higher mAP; the one before it goes when this is whole."""
-        if scores["mAP"] > self._best_map:
-            self._best_map = scores["mAP"]
+        """Likewise, if it is better than all that were scored; the one before it goes when this is whole."""
+        score, best = scores[self._best_by.score], self._best_score
+        if best is None or (score > best if self._best_by.higher_is_better else score < best):
+            self._best_score = score
             self._save(self._best, step, state, metrics=dict(scores))
 
     def _save(self, manager: ocp.CheckpointManager, step: int, state: TrainState, **options) -> None:
@@ -100,7 +115,7 @@ def failed_write_as_user_error(folder: Path) -> Iterator[None]:
 
 
 def newest(workdir: Path, *, best: bool = False) -> Path | None:
-    """The folder of a run's newest checkpoint, or of its best by mAP; None if there is none."""
+    """The folder of a run's newest checkpoint, or of its best; None if there is none."""
     return _highest_step(workdir / ("best" if best else "checkpoints"))
 
 
@@ -150,11 +165,46 @@ def restore_parts(checkpoint: Path, like: Mapping[str, PyTree]) -> dict[str, PyT
 
 def restore_encoder(checkpoint: Path, sharding: jax.sharding.Sharding) -> tuple[PyTree, PyTree, int]:
     """Parameters and running statistics of a checkpoint's encoder, and the updates made; nothing else is read."""
-    model = nnx.eval_shape(lambda: read_architecture(checkpoint).new_encoder(nnx.Rngs(0)))
-    encoder, stats = arrays_of(model)
-    like = {"encoder": encoder, "encoder_stats": stats, "step": jax.ShapeDtypeStruct((), jnp.int32)}
+    parts, step = restore_networks(checkpoint, sharding, draws=False)
+    return parts["encoder"], parts["encoder_stats"], step
+
+
+def restore_networks(
+    checkpoint: Path, sharding: jax.sharding.Sharding, *, draws: bool
+) -> tuple[dict[str, PyTree], int]:
+    """Parameters and running statistics of a checkpoint's networks, and the updates made; nothing else is read.
+
+    Args:
+      checkpoint: its folder.
+      sharding: to read in.
+      draws: whether the decoder is wanted too.
+
+    Returns:
+      The fields of its TrainState from `encoder` to `decoder_stats`, or to `encoder_stats`; and the step.
+
+    Raises:
+      UserError: it cannot be read, or has no decoder where one is wanted.
+    """
+    if draws and not has_decoder(checkpoint):
+        raise UserError(f"{checkpoint} has no decoder, a baseline's has none; give one of a run in mode san or san_pg")
+    like = network_shapes(read_architecture(checkpoint), draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
     parts = restore_parts(checkpoint, devices.with_sharding(like, sharding))
-    return parts["encoder"], parts["encoder_stats"], int(parts["step"])
+    return parts, int(parts.pop("step"))
+
+
+def has_decoder(checkpoint: Path) -> bool:
+    """Whether a checkpoint's networks draw."""
+    return bool(shapes(checkpoint).get("decoder"))
+
+
+def network_shapes(architecture: Architecture, *, draws: bool) -> dict[str, PyTree]:
+    """Shapes and dtypes of encoder and, where it draws, decoder, by TrainState's fields."""
+    encoder, encoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0))))
+    fields = {"encoder": encoder, "encoder_stats": encoder_stats}
+    if draws:
+        decoder, decoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0))))
+        fields |= {"decoder": decoder, "decoder_stats": decoder_stats}
+    return fields
 
 
 def shapes(checkpoint: Path) -> dict[str, PyTree]:

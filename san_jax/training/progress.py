@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -124,6 +125,12 @@ class Progress:
             for data, numbers in scores.items():
                 for name, value in numbers.items():
                     self._events.add_scalar(f"{data}/{name}", value, step)
+            self._events.flush()
+
+    def add_picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+        """A picture after `step` updates, for TensorBoard."""
+        if self._events is not None:
+            self._events.add_image(name, picture, step, dataformats="HWC")
             self._events.flush()
 
     def restart_clock(self, step: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,14 +16,43 @@ from san_jax import devices, starting_weights
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, identity_sampler, input_pipeline
 from san_jax.data.identity_sampler import Plan
+from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture, check_same
-from san_jax.scoring import evaluation
+from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.feature_extraction import Extractor
+from san_jax.scoring.texture_scores import Painter, Weights
 from san_jax.training import checkpoints, optimizers, train_step
+from san_jax.training.checkpoints import BestBy
 from san_jax.training.train_step import Networks, TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+class Scored(NamedTuple):
+    """Scores by test set and name, and a sheet of pictures uint8 [H W 3] where textures are scored."""
+
+    scores: dict[str, dict[str, float]]
+    sheet: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How a run's networks are scored.
+
+    Attributes:
+      score: by their weights, fields of a TrainState.
+      metric: its name.
+      units: of the table, in words.
+      as_table: the scores for people.
+      best_by: which of two states is the better one.
+    """
+
+    score: Callable[[Weights], Scored]
+    metric: str
+    units: str
+    as_table: Callable[[Mapping[str, Mapping[str, float]]], str]
+    best_by: BestBy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +71,7 @@ class Run:
       batch_size: pictures a step.
       score_at: steps after which the run is scored.
       save_every: steps between checkpoints.
-      score: scores of a state by test set.
+      scoring: how.
       notes: what its user should know before it starts, a line each.
     """
 
@@ -56,14 +86,28 @@ class Run:
     batch_size: int
     score_at: frozenset[int]
     save_every: int
-    score: Callable[[TrainState], dict[str, dict[str, float]]]
+    scoring: Scoring
     notes: tuple[str, ...]
 
 
 def build(
-    config: ConfigDict, workdir: Path, *, source: Source, test_sets: Sequence[evaluation.TestSet], mesh: Mesh
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    source: Source,
+    pairs: Source | None = None,
+    test_sets: Sequence[evaluation.TestSet] | Sequence[Source],
+    mesh: Mesh,
 ) -> Run:
     """A run from its config and data; nothing is written.
+
+    Args:
+      config: see configs/base.py.
+      workdir: of the run.
+      source: the training set.
+      pairs: of picture and texture, of which `batch.pit_pictures` go into every batch.
+      test_sets: what is scored; held-out pairs in mode san_pg.
+      mesh: all devices.
 
     Raises:
       UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
@@ -76,7 +120,13 @@ def build(
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
+    check_pairs(config, pairs, networks=networks)
     plan = make_plan(config, source, networks=networks, num_devices=mesh.size)
+    people = plan.rows.shape[1]
+    if pairs is not None:
+        plan = identity_sampler.with_pairs(
+            plan, num_rows=len(pairs), first_row=len(source), pictures=config.batch.pit_pictures, seed=config.seed
+        )
     phases = Phases.of(config, plan)
     rate, reid_tx, recon_tx = make_optimizers(config, phases)
     make_state = functools.partial(
@@ -96,9 +146,10 @@ def build(
         state=devices.with_sharding(jax.eval_shape(make_state), everywhere),
         make_state=make_first_state,
         batches=lambda start: input_pipeline.training_batches(
-            source,
+            source if pairs is None else JoinedSource.of([source, pairs]),
             plan.rows,
             start=start,
+            people=people,
             height=config.data.height,
             width=config.data.width,
             with_textures=networks.draws,
@@ -111,8 +162,8 @@ def build(
         batch_size=plan.rows.shape[1],
         score_at=score_at(plan, config.schedule.eval_every),
         save_every=config.schedule.save_every,
-        score=make_score(config, networks, test_sets=test_sets, mesh=mesh),
-        notes=notes_on(source, instances=config.batch.instances, draws_groups=networks.learns_people),
+        scoring=make_scoring(config, networks, test_sets=test_sets, mesh=mesh),
+        notes=notes_on(source, pairs, config=config, networks=networks),
     )
 
 
@@ -131,14 +182,30 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
     )
 
 
+def check_pairs(config: ConfigDict, pairs: Source | None, *, networks: Networks) -> None:
+    """Raises a UserError if the pairs of picture and texture cannot be mixed into this run's batches."""
+    pictures = config.batch.pit_pictures
+    if pictures < 0:
+        raise UserError(f"batch.pit_pictures is {pictures}; give 0 or more")
+    if pictures and not networks.compares_textures:
+        raise UserError(f"batch.pit_pictures is {pictures}, but mode {config.mode} mixes in no pairs; set it to 0")
+    if pairs is None:
+        return
+    if not pairs.has_textures:
+        raise UserError(f"data.pit is {pairs.name}, which has no textures; batch.pit_pictures needs them")
+    if pictures > len(pairs):
+        raise UserError(f"batch.pit_pictures is {pictures}, but {pairs.name} has only {len(pairs)} pairs")
+
+
 def make_plan(config: ConfigDict, source: Source, *, networks: Networks, num_devices: int) -> Plan:
-    """The rows of every step; checks that batches fit the devices and the data."""
-    identities, instances = config.batch.identities, config.batch.instances
+    """The rows of the training set for every step; checks that batches fit the devices and the data."""
+    identities, instances, pairs = config.batch.identities, config.batch.instances, config.batch.pit_pictures
     size = identities * instances
-    if size % num_devices:
+    if (size + pairs) % num_devices:
+        beside = f" and batch.pit_pictures {pairs} pairs" if pairs else ""
         raise UserError(
-            f"a batch of batch.identities {identities} x batch.instances {instances} pictures cannot be divided "
-            f"by {num_devices} devices; change batch.identities"
+            f"a batch of batch.identities {identities} x batch.instances {instances} pictures{beside} cannot be "
+            f"divided by {num_devices} devices; change {'batch.pit_pictures' if pairs else 'batch.identities'}"
         )
     epochs = config.schedule.fixbase_epoch + config.schedule.warmup_epochs + config.schedule.epochs
     if not networks.learns_people:
@@ -260,27 +327,45 @@ def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
     return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}
 
 
-def make_score(
-    config: ConfigDict, networks: Networks, *, test_sets: Sequence[evaluation.TestSet], mesh: Mesh
-) -> Callable[[TrainState], dict[str, dict[str, float]]]:
-    """Scores of a state by test set."""
-    extractor = Extractor(
-        networks.architecture,
-        mesh,
-        batch_size=config.scoring.batch_size,
-        compute_dtype=config.compute_dtype,
-        workers=config.data.workers,
+def make_scoring(
+    config: ConfigDict,
+    networks: Networks,
+    *,
+    test_sets: Sequence[evaluation.TestSet] | Sequence[Source],
+    mesh: Mesh,
+) -> Scoring:
+    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw."""
+    options = dict(
+        batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
     )
-    return lambda state: evaluation.evaluate(
-        state.encoder, state.encoder_stats, test_sets, extractor=extractor, metric=config.scoring.metric
-    )
+    if networks.learns_people:
+        extractor, metric = Extractor(networks.architecture, mesh, **options), config.scoring.metric
+
+        def score(weights: Weights) -> Scored:
+            encoder, stats = weights["encoder"], weights["encoder_stats"]
+            return Scored(evaluation.evaluate(encoder, stats, test_sets, extractor=extractor, metric=metric))
+
+        return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
+    painter = Painter(networks.architecture, mesh, **options)
+
+    def score_textures(weights: Weights) -> Scored:
+        return Scored(*texture_scores.evaluate(weights, test_sets, painter=painter))
+
+    by_l1 = BestBy("L1", higher_is_better=False)
+    return Scoring(score_textures, "textures", texture_scores.UNITS, texture_scores.as_table, by_l1)
 
 
-def notes_on(source: Source, *, instances: int, draws_groups: bool) -> tuple[str, ...]:
+def notes_on(
+    source: Source, pairs: Source | None, *, config: ConfigDict, networks: Networks
+) -> tuple[str, ...]:
     """Lines about the training set."""
+    if not networks.learns_people:
+        return (f"{source.name}: {len(source)} pairs of picture and texture to train on",)
     _, counts = np.unique(source.pids, return_counts=True)
-    cameras = len(np.unique(source.camids))
+    cameras, instances = len(np.unique(source.camids)), config.batch.instances
     notes = [f"{source.name}: {len(source)} pictures of {len(counts)} people under {cameras} cameras to train on"]
-    if draws_groups and (few := int((counts < instances).sum())):
+    if few := int((counts < instances).sum()):
         notes.append(f"{few} people have fewer than batch.instances {instances} pictures: drawn with replacement")
+    if pairs is not None:
+        notes.append(f"{pairs.name}: {len(pairs)} pairs of picture and texture, {config.batch.pit_pictures} in a batch")
     return tuple(notes)

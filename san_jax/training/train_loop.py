@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import numpy as np
+from jaxtyping import Array, Bool, UInt8
 
+from san_jax import contact_sheet
 from san_jax.errors import Stopped, UserError
-from san_jax.scoring import evaluation
 from san_jax.training import checkpoints
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
@@ -29,7 +30,7 @@ def train(run: Run) -> TrainState:
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
         asked_to_stop() as asked,
-        Checkpoints(run.workdir, run.networks.architecture) as saved,
+        Checkpoints(run.workdir, run.networks.architecture, best_by=run.scoring.best_by) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
     ):
         for note in run.notes:
@@ -65,12 +66,21 @@ def start(run: Run) -> TrainState:
 
 def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progress: Progress) -> None:
     """Scores the state after `step` updates, and keeps it if it is the best so far on the first test set."""
-    scores = run.score(state)
+    scores, sheet = run.scoring.score(vars(state))
     if scores:
-        progress.say(f"scores after step {step}, in percent\n{evaluation.as_table(scores)}")
+        progress.say(f"scores after step {step}, {run.scoring.units}\n{run.scoring.as_table(scores)}")
         progress.add_scores(step, scores)
         saved.save_if_best(step, state, next(iter(scores.values())))
+    if sheet is not None:
+        show_sheet(run, step, sheet, progress=progress)
     progress.restart_clock(step)
+
+
+def show_sheet(run: Run, step: int, sheet: UInt8[np.ndarray, "H W 3"], *, progress: Progress) -> None:
+    """What the state after `step` updates draws, for TensorBoard and as a file of the workdir."""
+    progress.add_picture(step, "textures", sheet)
+    if jax.process_index() == 0:
+        contact_sheet.save(run.workdir / "textures" / f"step_{step:06d}.png", sheet)
 
 
 @jax.jit

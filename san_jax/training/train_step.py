@@ -27,6 +27,11 @@ from san_jax.training import losses
 MODES = ("san", "baseline", "san_pg")
 
 
+def learns_people(mode: str) -> bool:
+    """Whether a mode has the re-ID losses, and so is scored by finding people; else by what it draws."""
+    return mode != "san_pg"
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
@@ -77,7 +82,7 @@ class Networks:
     @property
     def learns_people(self) -> bool:
         """Whether the re-ID losses are computed."""
-        return self.mode != "san_pg"
+        return learns_people(self.mode)
 
     @property
     def draws(self) -> bool:
@@ -86,7 +91,7 @@ class Networks:
 
     @property
     def compares_textures(self) -> bool:
-        """Whether the texture triplets are computed."""
+        """Whether the texture triplets are computed, and pairs may stand behind the rows of people."""
         return self.mode == "san"
 
     def encode(self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"]) -> tuple[Encoded, PyTree]:
