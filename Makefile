@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install lint quick test clean
+.PHONY: install demo lint quick test clean
 
 install: .venv/installed
 
@@ -11,6 +11,13 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
+
+# Rendered people, so no data is needed; a second call goes on where the first was stopped.
+demo: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/runs/demo/compiled
+demo: install
+	$(BIN)/python train.py --config=configs/baseline.py:small --workdir=runs/demo/baseline
+	$(BIN)/python train.py --config=configs/san.py:small --workdir=runs/demo/san
+	$(BIN)/python -m san_jax.experiments.demo runs/demo
 
 lint: install
 	$(BIN)/ruff check .

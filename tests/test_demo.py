@@ -1,0 +1,67 @@
+"""What `make demo` ends with, on two runs of a small release."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuhk03_release import write_release
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+FIELDS = {
+    "data.train": "cuhk03/labeled_texture",
+    "data.height": 32,
+    "data.width": 16,
+    "data.workers": 0,
+    "encoder.depth": 10,
+    "encoder.width": 0.125,
+    "encoder.fc_dim": 16,
+    "decoder.width": 0.05,
+    "batch.identities": 4,
+    "batch.instances": 2,
+    "schedule.warmup_epochs": 0,
+    "schedule.epochs": 1,
+}
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+def train(folder, release, run):
+    fields = FIELDS | {"data.manual_dir": release, "data.data_dir": folder / "data"}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    done = python("train.py", f"--config=configs/{run}.py:small", f"--workdir={folder / run}", *overrides)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_demo_compares_both_runs_with_chance_and_colours_and_draws_what_they_find(tmp_path):
+    release = write_release(tmp_path / "release")
+    train(tmp_path, release, "baseline")
+    train(tmp_path, release, "san")
+    done = python("-m", "san_jax.experiments.demo", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores) == ["data", "metric", "chance", "colour histogram", "baseline", "san"]
+    assert (scores["data"], scores["metric"]) == ("cuhk03/labeled_texture", "market1501")
+    for run in ("baseline", "san"):
+        own = json.loads((tmp_path / run / "scores.json").read_text())
+        assert scores[run]["mAP"] == pytest.approx(own["mAP"], abs=1e-6)
+        assert f"{100 * own['mAP']:.2f}" in done.stdout
+    sheet = np.asarray(Image.open(tmp_path / "ranked.png"))
+    assert sheet.ndim == 3
+    assert min(sheet.shape[:2]) > 1000  # ten rows, nine columns
+
+
+@pytest.mark.slow
+def test_demo_says_in_one_line_that_a_run_is_missing(tmp_path):
+    done = python("-m", "san_jax.experiments.demo", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "baseline" in done.stderr
+    assert done.stderr.count("\n") == 1
