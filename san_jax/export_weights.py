@@ -1,7 +1,7 @@
 """A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one safetensors file.
 
     python -m san_jax.export_weights runs/san san.safetensors          # the newest checkpoint
-    python -m san_jax.export_weights runs/san san.safetensors --best   # the best one by mAP
+    python -m san_jax.export_weights runs/san san.safetensors --best   # the best one
 
 In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder.
 """
@@ -24,7 +24,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
     Args:
       path: a run's workdir, or one checkpoint's folder.
       out: the safetensors file; float32, and `num_batches_tracked`, int64 zeros, for PyTorch's strict loading.
-      best: the run's best checkpoint by mAP in place of its newest.
+      best: the run's best checkpoint, by mAP or, of a texture generator, by L1, in place of its newest.
 
     Raises:
       UserError: there is no checkpoint, it cannot be read, or the file cannot be written.
@@ -42,7 +42,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
 
 def main() -> None:
     """The command; its flag is defined here, so that who imports this module does not get it."""
-    best = flags.DEFINE_bool("best", False, "Export the best checkpoint by mAP instead of the newest.")
+    best = flags.DEFINE_bool("best", False, "Export the best checkpoint instead of the newest.")
     commands.run(lambda path, out: export(path, out, best=best.value), files=("WORKDIR", "OUT.safetensors"))
 
 
