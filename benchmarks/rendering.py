@@ -21,7 +21,7 @@ from benchmarks.case import describe_cpu
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment, World
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "rendering"
 CAMERAS = 6
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         "all_seconds": rounds,
     }
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    path = flags.out / f"rendering-{flags.height}_{name}_{date:%Y-%m-%d_%H%M%S}.json"
+    path = flags.out / f"{flags.height}x{flags.height // 2}_{name}_{date:%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"{device}: {report['pictures_per_second']:.1f} pictures/s of {flags.height} x {flags.height // 2}; {path}")

@@ -82,3 +82,19 @@ def test_table_leaves_what_was_not_measured_open():
 def test_page_holds_the_tables_of_the_stored_reports():
     page = table.PAGE.read_text()
     assert table.with_tables(page, table.read_reports(table.RESULTS)) == page
+
+
+@pytest.mark.slow
+def test_rendering_writes_its_rate_with_device_and_date(tmp_path):
+    flags = ["--people=1", "--height=32", "--rounds=3", f"--out={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.rendering", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.iterdir()
+    found = json.loads(path.read_text())
+    assert path.name.startswith("32x16_")
+    assert (found["pictures"], found["height"], found["width"], len(found["all_seconds"])) == (6, 32, 16, 3)
+    assert found["pictures_per_second"] == pytest.approx(6 / sorted(found["all_seconds"])[1])
+    assert found["device"]
+    assert f"{found['pictures_per_second']:.1f} pictures/s of 32 x 16" in done.stdout
