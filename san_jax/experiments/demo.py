@@ -44,7 +44,8 @@ def main(folder: Path) -> None:
     metric = config.scoring.metric
     scores = references.evaluate([test], mesh=mesh, metric=metric, workers=config.data.workers)[test.name]
     for name in RUNS:
-        scores[name] = evaluation.score_feats(*found[name], test, mesh=mesh, metric=metric)
+        found_scores = evaluation.score_feats(*found[name], test, mesh=mesh, metric=metric)
+        scores[name] = evaluation.in_numbers(found_scores)
     if jax.process_index() == 0:
         print(f"{test.name}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
         about = {"data": test.name, "metric": metric}

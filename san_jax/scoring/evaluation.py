@@ -53,7 +53,7 @@ def check_metric(metric: str) -> None:
 def score(encoder: PyTree, stats: PyTree, test: TestSet, *, extractor: Extractor, metric: str) -> dict[str, float]:
     """Scores of an encoder on one test set."""
     query_feats, gallery_feats = (extractor(encoder, stats, source) for source in (test.query, test.gallery))
-    return score_feats(query_feats, gallery_feats, test, metric=metric, mesh=extractor.mesh)
+    return in_numbers(score_feats(query_feats, gallery_feats, test, metric=metric, mesh=extractor.mesh))
 
 
 def score_feats(
@@ -64,8 +64,8 @@ def score_feats(
     metric: str,
     mesh: Mesh,
     distance: str = "euclidean",
-) -> dict[str, float]:
-    """Scores of features of a test set's pictures.
+) -> ranking.Scores:
+    """Scores of features of a test set's pictures; of the single-gallery-shot metric the mean over its draws.
 
     Args:
       query_feats, gallery_feats: in the order of the splits.
@@ -74,19 +74,21 @@ def score_feats(
       mesh: over whose devices the gallery is cut.
       distance: one of `distances.DISTANCES`.
     """
-    inputs = dict(
+    inputs = dict(**labels(test), distance=distance, mesh=mesh)
+    if metric == "market1501":
+        return ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs))
+    ranks = ranking.draw_ranks(query_feats, gallery_feats, key=jax.random.key(DRAW_SEED), draws=DRAWS, **inputs)
+    return ranking.mean_and_spread([ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)])[0]
+
+
+def labels(test: TestSet) -> dict[str, np.ndarray]:
+    """People and cameras of a test set, as `ranking` takes them."""
+    return dict(
         query_pids=test.query.pids,
         gallery_pids=test.gallery.pids,
         query_camids=test.query.camids,
         gallery_camids=test.gallery.camids,
-        distance=distance,
-        mesh=mesh,
     )
-    if metric == "market1501":
-        return in_numbers(ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs)))
-    ranks = ranking.draw_ranks(query_feats, gallery_feats, key=jax.random.key(DRAW_SEED), draws=DRAWS, **inputs)
-    mean, _ = ranking.mean_and_spread([ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)])
-    return in_numbers(mean)
 
 
 def in_numbers(scores: ranking.Scores) -> dict[str, float]:

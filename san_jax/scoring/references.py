@@ -42,13 +42,15 @@ def evaluate(
 
 def score_chance(test: TestSet, *, metric: str) -> dict[str, float]:
     """Expected scores of the gallery in random order."""
-    return evaluation.in_numbers(chance_scores(**_labels(test), single_shot=metric == "cuhk03"))
+    return evaluation.in_numbers(chance_scores(**evaluation.labels(test), single_shot=metric == "cuhk03"))
 
 
 def score_colours(test: TestSet, *, mesh: Mesh, metric: str, workers: int = 2) -> dict[str, float]:
     """Scores of colour histograms, compared by chi-square."""
     feats = [colours(source, mesh=mesh, workers=workers) for source in (test.query, test.gallery)]
-    return evaluation.score_feats(*feats, test, metric=metric, mesh=mesh, distance="chi_square")
+    return evaluation.in_numbers(
+        evaluation.score_feats(*feats, test, metric=metric, mesh=mesh, distance="chi_square")
+    )
 
 
 def colours(source: Source, *, mesh: Mesh, workers: int = 2) -> Float32[np.ndarray, "n D"]:
@@ -59,12 +61,3 @@ def colours(source: Source, *, mesh: Mesh, workers: int = 2) -> Float32[np.ndarr
     )
     of_batch = jax.jit(histograms, out_shardings=devices.replicated(mesh))
     return np.concatenate([jax.device_get(of_batch(images)) for images in batches])[: len(source)]
-
-
-def _labels(test: TestSet) -> dict[str, np.ndarray]:
-    return dict(
-        query_pids=test.query.pids,
-        gallery_pids=test.gallery.pids,
-        query_camids=test.query.camids,
-        gallery_camids=test.gallery.camids,
-    )

@@ -128,11 +128,11 @@ def of_people(
     feats = [extractor(weights["encoder"], weights["encoder_stats"], source) for source in (test.query, test.gallery)]
     colours = [references.colours(source, mesh=mesh, workers=workers) for source in (test.query, test.gallery)]
     compared = {
-        "this run": full_scores(*feats, test, metric=metric, mesh=mesh),
-        "colour histogram": full_scores(*colours, test, metric=metric, mesh=mesh, distance="chi_square"),
-        "chance": chance_scores(**labels(test), single_shot=metric == "cuhk03"),
+        "this run": evaluation.score_feats(*feats, test, metric=metric, mesh=mesh),
+        "colour histogram": evaluation.score_feats(*colours, test, metric=metric, mesh=mesh, distance="chi_square"),
+        "chance": chance_scores(**evaluation.labels(test), single_shot=metric == "cuhk03"),
     }
-    ranks = np.asarray(ranking.rank(*feats, **labels(test), mesh=mesh))
+    ranks = np.asarray(ranking.rank(*feats, **evaluation.labels(test), mesh=mesh))
     hardest, easiest = hardest_and_easiest(ranks, test.query.pids)
     shown = functools.partial(of_query, test, *feats, ranks=ranks, architecture=extractor.architecture)
     return [
@@ -141,35 +141,13 @@ def of_people(
         score_table(numbers, **{name: evaluation.in_numbers(compared[name]) for name in list(compared)[1:]}),
         element("h3", "Cumulative matching characteristic"),
         cmc_chart(compared),
-        *of_cameras(camera_pairs.score(*feats, **labels(test))),
+        *of_cameras(camera_pairs.score(*feats, **evaluation.labels(test))),
         element("h3", "Hardest queries"),
         element("p", QUERIES, class_="faint"),
         *(part for query in hardest for part in shown(query)),
         element("h3", "Easiest queries"),
         *(part for query in easiest for part in shown(query)),
     ]
-
-
-def full_scores(
-    query_feats: np.ndarray, gallery_feats: np.ndarray, test: TestSet, *, metric: str, mesh: Mesh, **options: str
-) -> ranking.Scores:
-    """What `evaluation.score_feats` gives, with the whole curve."""
-    inputs = dict(**labels(test), mesh=mesh, **options)
-    if metric == "market1501":
-        return ranking.scores(ranking.rank(query_feats, gallery_feats, **inputs))
-    key, draws = jax.random.key(evaluation.DRAW_SEED), evaluation.DRAWS
-    ranks = ranking.draw_ranks(query_feats, gallery_feats, key=key, draws=draws, **inputs)
-    return ranking.mean_and_spread([ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)])[0]
-
-
-def labels(test: TestSet) -> dict[str, np.ndarray]:
-    """People and cameras as ranking takes them."""
-    return dict(
-        query_pids=test.query.pids,
-        gallery_pids=test.gallery.pids,
-        query_camids=test.query.camids,
-        gallery_camids=test.gallery.camids,
-    )
 
 
 def size_of(test: TestSet) -> str:

@@ -116,7 +116,8 @@ def _light_on(
     solid = jnp.take_along_axis(indices, nearest, axis=-1)[..., 0]
     points = _along(camera, rays(camera, box, height=height, width=width), jnp.minimum(distance, 100.0))
     normals = solids.normals(scene, solid, points)
-    facing = jnp.clip((_dot(normals, tuple(place.sun)) + 0.15) / 1.15, 0, 1)  # cloth lights up a little beyond the edge
+    # Cloth lights up a little beyond the edge.
+    facing = jnp.clip((solids.dot(normals, place.sun) + 0.15) / 1.15, 0, 1)
     raised = tuple(point + 0.012 * normal for point, normal in zip(points, normals, strict=True))
     sun = facing * _sunlight(scene, raised, place)
     sky = sky_share(normals[1]) * _openness(balls, points, normals)
@@ -135,10 +136,6 @@ def _shade_on_ground(scene: Solids, balls: Balls, place: Place, backdrop: Backdr
 def _along(camera: Camera, directions: Vectors, distance: Float[Array, "H W"]) -> Vectors:
     """The points of rays at a distance."""
     return tuple(start + distance * step for start, step in zip(camera.position, directions, strict=True))
-
-
-def _dot(first: Vectors, second: Vectors) -> Float[Array, "..."]:
-    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
 
 
 def _sunlight(scene: Solids, points: Vectors, place: Place) -> Float[Array, "H W"]:
@@ -167,8 +164,8 @@ def _openness(balls: Balls, points: Vectors, normals: Vectors) -> Float[Array, "
 
     def less(open_share, ball):
         towards = tuple(centre - point for centre, point in zip(ball.centre, points, strict=True))
-        square = _dot(towards, towards)
-        cosine = _dot(towards, normals) * jax.lax.rsqrt(square)
+        square = solids.dot(towards, towards)
+        cosine = solids.dot(towards, normals) * jax.lax.rsqrt(square)
         hidden = jnp.clip(cosine, 0, 1) * jnp.square(ball.radius) / square
         return open_share * (1 - jnp.clip(hidden, 0, 0.9)), None
 

@@ -79,6 +79,11 @@ def turned(matrix: Float[Array, "3 3 ..."], vectors: Vectors) -> Vectors:
     return tuple(row[0] * x + row[1] * y + row[2] * z for row in matrix)
 
 
+def dot(first, second) -> Float[Array, "..."]:
+    """Scalar products of vectors, or one vector, given as x, y and z in any kind of sequence."""
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+
+
 def _slope(solid: Solids) -> Float[Array, "*S"]:
     """How fast the radius of the mantle, which touches both balls, grows with y."""
     sine = jnp.clip((solid.top - solid.bottom) / jnp.maximum(solid.length, 1e-6), -0.999, 0.999)

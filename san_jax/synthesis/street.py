@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Int32, Key
 
 from san_jax.synthesis.dice import Dice, noise, per_cell
 from san_jax.synthesis.lens import Response, random_response
-from san_jax.synthesis.solids import FAR, Hits, Vectors, normals, trace
+from san_jax.synthesis.solids import FAR, Hits, Vectors, dot, normals, trace
 from san_jax.synthesis.things import KINDS, Things, in_sight, random_things, shade
 
 NOWHERE = 1e3  # metres to a wall that is not there
@@ -517,16 +517,16 @@ def _look(place: Place, camera, directions, steps, met: _Met, hits: Hits) -> _Vi
         return chosen
 
     out, across, along = (tuple(of_plane(field, axis) for axis in range(3)) for field in range(3))
-    slope = jnp.minimum(_dot(out, directions), -1e-3)
+    slope = jnp.minimum(dot(out, directions), -1e-3)
     reach = []
     for axis in (across, along):
         # From pixel to pixel the point moves with the ray's step, and along the ray until it is on the plane again.
-        moves = (_dot(axis, step) - _dot(out, step) / slope * _dot(axis, directions) for step in steps)
+        moves = (dot(axis, step) - dot(out, step) / slope * dot(axis, directions) for step in steps)
         reach.append(jnp.minimum(distance * sum(jnp.abs(move) for move in moves), 1e4))
-    u, v = _dot(across, point), _dot(along, point)
+    u, v = dot(across, point), dot(along, point)
     beside = jnp.abs(v - place.strip.middle) > place.strip.half
     layer = jnp.where(plane == 0, beside.astype(jnp.int32), plane + 1)
-    pixel = jnp.sqrt(_dot(steps[0], steps[0])) * distance
+    pixel = jnp.sqrt(dot(steps[0], steps[0])) * distance
     round_about = normals(place.things.solids, hits.solid, point)
     return _View(
         point=point,
@@ -538,10 +538,6 @@ def _look(place: Place, camera, directions, steps, met: _Met, hits: Hits) -> _Vi
         out=tuple(jnp.where(thing, r, o) for r, o in zip(round_about, out, strict=True)),
         solid=hits.solid,
     )
-
-
-def _dot(one, other):
-    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 def _albedo(place: Place, view: _View):
@@ -670,7 +666,7 @@ class _Light(NamedTuple):
 
 def _light(place: Place, view: _View, directions, gloss) -> _Light:
     x, _, z = view.point
-    facing = jnp.maximum(_dot(view.out, place.sun), 0)
+    facing = jnp.maximum(dot(view.out, place.sun), 0)
     on_ground = view.layer < 2
     contact, shadow = shade(place.things, x, z, sun=place.sun, sun_softness=place.sun_softness)
     contact, shadow = jnp.where(on_ground, contact, 0), jnp.where(on_ground, shadow, 0)
@@ -683,7 +679,7 @@ def _light(place: Place, view: _View, directions, gloss) -> _Light:
     # The mirror image of the sky, or of the ceiling's lamps.
     dx, dy, dz = directions
     length = jnp.sqrt(dx * dx + dy * dy + dz * dz)
-    grazing = jnp.clip(1 + _dot(view.out, directions) / length, 0, 1) ** 3
+    grazing = jnp.clip(1 + dot(view.out, directions) / length, 0, 1) ** 3
     down = jnp.maximum(-dy, 0.03)
     cell_u, cell_v, rise = place.lamps
     period_u, period_v = jnp.maximum(cell_u, 0.1), jnp.maximum(cell_v, 0.1)
