@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,20 @@ class Extractor:
             mesh=self.mesh,
             workers=self.workers,
         )
-        feats = []
-        for images in batches:
-            feats.append(self.features_of_batch(encoder, stats, images))
-            # Fetched one batch late: the devices compute while the host waits for pictures, and no queue grows.
-            feats[-2:-1] = jax.device_get(feats[-2:-1])
-        return np.concatenate(jax.device_get(feats))[: len(source)]
+        feats = fetched(self.features_of_batch(encoder, stats, images) for images in batches)
+        return np.concatenate(feats)[: len(source)]
+
+
+def fetched(results: Iterable[PyTree]) -> list[PyTree]:
+    """What is computed of batch after batch, on the host.
+
+    Fetched one batch late: the devices compute while the host waits for pictures, and no queue grows.
+    """
+    found = []
+    for result in results:
+        found.append(result)
+        found[-2:-1] = jax.device_get(found[-2:-1])
+    return jax.device_get(found)
 
 
 def features(

@@ -16,6 +16,7 @@ from san_jax.batch import Source
 from san_jax.contact_sheet import Cell
 from san_jax.data import augmentation, input_pipeline
 from san_jax.networks.architecture import Architecture
+from san_jax.scoring.feature_extraction import fetched
 
 SCORES = ("L1", "PSNR", "SSIM")
 UNITS = "L1 of textures in [-1, 1], PSNR in dB"
@@ -67,12 +68,8 @@ class Painter:
             mesh=self.mesh,
             workers=self.workers,
         )
-        found = []
-        for images, textures in pairs:
-            found.append(self.of_batch(weights, images, textures))
-            # Fetched one batch late: the devices compute while the host waits for pictures, and no queue grows.
-            found[-2:-1] = jax.device_get(found[-2:-1])
-        scores, drawn = zip(*jax.device_get(found), strict=True)
+        found = fetched(self.of_batch(weights, images, textures) for images, textures in pairs)
+        scores, drawn = zip(*found, strict=True)
         return np.concatenate(scores)[: len(source)], np.concatenate(drawn)[: len(source)]
 
 
