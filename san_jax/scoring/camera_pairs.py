@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
@@ -46,7 +45,7 @@ def score(
     first_correct, precision = (np.full((len(query_pids), len(cameras)), np.nan) for _ in range(2))
     for start in range(0, len(query_pids), size):
         tile = np.arange(start, min(start + size, len(query_pids)))
-        distmat = np.asarray(_distmat(jnp.asarray(query_feats[tile]), jnp.asarray(gallery_feats)))
+        distmat = np.asarray(distances.whole_distmat(jnp.asarray(query_feats[tile]), jnp.asarray(gallery_feats)))
         for column, camera in enumerate(cameras):
             of_camera = np.flatnonzero(gallery_camids == camera)
             order = of_camera[np.argsort(distmat[:, of_camera], axis=1, kind="stable")]
@@ -59,12 +58,6 @@ def score(
         np.stack([_means(found[query_camids == camera]) for camera in asking]) for found in (first_correct, precision)
     ]
     return CameraPairs(asking, cameras, *of_pairs)
-
-
-@jax.jit
-def _distmat(query_feats, gallery_feats):
-    norms = dict(query_norms=distances.squared_norms(query_feats), gallery_norms=distances.squared_norms(gallery_feats))
-    return distances.distmat(query_feats, gallery_feats, **norms)
 
 
 def _average_precisions(correct):

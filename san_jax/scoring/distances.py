@@ -65,6 +65,13 @@ def _chi_square(query_feats, gallery_feats):
 
 
 @jax.jit
+def whole_distmat(query_feats: Float[Array, "Q D"], gallery_feats: Float[Array, "G D"]) -> Float32[Array, "Q G"]:
+    """Squared Euclidean distances of so few queries that one tile holds them."""
+    norms = dict(query_norms=squared_norms(query_feats), gallery_norms=squared_norms(gallery_feats))
+    return distmat(query_feats, gallery_feats, **norms)
+
+
+@jax.jit
 def squared_norms(feats: Float[Array, "N D"]) -> Float32[Array, "N"]:
     """Sums of squares of the rows."""
     return jnp.sum(jnp.square(feats.astype(jnp.float32)), axis=-1)

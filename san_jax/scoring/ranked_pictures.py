@@ -54,12 +54,7 @@ def nearest(
 ) -> Int32[np.ndarray, "q first"]:
     """Gallery rows by distance for a few queries; pictures of the same person by the same camera are left out."""
     chosen, gallery = (jnp.asarray(feats, jnp.float32) for feats in (query_feats[queries], gallery_feats))
-    distmat = distances.distmat(
-        chosen,
-        gallery,
-        query_norms=distances.squared_norms(chosen),
-        gallery_norms=distances.squared_norms(gallery),
-    )
+    distmat = distances.whole_distmat(chosen, gallery)
     same_pid = test.query.pids[queries][:, None] == test.gallery.pids[None, :]
     same_camid = test.query.camids[queries][:, None] == test.gallery.camids[None, :]
     # Of equal ones, top_k takes the first.
