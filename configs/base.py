@@ -70,6 +70,8 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.recon = ConfigDict()  # Adam of the texture losses: decoder and encoder body
     config.recon.learning_rate = 1e-5
+    config.recon.milestones = ()  # as of `reid`; the released code lets the rate as it is
+    config.recon.gamma = 0.1
     config.recon.b1, config.recon.b2 = 0.5, 0.999
 
     config.schedule = ConfigDict()  # phases in a row, each with a fresh optimizer: fixbase, warm-up, main

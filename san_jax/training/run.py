@@ -232,25 +232,32 @@ class Phases:
       fixbase: steps in which only some layers learn.
       warmup: steps of the warm-up.
       warmup_starts: first step of each of its epochs, counted from the phase's first; (0,) without a warm-up.
-      milestones: steps of the main phase, counted from its first, at which the rate falls.
+      milestones: steps of the main phase, counted from its first, at which the re-ID rate falls.
+      recon_milestones: the same of the texture losses' rate, counted from the end of `fixbase`.
     """
 
     fixbase: int
     warmup: int
     warmup_starts: tuple[int, ...]
     milestones: tuple[int, ...]
+    recon_milestones: tuple[int, ...]
 
     @classmethod
     def of(cls, config: ConfigDict, plan: Plan) -> "Phases":
         """Epochs of the config to steps of the plan."""
         schedule, starts = config.schedule, plan.epoch_starts
         warmup, main = schedule.fixbase_epoch, schedule.fixbase_epoch + schedule.warmup_epochs
-        milestones = [main + epoch for epoch in config.reid.milestones if main + epoch < len(starts)]
+
+        def falls(milestones: Sequence[int], *, first: int) -> tuple[int, ...]:
+            reached = [main + epoch for epoch in milestones if main + epoch < len(starts)]
+            return tuple(int(starts[epoch] - starts[first]) for epoch in reached)
+
         return cls(
             fixbase=int(starts[warmup]),
             warmup=int(starts[main] - starts[warmup]),
             warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup : max(main, warmup + 1)]),
-            milestones=tuple(int(starts[epoch] - starts[main]) for epoch in milestones),
+            milestones=falls(config.reid.milestones, first=main),
+            recon_milestones=falls(config.recon.milestones, first=warmup),
         )
 
 
@@ -271,10 +278,13 @@ def make_optimizers(
             nesterov=reid.nesterov,
         )
 
+    def texture(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optimizers.make_optimizer("adam", rate, b1=recon.b1, b2=recon.b2)
+
     warmup_rate = optimizers.exponential_by_epoch(schedule.warmup_rate, schedule.warmup_growth, phases.warmup_starts)
     main_rate = optimizers.multistep(reid.learning_rate, phases.milestones, reid.gamma)
     warmup = optimizers.make_optimizer("adam", warmup_rate, weight_decay=reid.weight_decay, b1=reid.b1, b2=reid.b2)
-    adam = optimizers.make_optimizer("adam", recon.learning_rate, b1=recon.b1, b2=recon.b2)
+    recon_rate = optimizers.multistep(recon.learning_rate, phases.recon_milestones, recon.gamma)
     open_layers = tuple(schedule.open_layers)
     reid_tx = optimizers.in_phases(
         [
@@ -284,7 +294,10 @@ def make_optimizers(
         ]
     )
     recon_tx = optimizers.in_phases(
-        [(phases.fixbase, optimizers.frozen_except(adam, (*open_layers, "decoder"))), (None, adam)]
+        [
+            (phases.fixbase, optimizers.frozen_except(texture(recon.learning_rate), (*open_layers, "decoder"))),
+            (None, texture(recon_rate)),
+        ]
     )
     boundaries = [phases.fixbase, phases.fixbase + phases.warmup]
     rate = optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries)
