@@ -1,6 +1,7 @@
 import filecmp
 import io
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,17 +13,16 @@ from san_jax.errors import UserError
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment
 from tfds_builders import open_source
-from tfds_builders.synthetic_reid import SyntheticReid, SyntheticReidConfig
+from tfds_builders.synthetic_reid import SyntheticReid, SyntheticReidConfig, twin
 
 TRAIN, TEST = 4, 3
+TINY = SyntheticReidConfig(name="tiny", seed=5, train_people=TRAIN, test_people=TEST, height=32, texture_side=64)
 
 
 class TinyReid(SyntheticReid):
     """Few people, small pictures."""
 
-    BUILDER_CONFIGS = (
-        SyntheticReidConfig(name="tiny", seed=5, train_people=TRAIN, test_people=TEST, height=32, texture_side=64),
-    )
+    BUILDER_CONFIGS = (TINY, twin(TINY))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +50,7 @@ def config_of(name):
     return SyntheticReid.get_builder_config(name)
 
 
-@pytest.mark.parametrize(("config", "train", "test"), [("full", 767, 700), ("small", 200, 100)])
+@pytest.mark.parametrize(("config", "train", "test"), [("full", 767, 700), ("small", 200, 100), ("ablation", 200, 400)])
 def test_people_cameras_and_protocol(config, train, test, tmp_path):
     splits = SyntheticReid(config=config, data_dir=tmp_path).plan(None)
     assert {item.person for item in splits["train"]} == set(range(train))
@@ -71,7 +71,7 @@ def test_people_cameras_and_protocol(config, train, test, tmp_path):
 
 def test_docstring_counts_the_pictures(tmp_path):
     module = tfds_builders.synthetic_reid.__doc__
-    for config in ("full", "small"):
+    for config in ("full", "small", "ablation"):
         (line,) = (line for line in module.splitlines() if line.strip().startswith(config))
         numbers = [int(word.replace(",", "")) for word in line.split() if word.replace(",", "").isdigit()]
         splits = SyntheticReid(config=config, data_dir=tmp_path).plan(None)
@@ -147,3 +147,41 @@ def test_other_trouble_hides_the_same_people(data_dir):
         assert [r["texture"] for r in usual] == [r["texture"] for r in hidden]
         assert not {r["image"] for r in usual} & {r["image"] for r in hidden}
     assert (data_dir / "tiny_reid" / "tiny-occlusion1-sloppiness1").is_dir()
+
+
+def test_twin_is_known_by_its_name_and_by_the_trouble_of_the_set_it_is_made_from():
+    config = config_of("small_pseudo-occlusion0.6")
+    assert (config.drawn_for, config.occlusion) == ("small-occlusion0.6", 0.6)
+    drawn = tfds_builders.drawn_textures("synthetic_reid/small_pseudo-occlusion0.6")
+    assert drawn == ("synthetic_reid/small-occlusion0.6", Path("synthetic_reid/texture_small-occlusion0.6"))
+    assert tfds_builders.drawn_textures("synthetic_reid/small") is None
+    assert config_of("full_pseudo").drawn_for == "full"
+    assert config_of("small_pseudonym") is None
+
+
+@pytest.mark.slow
+def test_twin_has_the_same_pictures_and_the_textures_of_manual_dir(data_dir, tmp_path):
+    textures = tmp_path / "synthetic_reid" / "texture_tiny"
+    textures.mkdir(parents=True)
+    rendered = records_of(data_dir, "train")
+    for shade, record in enumerate(rendered):
+        Image.new("RGB", (256, 256), (shade, 0, 0)).save(textures / f"{record['name']}.png")
+    for split in ("train", "query", "gallery"):
+        source = open_source("tiny_reid/tiny_pseudo", split, data_dir=data_dir, manual_dir=tmp_path)
+        copies = [source[row] for row in range(len(source))]
+        for shade, (copy, record) in enumerate(zip(copies, records_of(data_dir, split), strict=True)):
+            assert {**copy, "texture": b""} == {**record, "texture": b""}
+            if split == "train":
+                assert decode(copy["texture"])[0, 0].tolist() == [shade, 0, 0]
+            else:
+                assert copy["texture"] == b""
+        assert source.has_textures == (split == "train")
+
+
+@pytest.mark.slow
+def test_twin_with_a_texture_missing_says_which_and_how_to_draw_it(data_dir, tmp_path):
+    textures = tmp_path / "manual" / "synthetic_reid" / "texture_tiny-occlusion0"
+    textures.mkdir(parents=True)
+    Image.new("RGB", (256, 256)).save(textures / "other.png")
+    with pytest.raises(UserError, match=r"c\d_01.png is missing \(\d+ textures of .*textures.py --input=tfds:tiny"):
+        open_source("tiny_reid/tiny_pseudo-occlusion0", "train", data_dir=data_dir, manual_dir=tmp_path / "manual")

@@ -18,7 +18,7 @@ from san_jax.batch import Record
 from san_jax.errors import UserError
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.pit import Pit
-from tfds_builders.record import ReidBuilder, Rows
+from tfds_builders.record import Drawn, ReidBuilder, Rows
 from tfds_builders.synthetic_reid import SyntheticReid
 
 BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03, "pit": Pit, "synthetic_reid": SyntheticReid}
@@ -98,6 +98,12 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
         return ReidSource(builder, builder.rows(split, variant), name=name, split=split)
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
+
+
+def drawn_textures(name: str) -> Drawn | None:
+    """The textures that DATASET/CONFIG reads from manual_dir and that a generator draws; None if there are none."""
+    name = whole_name(name.partition(":")[0])
+    return make_builder(name, Path("nowhere")).drawn()
 
 
 def known_names() -> list[str]:
@@ -190,6 +196,7 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
     target = make_builder(name, data_dir).data_path
     with tempfile.TemporaryDirectory(prefix=staging_prefix(name), dir=data_dir) as staging:
         builder = make_builder(name, Path(staging))
+        builder.open_source = functools.partial(open_source, data_dir=data_dir, manual_dir=manual_dir)
         download_config = tfds.download.DownloadConfig(manual_dir=release)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download

@@ -97,7 +97,7 @@ class Pit(ReidBuilder):
     DEFAULT_BUILDER_CONFIG_NAME = "procedural"
     BUILDER_CONFIGS = (
         PitConfig(name="procedural"),
-        PitConfig(name="small", seed=4, wardrobes=150, pairs=4, height=128, texture_side=128),
+        PitConfig(name="small", seed=4, wardrobes=400, pairs=2, height=128, texture_side=128),
         PitConfig(name="photographs", photographs=True),
         PitConfig(name="release", released=True),
     )

@@ -5,7 +5,7 @@ import functools
 import io
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from san_jax.batch import Record
+from san_jax.batch import Record, Source
 from san_jax.errors import UserError
 
 # Pictures are plain bytes: TFDS's Image feature decodes, and so encodes, with TensorFlow.
@@ -40,6 +40,13 @@ class Rows(NamedTuple):
     pids: Int32[np.ndarray, "n"]
 
 
+class Drawn(NamedTuple):
+    """Textures that a generator draws: of which set's training pictures, and into which folder of manual_dir."""
+
+    pictures: str
+    folder: Path
+
+
 class LocalInfo(tfds.core.DatasetInfo):
     """Does not look for the set on Google's servers, where it is not; TFDS leaves a temporary folder each time."""
 
@@ -56,6 +63,8 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     """
 
     SPLITS = ("train", "query", "gallery")  # those that readers may ask for
+    # (name, split) -> the records of another set that this one is made from; given by who prepares this one.
+    open_source: Callable[[str, str], Source]
 
     @abc.abstractmethod
     def plan(self, manual_dir: Path | None) -> Mapping[str, Sequence[Any]]:
@@ -75,6 +84,10 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     def instructions(self) -> str:
         """What this config needs in manual_dir; "" if nothing."""
         return ""
+
+    def drawn(self) -> Drawn | None:
+        """The textures NAME.png that this config reads; None if it has none or has its own."""
+        return None
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:
