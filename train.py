@@ -9,21 +9,15 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from san_jax import commands, devices
-from san_jax.training import run, run_config, train_loop
+from san_jax import commands
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/san.py", "What to train; add :small for two CPU cores.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the run leaves behind.", required=True)
 
 
 def main() -> None:
-    """Opens the data, builds the run, trains."""
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
-    source, pairs = commands.open_training_set(config.data), commands.open_pairs(config)
-    test_sets = commands.open_scored_sets(config)
-    built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
-    run_config.keep(config, workdir)
-    train_loop.train(built)
+    """Trains what the flags say."""
+    commands.train(CONFIG.value, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every command does: flags, data sets by name, errors in one line."""
+"""What several commands do: flags, data sets by name, training by config, errors in one line."""
 
 import os
 import sys
@@ -16,7 +16,8 @@ from san_jax.batch import Source
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
-from san_jax.training import train_step
+from san_jax.training import run as runs
+from san_jax.training import run_config, train_loop, train_step
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 
@@ -80,6 +81,15 @@ def _end(line: str, status: int) -> NoReturn:
     # Worker processes and the other hosts' barriers may still wait for this process: it must not wait for them.
     sys.stdout.flush()
     os._exit(status)
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
+    run_config.check_mode(config, workdir)
+    source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
+    built = runs.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
+    run_config.keep(config, workdir)
+    train_loop.train(built)
 
 
 def open_training_set(data: ConfigDict) -> Source:

@@ -45,7 +45,9 @@ def test_baseline_differs_from_san_in_mode_and_data_alone():
 def test_run_of_another_mode_is_refused_and_stays(tmp_path):
     run_config.keep(san.get_config(), tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path} holds a run of mode san, not san_pg; give another --workdir"):
-        run_config.keep(san_pg.get_config(), tmp_path)
+        run_config.check_mode(san_pg.get_config(), tmp_path)
+    run_config.check_mode(san.get_config(), tmp_path)
+    run_config.check_mode(san_pg.get_config(), tmp_path / "new")
     assert run_config.read(tmp_path).mode == "san"
 
 

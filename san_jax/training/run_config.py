@@ -13,19 +13,23 @@ from san_jax.errors import UserError
 NAME = "config.json"
 
 
+def check_mode(config: ConfigDict, workdir: Path) -> None:
+    """Raises a UserError if the workdir holds a run of another mode, whose state is another one."""
+    if (workdir / NAME).exists() and (old := read(workdir).mode) != config.mode:
+        raise UserError(f"{workdir} holds a run of mode {old}, not {config.mode}; give another --workdir")
+
+
 def keep(config: ConfigDict, workdir: Path) -> None:
     """Writes the config into the workdir; of a run that goes on under another one, prints what changed.
 
     Raises:
-      UserError: the run was one of another mode, whose state is another one; or the file cannot be written.
+      UserError: the file cannot be read or written.
     """
     path, text = workdir / NAME, config.to_json(indent=2) + "\n"
     if jax.process_index():
         return
     if path.exists():
         old, new = (flatten_dict(fields, sep=".") for fields in (read(workdir).to_dict(), json.loads(text)))
-        if old["mode"] != new["mode"]:
-            raise UserError(f"{workdir} holds a run of mode {old['mode']}, not {new['mode']}; give another --workdir")
         changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
         if changed:
             print(f"{path} changes: {', '.join(changed)}", flush=True)
