@@ -15,9 +15,7 @@ install: .venv/installed
 # Rendered people, so no data is needed; a second call goes on where the first was stopped.
 demo: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/runs/demo/compiled
 demo: install
-	$(BIN)/python train.py --config=configs/baseline.py:small --workdir=runs/demo/baseline
-	$(BIN)/python train.py --config=configs/san.py:small --workdir=runs/demo/san
-	$(BIN)/python -m san_jax.experiments.demo runs/demo
+	$(BIN)/python -m san_jax.experiments.chain --config=configs/chain.py:small --workdir=runs/demo
 
 lint: install
 	$(BIN)/ruff check .

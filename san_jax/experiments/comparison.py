@@ -1,6 +1,6 @@
-"""Compares the runs of a folder, baseline and SAN, with each other, with chance and with colours; ends `make demo`.
+"""Compares the runs of a folder, baseline and SAN, with each other, with chance and with colours; ends a chain.
 
-    python -m san_jax.experiments.demo runs/demo
+    python -m san_jax.experiments.comparison runs/demo
 
 reads FOLDER/baseline and FOLDER/san; prints the scores, and writes them to FOLDER/scores.json and what both runs find
 for some queries to FOLDER/ranked.png.

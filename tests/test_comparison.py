@@ -1,4 +1,4 @@
-"""What `make demo` ends with, on two runs of a small release."""
+"""What a chain ends with, on two runs of a small release."""
 
 import json
 import subprocess
@@ -46,10 +46,10 @@ def numbers_of(row, output):
 
 
 @pytest.mark.slow
-def test_demo_compares_both_runs_with_chance_and_colours_and_draws_what_they_find(tmp_path):
+def test_comparison_compares_both_runs_with_chance_and_colours_and_draws_what_they_find(tmp_path):
     release = write_release(tmp_path / "release")
     seen = {run: train(tmp_path, release, run) for run in ("baseline", "san")}
-    done = python("-m", "san_jax.experiments.demo", tmp_path)
+    done = python("-m", "san_jax.experiments.comparison", tmp_path)
     assert done.returncode == 0, done.stderr
 
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -64,8 +64,8 @@ def test_demo_compares_both_runs_with_chance_and_colours_and_draws_what_they_fin
 
 
 @pytest.mark.slow
-def test_demo_says_in_one_line_that_a_run_is_missing(tmp_path):
-    done = python("-m", "san_jax.experiments.demo", tmp_path)
+def test_says_in_one_line_that_a_run_is_missing(tmp_path):
+    done = python("-m", "san_jax.experiments.comparison", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "baseline" in done.stderr
