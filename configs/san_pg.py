@@ -24,9 +24,9 @@ def get_config(size: str = "full"):
     config.schedule.epochs = 100
     config.schedule.eval_every = 10
     if size == "small":
-        config.batch.identities = 8
-        config.decoder.width = 0.5  # at 0.125 two channels must draw three colours: all is grey
+        config.batch.identities = 4
+        config.decoder.width = 0.5  # at 0.25 four channels draw three colours: nearly all is grey
         config.recon.learning_rate = 1e-3  # at 3e-3 nothing is learnt
-        config.schedule.epochs = 30
+        config.schedule.epochs, config.recon.milestones = 5, (4,)
         config.schedule.eval_every = 5
     return config

@@ -31,14 +31,6 @@ from san_jax.pseudo_textures import Generator, Pictures
 from san_jax.training import checkpoints
 from tfds_builders import Drawn
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; add :small for two CPU cores.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
-
-
-def main() -> None:
-    """The stages, one after the other."""
-    run_chain(CONFIG.value, Path(WORKDIR.value))
-
 
 def run_chain(config: ConfigDict, workdir: Path) -> None:
     """Trains, draws, trains, compares.
@@ -50,8 +42,33 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: as of any stage; or no training set of `san` has textures to draw.
     """
-    parts = parts_of(config, workdir)
-    names = commands.names(config.san.data.train, field="san.data.train")
+    san, _ = prepare(config, workdir, total=5)
+    baseline = ConfigDict(san.to_dict())
+    baseline.mode, baseline.batch.pit_pictures = "baseline", 0
+    stage(3, 5, "SAN with these textures", workdir / "san")
+    commands.train(san, workdir / "san")
+    stage(4, 5, "baseline", workdir / "baseline")
+    commands.train(baseline, workdir / "baseline")
+    stage(5, 5, "comparison", workdir)
+    comparison.main(workdir)
+
+
+def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDict, str]:
+    """The first two stages: trains the generator and draws the textures of SAN's training sets.
+
+    Args:
+      config: as of `run_chain`.
+      workdir: of the chain.
+      total: number of stages, for the eye.
+
+    Returns:
+      SAN's config on the data of the workdir, and the names of the sets whose pictures were drawn from.
+
+    Raises:
+      UserError: as of any stage; or no training set of `san` has textures to draw.
+    """
+    san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
+    names = commands.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:
         raise UserError(
@@ -62,33 +79,25 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     if jax.process_index() == 0:
         link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
     multihost_utils.sync_global_devices("release")
-    stage(1, "texture generator", workdir / "san_pg")
-    commands.train(parts["san_pg"], workdir / "san_pg")
-    stage(2, "textures", release)
+    stage(1, total, "texture generator", workdir / "san_pg")
+    commands.train(san_pg, workdir / "san_pg")
+    stage(2, total, "textures", release)
     for textures in drawn:
-        draw(textures, workdir, data=parts["san"].data, mesh=devices.make_mesh())
-    stage(3, "SAN with these textures", workdir / "san")
-    commands.train(parts["san"], workdir / "san")
-    stage(4, "baseline", workdir / "baseline")
-    commands.train(parts["baseline"], workdir / "baseline")
-    stage(5, "comparison", workdir)
-    comparison.main(workdir)
+        draw(textures, workdir, data=san.data, mesh=devices.make_mesh())
+    return san, ",".join(textures.pictures for textures in drawn)
 
 
-def stage(number: int, what: str, folder: Path) -> None:
+def stage(number: int, total: int, what: str, folder: Path) -> None:
     """Says what begins."""
     if jax.process_index() == 0:
-        print(f"\n{number} of 5: {what}, {folder}", flush=True)
+        print(f"\n{number} of {total}: {what}, {folder}", flush=True)
 
 
-def parts_of(config: ConfigDict, workdir: Path) -> dict[str, ConfigDict]:
-    """The configs of the three trainings, on data of the workdir."""
-    parts = {name: ConfigDict(config[name].to_dict()) for name in ("san_pg", "san")}
-    parts["baseline"] = ConfigDict(config.san.to_dict())
-    parts["baseline"].mode, parts["baseline"].batch.pit_pictures = "baseline", 0
-    for part in parts.values():
-        part.data.data_dir, part.data.manual_dir = str(workdir / "data"), str(workdir / "release")
-    return parts
+def with_data_of(workdir: Path, config: ConfigDict) -> ConfigDict:
+    """The config of one training, on data of the workdir."""
+    config = ConfigDict(config.to_dict())
+    config.data.data_dir, config.data.manual_dir = str(workdir / "data"), str(workdir / "release")
+    return config
 
 
 def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None:
@@ -139,4 +148,6 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
+    WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
+    commands.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

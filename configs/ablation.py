@@ -1,0 +1,21 @@
+"""What SAN's parts are worth, on rendered people whom nobody looked at while these numbers were chosen.
+
+    python -m san_jax.experiments.ablation --workdir=runs/ablation
+
+Every variant is `san` with a few fields changed, see san_jax/experiments/ablation.py. The numbers were chosen on
+`synthetic_reid/small`, other people of another world.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import chain
+
+
+def get_config(size: str = "small") -> ConfigDict:
+    """The config that all variants share, and that of the texture generator."""
+    config = chain.get_config(size)
+    config.san.data.train = "synthetic_reid/ablation_pseudo"
+    config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
+    config.san.batch.pit_pictures = 0
+    config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 20, (16,)
+    return config

@@ -1,0 +1,91 @@
+"""Variants, their files and the tables made of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import ablation as ablation_config
+from san_jax.errors import UserError
+from san_jax.experiments import ablation, ablation_table
+
+ROOT = Path(__file__).parent.parent
+MARKS = f"Top\n{ablation_table.START}\nold\n{ablation_table.END}\nbottom\n"
+
+
+def report(variant, seed, rank1, mAP, seconds=60):
+    return {"variant": variant, "seed": seed, "scores": {"rank1": rank1, "mAP": mAP}, "seconds": seconds}
+
+
+def rows_of(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_every_variant_has_a_row_in_the_table():
+    assert list(ablation.VARIANTS) == list(ablation_table.TITLES)
+
+
+def test_variants_differ_in_what_their_names_say():
+    shared = ablation_config.get_config().san
+    assert (shared.loss.texture_triplets, shared.batch.pit_pictures, shared.mode) == (1.0, 0, "san")
+    whole = {variant: ablation.flattened(shared) | dict(fields) for variant, fields in ablation.VARIANTS.items()}
+    used = {name: (f["mode"], f["loss.texture_triplets"], f["batch.pit_pictures"]) for name, f in whole.items()}
+    assert used == {
+        "baseline": ("baseline", 1.0, 0),
+        "reconstruction": ("san", 0.0, 0),
+        "triplets": ("san", 1.0, 0),
+        "pit": ("san", 0.0, 16),
+        "all": ("san", 1.0, 16),
+        "true_textures": ("san", 1.0, 16),
+    }
+    changed = {name for fields in ablation.VARIANTS.values() for name in fields}
+    assert changed == {"mode", "loss.texture_triplets", "batch.pit_pictures"}
+
+
+def test_table_gives_mean_deviation_and_paired_difference():
+    reports = [report("baseline", 0, 0.40, 0.30), report("baseline", 1, 0.50, 0.40, seconds=None)]
+    reports += [report("all", 0, 0.45, 0.32, seconds=180), report("all", 1, 0.53, 0.46, seconds=240)]
+    head, _, baseline, whole = rows_of(ablation_table.summary(reports))
+    assert head[2:4] == ["rank-1", "mAP"]
+    assert baseline == ["baseline", "2", "45.0 ± 7.1", "35.0 ± 7.1", "", "", "1.0"]
+    assert whole[1:] == ["2", "49.0 ± 5.7", "39.0 ± 9.9", "+4.0 ± 1.4", "+4.0 ± 2.8", "3.5"]
+
+
+def test_table_pairs_only_seeds_that_both_have_and_shows_every_run():
+    reports = [report("baseline", 1, 0.5, 0.4), report("pit", 0, 0.1, 0.1), report("pit", 1, 0.6, 0.3)]
+    assert rows_of(ablation_table.summary(reports))[-1][4:6] == ["+10.0", "-10.0"]
+    shown = rows_of(ablation_table.every_run(reports))
+    assert shown[0][1:] == ["seed 0", "seed 1"]
+    assert [row[1:] for row in shown[2:]] == [["-", "50.0 / 40.0"], ["10.0 / 10.0", "60.0 / 30.0"]]
+
+
+def test_tables_replace_what_stands_between_the_marks():
+    page = ablation_table.with_tables(MARKS, [report("baseline", 0, 0.5, 0.4)])
+    assert page.startswith(f"Top\n{ablation_table.START}\n\n| in %")
+    assert page.endswith(f"{ablation_table.END}\nbottom\n")
+    assert "old" not in page
+    with pytest.raises(UserError, match="no lines"):
+        ablation_table.with_tables("nothing here", [report("baseline", 0, 0.5, 0.4)])
+
+
+def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no scores; run python -m san_jax.experiments.ablation"):
+        ablation_table.read_reports(tmp_path)
+    (tmp_path / "all_0.json").write_text('{"variant"')
+    with pytest.raises(UserError, match=r"all_0.json is no JSON file"):
+        ablation_table.read_reports(tmp_path)
+
+
+def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is_refused(tmp_path):
+    shared = ablation_config.get_config().san
+    config = ablation.flattened(shared) | {"seed": 3, "mode": "baseline"}
+    about = {name: value for name, value in config.items() if name not in ablation.PLACES}
+    path = tmp_path / "baseline_3.json"
+    path.write_text(json.dumps({"config": about}))
+    inputs = dict(variant="baseline", results=tmp_path)
+    ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
+    assert not (tmp_path / "run").exists()
+    path.write_text(json.dumps({"config": about | {"reid.learning_rate": 1.0}}))
+    with pytest.raises(UserError, match=r"baseline_3.json is of a run with another reid.learning_rate; delete it"):
+        ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
+    assert not (tmp_path / "run").exists()
