@@ -25,8 +25,8 @@ def encoder():
     return arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
 
 
-def extractor(batch_size=8, compute_dtype="float32"):
-    return Extractor(SHAPE, devices.make_mesh(), batch_size=batch_size, compute_dtype=compute_dtype, workers=0)
+def extractor(batch_size=8, **options):
+    return Extractor(SHAPE, devices.make_mesh(), batch_size=batch_size, workers=0, **options)
 
 
 @functools.cache
@@ -54,6 +54,15 @@ def test_bfloat16_features_are_float32_and_near():
     found = features(compute_dtype="bfloat16")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, features(), atol=0.05 * np.abs(features()).max())
+
+
+def test_mirrored_features_are_the_mean_over_picture_and_mirror_image():
+    size = dict(height=SHAPE.height, width=SHAPE.width)
+    pictures = [input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)]
+    there, back = (extractor().features_of_batch(*encoder(), jnp.asarray(x)) for x in (pictures, np.flip(pictures, 2)))
+    both = extractor(mirror=True).features_of_batch(*encoder(), jnp.asarray(pictures))
+    np.testing.assert_allclose(both, (there + back) / 2, atol=1e-5)
+    assert np.abs(there - back).max() > 1e-3
 
 
 def test_every_test_set_is_scored_by_itself():

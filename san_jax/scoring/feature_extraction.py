@@ -26,6 +26,7 @@ class Extractor:
       batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
       compute_dtype: float32 or bfloat16; the features are float32 either way.
       workers: processes that read and decode.
+      mirror: whether a feature is the mean over the picture and its mirror image.
     """
 
     architecture: Architecture
@@ -33,13 +34,16 @@ class Extractor:
     batch_size: int = 100
     compute_dtype: str = "float32"
     workers: int = 2
+    mirror: bool = False
 
     @functools.cached_property
     def features_of_batch(self) -> Callable[[PyTree, PyTree, UInt8[Array, "B H W 3"]], Float[Array, "B D"]]:
         """(parameters, running statistics, pictures of the network's size) -> feats on every device, jitted."""
         everywhere = devices.replicated(self.mesh)
         return jax.jit(
-            functools.partial(features, architecture=self.architecture, compute_dtype=self.compute_dtype),
+            functools.partial(
+                features, architecture=self.architecture, compute_dtype=self.compute_dtype, mirror=self.mirror
+            ),
             out_shardings=everywhere,
         )
 
@@ -71,7 +75,18 @@ def fetched(results: Iterable[PyTree]) -> list[PyTree]:
 
 
 def features(
-    encoder: PyTree, stats: PyTree, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
+    encoder: PyTree,
+    stats: PyTree,
+    images: UInt8[Array, "B H W 3"],
+    *,
+    architecture: Architecture,
+    compute_dtype: str,
+    mirror: bool = False,
 ) -> Float32[Array, "B D"]:
-    """The re-ID features of pictures by running statistics."""
-    return architecture.feats(encoder, stats, augmentation.normalise(images), jnp.dtype(compute_dtype))
+    """The re-ID features of pictures by running statistics; with `mirror`, means over them and their mirror images."""
+    images = augmentation.normalise(images)
+
+    def feats(images: Float[Array, "B H W 3"]) -> Float32[Array, "B D"]:
+        return architecture.feats(encoder, stats, images, jnp.dtype(compute_dtype))
+
+    return (feats(images) + feats(images[:, :, ::-1])) / 2 if mirror else feats(images)
