@@ -7,7 +7,7 @@ product depend on its shape, so distances computed apart would not tie where pic
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,22 @@ class Scores:
     mAP: float
     mINP: float
     num_queries: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Refinement:
+    """Distances made of those between features and of more that is known of the pictures: re-ranking.
+
+    Attributes:
+      refine: of a tile's distances [B G], of `per_query` as [B ...] and of the device's part of `per_gallery`: the
+        distances [B G] that count. Hashable; calls with equal ones share a compiled program.
+      per_query: arrays [Q ...].
+      per_gallery: arrays that the devices of the mesh share as they share the gallery, each an equal part in a row.
+    """
+
+    refine: Callable[..., Float[Array, "B G"]]
+    per_query: Mapping[str, Array]
+    per_gallery: Mapping[str, Array]
 
 
 def scores(ranks: Int[Array | np.ndarray, "Q P"], *, max_rank: int = 50) -> Scores:
@@ -88,6 +104,7 @@ def rank(
     query_camids: Int[np.ndarray, "Q"],
     gallery_camids: Int[np.ndarray, "G"],
     distance: str = "euclidean",
+    refinement: Refinement | None = None,
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Int32[Array, "Q P"]:
@@ -96,9 +113,10 @@ def rank(
     Gallery pictures of the query's person under the query's own camera are removed first. Equally far pictures rank in
     gallery order. P is the largest number of correct pictures; a row has theirs in gallery order, then zeros.
 
-    `distance` is one of `distances.DISTANCES`. `tile`, the number of queries in a tile, changes time and memory, not
-    ranks; by default as many as TILE_BYTES hold, up to TILE_QUERIES. The devices of `mesh` share the gallery rows, over
-    all its axes; by default the first device has them all.
+    `distance` is one of `distances.DISTANCES`; `refinement` says what is made of it, as re-ranking does. `tile`, the
+    number of queries in a tile, changes time and memory, not ranks; by default as many as TILE_BYTES hold, up to
+    TILE_QUERIES. The devices of `mesh` share the gallery rows, over all its axes; by default the first device has them
+    all.
 
     Raises:
       UserError: features are not finite, or there are none.
@@ -107,8 +125,8 @@ def rank(
     # Queries with equally many correct pictures share a tile, which is counted as often as the richest of them asks.
     order = np.argsort(np.sum(correct >= 0, axis=1), kind="stable")
     per_query = {"correct": correct, "removed": removed}
-    feats = query_feats, gallery_feats
-    return _by_tiles(_ranks, per_query, {}, *feats, order=order, distance=distance, tile=tile, mesh=mesh)
+    options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)
+    return by_tiles(_ranks, per_query, {}, query_feats, gallery_feats, order=order, **options)
 
 
 def draw_ranks(
@@ -122,6 +140,7 @@ def draw_ranks(
     key: Key[Array, ""],
     draws: int = 10,
     distance: str = "euclidean",
+    refinement: Refinement | None = None,
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Int32[Array, "R Q"]:
@@ -138,9 +157,8 @@ def draw_ranks(
     people = {"pid": pids, "first": first.astype(np.int32), "count": count.astype(np.uint32), "rows": by_pid}
     num_queries = len(query_pids)
     per_query = {"correct": correct, "pid": query_pids, "key": jax.random.split(key, (num_queries, draws))}
-    feats, order = (query_feats, gallery_feats), np.arange(num_queries)
-    ranks = _by_tiles(_drawn_ranks, per_query, people, *feats, order=order, distance=distance, tile=tile, mesh=mesh)
-    return ranks.T
+    options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)
+    return by_tiles(_drawn_ranks, per_query, people, query_feats, gallery_feats, **options).T
 
 
 def same_person(
@@ -165,24 +183,39 @@ def _packed(rows, keep):
     return np.take_along_axis(np.where(keep, rows, -1), order, axis=1).astype(np.int32)
 
 
-def _by_tiles(count, per_query, shared, query_feats, gallery_feats, *, order, distance, tile, mesh):
+def by_tiles(
+    count,
+    per_query,
+    shared,
+    query_feats,
+    gallery_feats,
+    *,
+    distance="euclidean",
+    refinement=None,
+    order=None,
+    tile=None,
+    mesh=None,
+):
     """What `count(tile, per_query, shared)` gives for the queries of a tile, tile after tile, for all queries [Q ...].
 
-    `per_query` is a dictionary of arrays [Q ...], which `count` gets as [B ...]; it gets `shared` whole. `order` is the
-    one in which the queries go through the tiles.
+    `count`, hashable, gives an array [B ...] or a tree of them, the same on all devices. `per_query` is a dictionary of
+    arrays [Q ...], which `count` gets as [B ...]; it gets `shared` whole. `order` is the one in which the queries go
+    through the tiles; by default their own.
     """
+    check_any(query_feats, gallery_feats)
     num_queries, num_gallery = len(query_feats), len(gallery_feats)
-    if not (num_queries and num_gallery):
-        raise UserError(f"{num_queries} query and {num_gallery} gallery pictures: nothing to rank; check the data set")
-    mesh = mesh or Mesh(np.array(jax.devices()[:1]), ("gallery",))
-    if rest := -num_gallery % mesh.size:
-        gallery_feats = jnp.pad(gallery_feats, ((0, rest), (0, 0)))
+    mesh = mesh or one_device()
+    refine, known = None, ({}, {})
+    if refinement:
+        refine, known = refinement.refine, (refinement.per_query, refinement.per_gallery)
+    gallery_feats = pad_rows(gallery_feats, mesh)
     query_feats = jax.device_put(query_feats, NamedSharding(mesh, PartitionSpec()))
     gallery_feats = jax.device_put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     query_norms, gallery_norms = distances.squared_norms(query_feats), distances.squared_norms(gallery_feats)
     distances.check_finite(query_norms, name="query")
     distances.check_finite(gallery_norms, name="gallery")
 
+    order = np.arange(num_queries) if order is None else order
     tile = tile or max(1, min(TILE_QUERIES, TILE_BYTES * mesh.size // (4 * len(gallery_feats))))
     num_tiles = -(-num_queries // tile)
     even_tile = -(-num_queries // num_tiles)
@@ -191,45 +224,65 @@ def _by_tiles(count, per_query, shared, query_feats, gallery_feats, *, order, di
     results = _map_tiles(
         {"feats": query_feats, "norms": query_norms, **per_query},
         shared,
-        gallery_feats,
-        gallery_norms,
+        {"feats": gallery_feats, "norms": gallery_norms},
+        known,
         order[place].reshape(num_tiles, even_tile),
         count=count,
+        refine=refine,
         num_gallery=num_gallery,
         distance=distance,
         mesh=mesh,
     )
-    return results[np.argsort(order)]
+    place = np.argsort(order)
+    return jax.tree.map(lambda x: x[place], results)
 
 
-@functools.partial(jax.jit, static_argnames=("count", "num_gallery", "distance", "mesh"))
-def _map_tiles(queries, shared, gallery_feats, gallery_norms, tiles, *, count, num_gallery, distance, mesh):
+def check_any(query_feats, gallery_feats) -> None:
+    """Raises a UserError where there are no pictures to rank, or none to rank them for."""
+    num_queries, num_gallery = len(query_feats), len(gallery_feats)
+    if not (num_queries and num_gallery):
+        raise UserError(f"{num_queries} query and {num_gallery} gallery pictures: nothing to rank; check the data set")
+
+
+def one_device() -> Mesh:
+    """A mesh of the first device."""
+    return Mesh(np.array(jax.devices()[:1]), ("gallery",))
+
+
+def pad_rows(rows, mesh: Mesh, *, value=0):
+    """As many rows more, of `value`, as make them divide over the devices."""
+    rest = -len(rows) % mesh.size
+    return jnp.pad(rows, ((0, rest), (0, 0)), constant_values=value) if rest else rows
+
+
+@functools.partial(jax.jit, static_argnames=("count", "refine", "num_gallery", "distance", "mesh"))
+def _map_tiles(queries, shared, gallery, known, tiles, *, count, refine, num_gallery, distance, mesh):
     """`count` for `tiles` [T B] of query rows, [T*B ...]; the gallery rows from `num_gallery` on only fill up."""
     axes = mesh.axis_names
     whole, rows_spread = PartitionSpec(), PartitionSpec(axes)
 
-    def on_device(queries, shared, gallery_feats, gallery_norms):
-        first_row = lax.axis_index(axes) * len(gallery_feats)
-        rows = (first_row + jnp.arange(len(gallery_feats))).astype(jnp.int32)
+    def on_device(queries, shared, gallery, known_of_queries, known_of_gallery):
+        first_row = lax.axis_index(axes) * len(gallery["feats"])
+        rows = (first_row + jnp.arange(len(gallery["feats"]))).astype(jnp.int32)
 
         def on_tile(query_rows):
-            query = jax.tree.map(lambda x: x[query_rows], queries)
-            norms = {"query_norms": query["norms"], "gallery_norms": gallery_norms}
-            distmat = distances.distmat(query["feats"], gallery_feats, **norms, distance=distance)
+            query, known = jax.tree.map(lambda x: x[query_rows], (queries, known_of_queries))
+            norms = {"query_norms": query["norms"], "gallery_norms": gallery["norms"]}
+            distmat = distances.distmat(query["feats"], gallery["feats"], **norms, distance=distance)
+            if refine:
+                distmat = refine(distmat, known, known_of_gallery)
             distmat = jnp.where(rows < num_gallery, distmat, jnp.inf)
-            return count(_Tile(distmat, rows, axes), query, shared)
+            return count(Tile(distmat, rows, axes), query, shared)
 
         return lax.map(on_tile, tiles)
 
-    in_specs = (whole, whole, rows_spread, rows_spread)
-    results = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=whole)(
-        queries, shared, gallery_feats, gallery_norms
-    )
-    return results.reshape(-1, *results.shape[2:])
+    in_specs = (whole, whole, rows_spread, whole, rows_spread)
+    results = jax.shard_map(on_device, mesh=mesh, in_specs=in_specs, out_specs=whole)(queries, shared, gallery, *known)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tile:
+class Tile:
     """Distances of a block of queries to the gallery rows of this device.
 
     Attributes:
@@ -248,6 +301,13 @@ class _Tile:
         here = (local >= 0) & (local < len(self.rows))
         found = jnp.take_along_axis(self.distmat, jnp.where(here, local, 0), axis=1, mode="promise_in_bounds")
         return jnp.where(rows < 0, jnp.inf, lax.psum(jnp.where(here, found, 0), self.axes))
+
+    def everywhere(self, numbers):
+        """[B n] of this device beside those of all others, in the gallery's order: [B devices*n], on all."""
+        num_rows, num_columns = numbers.shape
+        places = jnp.zeros((num_rows, lax.axis_size(self.axes), num_columns), numbers.dtype)
+        places = places.at[:, lax.axis_index(self.axes)].set(numbers)
+        return lax.psum(places, self.axes).reshape(num_rows, -1)
 
     def num_nearer(self, distance, rows):
         """How many pictures of the whole gallery come before the rows [B P], which are at `distance` [B P]."""
@@ -282,14 +342,14 @@ def _num_nearer(distmat, gallery_rows, distance, rows):
     )
 
 
-def _ranks(tile: _Tile, query, _):
+def _ranks(tile: Tile, query, _):
     correct, removed = query["correct"], query["removed"]
     distance = tile.at(correct)
     num_removed = _num_nearer(tile.at(removed), removed, distance, correct)
     return jnp.where(correct >= 0, 1 + tile.num_nearer(distance, correct) - num_removed, 0)
 
 
-def _drawn_ranks(tile: _Tile, query, people):
+def _drawn_ranks(tile: Tile, query, people):
     """Ranks [B R]: of each person in the gallery one random picture, of the query's person a correct one."""
     correct, pid = query["correct"], query["pid"]
     num_correct = jnp.sum(correct >= 0, axis=1).astype(jnp.uint32)

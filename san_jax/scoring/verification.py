@@ -1,0 +1,124 @@
+"""Are two pictures of one person? The share of such pairs that a threshold on the distance finds (TPR at FPR)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Int64
+
+from san_jax.errors import UserError
+from san_jax.scoring import distances, ranking
+
+FPRS = (1e-2, 1e-3, 1e-4)
+BINS = 1024  # of a histogram; two passes make bins of about a millionth of the range
+
+
+class Accepted(NamedTuple):
+    """What a threshold accepts that takes at most a share `fpr` of the strangers for one person.
+
+    Attributes:
+      fpr: asked for.
+      tpr: share of the pairs of one person that are accepted, at the last edge of a bin that keeps to `fpr`.
+      error: the exact share is higher than `tpr` by at most this, the pairs of one person in the next bin.
+      threshold: that edge, a distance.
+      bin_width: in distance.
+    """
+
+    fpr: float
+    tpr: float
+    error: float
+    threshold: float
+    bin_width: float
+
+
+class Histograms(NamedTuple):
+    """Number of pairs by distance: below `low`, in equal bins from `low` to `high`, above; strangers and one person."""
+
+    low: float
+    high: float
+    strangers: Int64[np.ndarray, "n"]
+    one_person: Int64[np.ndarray, "n"]
+
+    @property
+    def edges(self) -> Float[np.ndarray, "m"]:
+        """Upper edges of all bins but the last, which has none."""
+        return np.linspace(self.low, self.high, len(self.strangers) - 1)
+
+
+def tpr_at_fpr(
+    query_feats: Float[Array | np.ndarray, "Q D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"],
+    *,
+    query_pids: Int[np.ndarray, "Q"],
+    gallery_pids: Int[np.ndarray, "G"],
+    query_camids: Int[np.ndarray, "Q"],
+    gallery_camids: Int[np.ndarray, "G"],
+    fprs: Sequence[float] = FPRS,
+    distance: str = "euclidean",
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> list[Accepted]:
+    """The share of the pairs of one person that is found at every one of `fprs`, falling.
+
+    All pairs of query and gallery count but those of one person under one camera, which the Market-1501 metric removes
+    too. A first histogram over all distances finds where the thresholds lie, a second one looks there. Memory is one
+    tile and 16 kB a query. The other arguments are those of `ranking.rank`.
+
+    Raises:
+      UserError: features are not finite, there are none, or no pair of one person or of strangers.
+    """
+
+    def histograms(low: float, high: float) -> Histograms:
+        per_query = {"pid": query_pids.astype(np.int32), "camid": query_camids.astype(np.int32)}
+        shared = {"pid": gallery_pids.astype(np.int32), "camid": gallery_camids.astype(np.int32)}
+        shared |= {"low": np.float32(low), "high": np.float32(high)}
+        feats = query_feats, gallery_feats
+        counts = ranking.by_tiles(_count, per_query, shared, *feats, distance=distance, tile=tile, mesh=mesh)
+        return Histograms(low, high, *np.asarray(counts).sum(axis=0, dtype=np.int64))
+
+    coarse = histograms(0.0, _largest(query_feats, gallery_feats, distance))
+    for pairs, whose in ((coarse.one_person, "of one person under two cameras"), (coarse.strangers, "of strangers")):
+        if not pairs.sum():
+            raise UserError(f"there is no pair {whose} among query and gallery pictures; check people and cameras")
+    places = [_last_edge(coarse, fpr) for fpr in fprs]
+    fine = histograms(coarse.edges[max(min(places), 0)], coarse.edges[min(max(places) + 1, BINS)])
+    return [_accepted(fine, fpr) for fpr in fprs]
+
+
+def _largest(query_feats, gallery_feats, distance):
+    """A distance that none exceeds by much."""
+    if distance != "euclidean":
+        return 2.0
+    lengths = [float(jnp.sqrt(distances.squared_norms(jnp.asarray(x)).max())) for x in (query_feats, gallery_feats)]
+    return max(sum(lengths) ** 2, np.finfo(np.float32).tiny * BINS)
+
+
+def _last_edge(histograms, fpr):
+    """The last edge below which at most this share of the strangers lies; -1 if there is none."""
+    below = np.cumsum(histograms.strangers)
+    return int(np.searchsorted(below[:-1], fpr * below[-1], side="right")) - 1
+
+
+def _accepted(histograms, fpr):
+    place = _last_edge(histograms, fpr)
+    pairs = histograms.one_person / histograms.one_person.sum()
+    width = (histograms.high - histograms.low) / BINS
+    threshold = float(histograms.edges[place]) if place >= 0 else histograms.low - width
+    return Accepted(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
+
+
+def _count(tile: ranking.Tile, query, gallery):
+    """Histograms [B 2 n] of the distances of every query: to strangers, to pictures of its person."""
+    low, high = gallery["low"], gallery["high"]
+    rows = jnp.minimum(tile.rows, len(gallery["pid"]) - 1)
+    same = query["pid"][:, None] == gallery["pid"][rows]
+    counts = jnp.isfinite(tile.distmat) & ~(same & (query["camid"][:, None] == gallery["camid"][rows]))
+    # Rounded or not, a larger distance never lands in a lower bin.
+    place = jnp.clip(jnp.floor((tile.distmat - low) * (BINS / (high - low))), -1, BINS).astype(jnp.int32) + 1
+    found = jnp.zeros((len(same), 2, BINS + 2), jnp.int32)
+    found = lax.pcast(found, tile.axes, to="varying")
+    found = found.at[jnp.arange(len(same))[:, None], same.astype(jnp.int32), place].add(counts.astype(jnp.int32))
+    return lax.psum(found, tile.axes)
