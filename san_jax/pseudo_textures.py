@@ -5,11 +5,9 @@ A killed drawing goes on where it was: whole files stay, torn ones are drawn aga
 
 import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +18,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
-from san_jax import contact_sheet, devices, files
+from san_jax import contact_sheet, devices, files, picture_folder
 from san_jax.batch import Source
 from san_jax.contact_sheet import Cell
 from san_jax.data import input_pipeline
@@ -33,7 +31,6 @@ from san_jax.scoring import texture_scores
 from san_jax.training import checkpoints
 
 SIDE = 256  # pixels, of the released textures and of every one written here, whatever size the network draws
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 DRAWN_BY = "drawn_by.json"  # says whose textures a folder holds
 PNG_END = b"IEND\xaeB`\x82"
 PAIRS_IN_A_ROW = 4  # of the contact sheet
@@ -65,22 +62,15 @@ class Pictures:
         """Those of a folder and its subfolders, by their relative paths; links to folders are not followed.
 
         Args:
-          folder: is searched for files that end in one of SUFFIXES, in capitals or not.
+          folder: is searched by `picture_folder.find`.
           output: where their textures will be; not inside, or the next call would take them for pictures.
 
         Raises:
           UserError: the folder cannot be read, holds no pictures or two of one name, or `output`.
         """
-
-        def fail(error: OSError):
-            raise UserError(f"{error.filename} cannot be read ({error.strerror}); give a folder of pictures") from error
-
         if output.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{output} lies in {folder}, whose pictures are read; write the textures somewhere else")
-        found = [Path(root, name) for root, _, inside in os.walk(folder, onerror=fail) for name in inside]
-        paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise UserError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}); give a folder that does")
+        paths = picture_folder.find(folder)
         by_name: dict[str, Path] = {}
         for path in paths:
             first = by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
@@ -123,10 +113,7 @@ class Generator:
 
     def digest(self) -> str:
         """SHA-256 of everything that a texture depends on beside its picture, in hexadecimal."""
-        found = hashlib.sha256(json.dumps(dataclasses.asdict(self.architecture), sort_keys=True).encode())
-        for leaf in jax.tree.leaves(self.weights):
-            found.update(np.ascontiguousarray(leaf))
-        return found.hexdigest()
+        return self.architecture.digest(self.weights)
 
 
 def textures(
@@ -218,17 +205,7 @@ def drawn_batches(
 
 def _read(pictures: Pictures, row: int, into: np.ndarray) -> str:
     """Decodes a picture into its place in a batch, or says why it cannot."""
-    height, width, _ = into.shape
-    try:
-        into[:] = input_pipeline.decode(pictures.encoded(row), height=height, width=width)
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        return "it is no picture"
-    except Exception as error:  # Pillow fails in many ways on damaged files
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return " ".join(reason.split())
-    return ""
+    return picture_folder.decode_into(lambda: pictures.encoded(row), into)
 
 
 def _write(path: Path, texture: np.ndarray) -> None:

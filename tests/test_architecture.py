@@ -1,5 +1,7 @@
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from test_train_step import SHAPE
@@ -31,3 +33,11 @@ def test_difference_is_said_field_by_field():
     check_same(SHAPE, SHAPE, where="a")
     with pytest.raises(UserError, match=r"a holds another network: fc_dim 8 \(this run: 16\); "):
         check_same(SHAPE, dataclasses.replace(SHAPE, fc_dim=16), where="a")
+
+
+def test_digest_tells_networks_and_their_numbers_apart():
+    weights = {"kernel": np.arange(6, dtype=np.float32)}
+    digest = SHAPE.digest(weights)
+    assert digest == SHAPE.digest({"kernel": jnp.arange(6, dtype=jnp.float32)})
+    assert digest != SHAPE.digest({"kernel": np.nextafter(weights["kernel"], 9)})
+    assert digest != dataclasses.replace(SHAPE, height=64).digest(weights)

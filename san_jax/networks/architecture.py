@@ -1,9 +1,12 @@
 """What encoder and decoder of a run look like, in plain numbers: stands in every checkpoint, and makes the networks."""
 
 import dataclasses
+import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
@@ -54,6 +57,13 @@ class Architecture:
         model.eval()
         graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
         return nnx.merge(graph, encoder, stats)(images).feats
+
+    def digest(self, weights: PyTree) -> str:
+        """SHA-256 of these networks with their numbers, in hexadecimal."""
+        found = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
+        for leaf in jax.tree.leaves(weights):
+            found.update(np.ascontiguousarray(leaf))
+        return found.hexdigest()
 
     def check(self, *, draws: bool) -> None:
         """Raises a UserError that names the field if there is no such network, or no decoder fits the encoder."""

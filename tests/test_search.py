@@ -1,0 +1,173 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_picture_index import NAMES, ROOT
+from test_pseudo_textures import finish, save_run, write_pictures
+
+from san_jax import picture_index
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("run"), mode="baseline")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return write_pictures(tmp_path / "shop", NAMES)
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "search.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def search(*arguments, **environment):
+    return finish(start(*arguments, **environment))
+
+
+def finds_of(output):
+    """Query -> what it finds as (rank, distance, name); the blocks of a table begin with their query."""
+    blocks = [block.splitlines() for block in output.split("\n\n")[1:-1]]
+    assert all(lines[1].split() == ["rank", "distance", "picture"] for lines in blocks)
+    rows = {query: [line.split(maxsplit=2) for line in lines] for query, _, *lines in blocks}
+    return {query: [(int(rank), float(far), name) for rank, far, name in lines] for query, lines in rows.items()}
+
+
+@pytest.mark.slow
+def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop, tmp_path):
+    """A copy under another name is the nearest; the picture itself, asked for in the folder, is called so."""
+    shutil.copy(shop / "sub/d.e.bmp", tmp_path / "child.bmp")
+    command = [f"--checkpoint={workdir}", f"--gallery={shop}", "--top=5"]
+    status, output, errors = search(*command, f"--query={tmp_path / 'child.bmp'}")
+    assert (status, errors) == (0, "")
+    place = picture_index.default_place(workdir / "checkpoints/3", shop)
+    assert output.splitlines()[:2] == [
+        f"{shop}: 5 pictures, 0 of them in the index",
+        f"{place}: 5 pictures, 5 of them new or changed",
+    ]
+    [(query, found)] = finds_of(output).items()
+    assert query == str(tmp_path / "child.bmp")
+    assert found[0] == (1, 0.0, "sub/d.e.bmp")
+    assert [rank for rank, _, _ in found] == [1, 2, 3, 4, 5]
+    assert sorted(name for _, _, name in found) == sorted(NAMES)
+    assert [far for _, far, _ in found] == sorted(far for _, far, _ in found)
+    sheet = place.parent / "child_in_shop.png"
+    assert output.endswith(f"\n{sheet} shows it\n")
+    with Image.open(sheet) as picture:
+        assert np.asarray(picture).std() > 20
+
+    sheet = tmp_path / "found.png"
+    status, output, errors = search(*command, f"--query={shop / 'a.png'}", f"--sheet={sheet}", "--distance=cosine")
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[0] == f"{shop}: 5 pictures, 5 of them in the index"
+    assert finds_of(output)[str(shop / "a.png")][0] == (1, 0.0, "a.png  (the same file)")
+    assert sheet.exists()
+
+
+@pytest.mark.slow
+def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, tmp_path):
+    queries = write_pictures(tmp_path / "missing", ["x.png", "y.png"])
+    (queries / "y.png").write_bytes(b"no picture")
+    (shop / "b.jpg").write_bytes(b"")
+    command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={queries}", f"--index={tmp_path / 'i.npz'}"]
+    status, output, errors = search(*command, "--top=4")
+    assert status == 1
+    assert list(finds_of(output)) == [str(queries / "x.png")]
+    assert errors.splitlines() == [
+        f"cannot read {queries / 'y.png'}: it is no picture",
+        f"cannot read {shop / 'b.jpg'}: it is no picture",
+        "error: cannot read the pictures named above (2), searched all others; replace or remove them",
+    ]
+    # One more than can be read: an error, but no loss.
+    status, output, errors = search(*command, "--top=5")
+    assert status == 1
+    assert output.splitlines() == [
+        f"{shop}: 5 pictures, 4 of them in the index",
+        f"{tmp_path / 'i.npz'}: 4 pictures, 0 of them new or changed",
+    ]
+    error = f"error: --top is 5, but {shop} has only 4 pictures that can be read; ask for fewer"
+    assert errors.splitlines()[-1] == error
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(workdir, shop, tmp_path):
+    (shop / "b.jpg").write_bytes(b"no picture")
+    command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={shop / 'a.png'}", "--top=4", "--batch_size=2"]
+    alone = search(*command, f"--index={tmp_path / 'alone.npz'}", f"--sheet={tmp_path / 'alone.png'}")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command += [f"--index={tmp_path / 'both.npz'}", f"--sheet={tmp_path / 'both.png'}"]
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    first, second = [start(*command, **cluster, JAX_PROCESS_ID=str(index)) for index in (0, 1)]
+    (status, output, errors), (_, said, _) = finish(first), finish(second)
+    assert status == 1
+    assert f"cannot read {shop / 'b.jpg'}: it is no picture" in errors
+    assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both.npz'}: 4 pictures, 4 of them new" in output
+    assert "pictures" not in said
+    found, expected = (finds_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
+    assert [name for _, _, name in found] == [name for _, _, name in expected]
+    np.testing.assert_allclose([far for _, far, _ in found], [far for _, far, _ in expected], atol=1e-4)
+    one, both = (np.load(tmp_path / name) for name in ("alone.npz", "both.npz"))
+    assert one["names"].tolist() == both["names"].tolist()
+    np.testing.assert_allclose(one["feats"], both["feats"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"checkpoint": "{tmp}"}, "{tmp} holds no checkpoint; give the workdir of a run"),
+        ({"gallery": "{tmp}/nowhere"}, "{tmp}/nowhere cannot be read (No such file or directory)"),
+        ({"gallery": "{tmp}/empty"}, "{tmp}/empty holds no pictures"),
+        ({"query": "{tmp}/nowhere.png"}, "cannot read {tmp}/nowhere.png (No such file or directory); give another"),
+        ({"query": "{tmp}/words.txt"}, "cannot read {tmp}/words.txt (it is no picture); give another --query"),
+        ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture) and the other 1 pictures of {tmp}/broken"),
+        ({"top": "6"}, "--top is 6, but {tmp}/shop has only 5 pictures"),
+        ({"top": "0"}, "top"),
+        ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which does not end in .npz"),
+        ({"sheet": "{tmp}/found.jpg"}, "--sheet is {tmp}/found.jpg, which does not end in .png"),
+        ({"sheet": "{tmp}/shop/found.png"}, "{tmp}/shop/found.png would lie among the pictures of {tmp}/shop"),
+        ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_lost(arguments, error, workdir, shop, tmp_path):
+    write_pictures(tmp_path, ["child.png"])
+    (tmp_path / "words.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "broken" / name).write_text("no picture")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    flags = {"checkpoint": workdir, "gallery": shop, "query": f"{tmp_path}/child.png", "index": f"{tmp_path}/index.npz"}
+    flags |= {"sheet": f"{tmp_path}/found.png", "top": "2"} | {k: v.format(tmp=tmp_path) for k, v in arguments.items()}
+    status, output, errors = search(*[f"--{name}={value}" for name, value in flags.items()])
+    assert status == 1
+    assert errors.startswith("error: ")
+    assert error.format(tmp=tmp_path) in errors
+    assert errors.count("\n") == 1
+    assert "rank" not in output
+    assert {path: path.read_bytes() for path in before} == before
+    assert (tmp_path / "index.npz").exists() == (arguments == {"top": "6"}), "what was embedded is kept"
+
+
+@pytest.mark.slow
+def test_texture_generator_is_refused(shop, tmp_path):
+    run = save_run(tmp_path / "run", mode="san_pg")
+    status, output, errors = search(f"--checkpoint={run}", f"--gallery={shop}", f"--query={shop / 'a.png'}")
+    assert (status, output) == (1, "")
+    assert errors.startswith(f"error: {run}/checkpoints/3 is of a texture generator")
