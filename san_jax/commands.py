@@ -20,6 +20,7 @@ from san_jax.training import run as runs
 from san_jax.training import run_config, train_loop, train_step
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
+EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
 
 
 def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
@@ -47,6 +48,8 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         _end(f"error: {error}", 1)
     except Stopped as stopped:
         _end(str(stopped), EXIT_STOPPED)
+    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+        os._exit(EXIT_UNREAD)
 
 
 def _quiet_tracker() -> None:
@@ -99,7 +102,8 @@ def open_training_set(data: ConfigDict) -> Source:
 
 def open_test_sets(data: ConfigDict) -> list[TestSet]:
     """What `data.test` names, or query and gallery of the training sets."""
-    chosen = names(data.test or data.train, field="data.test")
+    listed = names(data.test or data.train, field="data.test")
+    chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
     return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data)) for name in chosen]
 
 

@@ -11,8 +11,8 @@ from test_train_step import SHAPE
 from san_jax import devices
 from san_jax.data import augmentation, input_pipeline
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation
-from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring import evaluation, query_expansion, ranking, reranking, verification
+from san_jax.scoring.evaluation import Search, TestSet
 from san_jax.scoring.feature_extraction import Extractor
 from san_jax.training.train_step import arrays_of
 
@@ -82,6 +82,7 @@ def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
     first = score()["one"]
     assert first["rank5"] == 1
     assert first == score()["one"]
+    assert 0 < first["mAP_std"] < 0.3
 
 
 def test_unknown_metric_names_flag_and_field():
@@ -92,3 +93,30 @@ def test_unknown_metric_names_flag_and_field():
 def test_table_has_a_row_a_set_in_percent():
     table = evaluation.as_table({"a/b": {"rank1": 0.5, "mAP": 0.123456}, "c": {"rank1": 1.0, "mAP": 0.0}})
     assert table.splitlines() == ["      rank1     mAP", "a/b   50.00   12.35", "c    100.00    0.00"]
+
+
+def test_table_shows_deviations_beside_their_means():
+    table = evaluation.as_table({"a": {"rank1": 0.5, "mAP": 0.25, "rank1_std": 0.01, "mAP_std": 0.002}})
+    assert table.splitlines() == ["         rank1          mAP", "a 50.00 ± 1.00 25.00 ± 0.20"]
+
+
+def test_variants_of_a_set_have_a_mean_and_other_sets_have_none():
+    scores = {"a/b:0": {"mAP": 0.2, "mAP_std": 0.01}, "a/b:1": {"mAP": 0.4, "mAP_std": 0.01}, "c/d": {"mAP": 0.9}}
+    found = evaluation.means_of_variants(scores)
+    assert list(found) == ["a/b, mean of 2"]
+    assert found["a/b, mean of 2"] == pytest.approx({"mAP": 0.3, "mAP_std": 0.1})
+
+
+def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
+    test, run = TestSet("one", QUERY, GALLERY), extractor()
+    feats = [run(*encoder(), source) for source in (QUERY, GALLERY)]
+    labels = evaluation.labels(test)
+    score = functools.partial(evaluation.score, *encoder(), test, extractor=run, metric="market1501")
+    expanded = query_expansion.expand(*feats, k=5)
+    ranks = ranking.rank(expanded, feats[1], **labels)
+    assert score(search=Search(expand=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
+    ranks = reranking.rank(*feats, **labels)
+    assert score(search=Search(rerank=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
+    found = score(tpr=True)
+    assert list(found)[-3:] == ["TPR@1e-2", "TPR@1e-3", "TPR@1e-4"]
+    assert found["TPR@1e-2"] == pytest.approx(verification.tpr_at_fpr(*feats, **labels)[0].tpr)

@@ -100,6 +100,21 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
         raise damaged(prepared_name, builder.data_dir) from error
 
 
+def all_variants(name: str) -> list[str]:
+    """Every variant by its name where a name ends in ":all", or else the name as it is.
+
+    Raises:
+      UserError: the set has no variants.
+    """
+    prepared_name, _, variant = name.partition(":")
+    if variant != "all":
+        return [name]
+    found = make_builder(whole_name(prepared_name), Path("nowhere")).variants()
+    if not found:
+        raise UserError(f"data set {prepared_name} has no variants; leave out :all")
+    return [f"{prepared_name}:{variant}" for variant in found]
+
+
 def drawn_textures(name: str) -> Drawn | None:
     """The textures that DATASET/CONFIG reads from manual_dir and that a generator draws; None if there are none."""
     name = whole_name(name.partition(":")[0])

@@ -131,6 +131,10 @@ class Cuhk03(ReidBuilder):
                 }
                 yield record | {"test_sets": np.array(item.test_sets)} if item.test_sets else record
 
+    def variants(self) -> Sequence[str]:
+        """The test sets of the classic protocol."""
+        return [str(k) for k in range(NUM_TEST_SETS)] if self.builder_config.classic else ()
+
     def rows(self, split: str, variant: str) -> Rows:
         """Classic: `variant` is the number of the test set; its people are query and gallery, all others train."""
         if not self.builder_config.classic:

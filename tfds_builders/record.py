@@ -98,6 +98,10 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         """Features that this set stores beside those of every set."""
         return {}
 
+    def variants(self) -> Sequence[str]:
+        """What may stand behind a colon after the set's name, each a set of its own; nothing in most."""
+        return ()
+
     def rows(self, split: str, variant: str) -> Rows:
         """Where the records of `split` are stored.
 

@@ -16,6 +16,7 @@ from san_jax.scoring.colour_histogram import histograms
 from san_jax.scoring.evaluation import TestSet
 
 HEIGHT, WIDTH = 128, 64  # of the pictures whose colours are counted; twice as many pixels a side score the same
+BY_COLOURS = evaluation.Search("chi_square")
 BATCH_SIZE = 64  # over all devices; rounded up to a multiple of their number
 
 
@@ -49,7 +50,7 @@ def score_colours(test: TestSet, *, mesh: Mesh, metric: str, workers: int = 2) -
     """Scores of colour histograms, compared by chi-square."""
     feats = [colours(source, mesh=mesh, workers=workers) for source in (test.query, test.gallery)]
     return evaluation.in_numbers(
-        evaluation.score_feats(*feats, test, metric=metric, mesh=mesh, distance="chi_square")
+        evaluation.score_feats(*feats, test, metric=metric, mesh=mesh, search=BY_COLOURS)
     )
 
 

@@ -61,6 +61,7 @@ def page(
     sets: Sequence[TestSet] | Sequence[Source],
     scores: Mapping[str, Mapping[str, float]],
     mesh: Mesh,
+    mirror: bool = False,
 ) -> str:
     """The page, whole in itself. All processes compute it together, and each has it.
 
@@ -74,6 +75,7 @@ def page(
       sets: what was scored: test sets, or a texture generator's held-out pairs.
       scores: by set, as scores.json has them.
       mesh: over whose devices pictures and gallery are cut.
+      mirror: whether features are means over a picture and its mirror image, as in `scores`.
 
     Raises:
       UserError: a picture cannot be read.
@@ -81,7 +83,7 @@ def page(
     options = dict(
         batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
     )
-    extractor = Extractor(architecture, mesh, **options)
+    extractor = Extractor(architecture, mesh, **options, mirror=mirror)
     sections = []
     for one in sets:
         found = isinstance(one, TestSet)
@@ -129,7 +131,9 @@ def of_people(
     colours = [references.colours(source, mesh=mesh, workers=workers) for source in (test.query, test.gallery)]
     compared = {
         "this run": evaluation.score_feats(*feats, test, metric=metric, mesh=mesh),
-        "colour histogram": evaluation.score_feats(*colours, test, metric=metric, mesh=mesh, distance="chi_square"),
+        "colour histogram": evaluation.score_feats(
+            *colours, test, metric=metric, mesh=mesh, search=references.BY_COLOURS
+        ),
         "chance": chance_scores(**evaluation.labels(test), single_shot=metric == "cuhk03"),
     }
     ranks = np.asarray(ranking.rank(*feats, **evaluation.labels(test), mesh=mesh))

@@ -346,17 +346,25 @@ def make_scoring(
     *,
     test_sets: Sequence[evaluation.TestSet] | Sequence[Source],
     mesh: Mesh,
+    search: evaluation.Search = evaluation.PLAIN,
+    mirror: bool = False,
+    tpr: bool = False,
 ) -> Scoring:
-    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw."""
+    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw.
+
+    People are found by `search`, and with `mirror` by the mean features of pictures and their mirror images; `tpr` adds
+    the TPR of pairs.
+    """
     options = dict(
         batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
     )
     if networks.learns_people:
-        extractor, metric = Extractor(networks.architecture, mesh, **options), config.scoring.metric
+        extractor = Extractor(networks.architecture, mesh, **options, mirror=mirror)
+        metric = config.scoring.metric
+        how = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
 
         def score(weights: Weights) -> Scored:
-            encoder, stats = weights["encoder"], weights["encoder_stats"]
-            return Scored(evaluation.evaluate(encoder, stats, test_sets, extractor=extractor, metric=metric))
+            return Scored(evaluation.evaluate(weights["encoder"], weights["encoder_stats"], test_sets, **how))
 
         return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
     painter = Painter(networks.architecture, mesh, **options)
