@@ -56,6 +56,22 @@ def test_flag_that_fits_no_case_ends_the_benchmark_before_it_measures(tmp_path):
     assert "--batch is 6; it must be a multiple of 4" in ended.stderr
 
 
+@pytest.mark.slow
+def test_sides_of_the_scoring_benchmark_agree_on_the_scores(tmp_path):
+    sides = ["product", "rank", "argsort", "nearest", "tpr", "single_shot"]
+    command = [sys.executable, "-m", "benchmarks.scoring", "--sizes=tiny", f"--sides={','.join(sides)}"]
+    subprocess.run([*command, "--rounds=1", "--repeats=2", f"--out={tmp_path}"], cwd=ROOT, check=True)
+    (path,) = tmp_path.iterdir()
+    measured = {row["side"]: row for row in json.loads(path.read_text())["measurements"]}
+    assert list(measured) == sides
+    assert measured["rank"]["result"] == pytest.approx(measured["argsort"]["result"], abs=1e-6)
+    assert 0.05 < measured["rank"]["result"] < 1
+    for row in measured.values():
+        assert len(row["all_seconds"]) == 2
+        assert row["first_seconds"] > 0
+        assert row["bytes_above_features"] > 0
+
+
 def test_table_compares_with_the_fastest_of_pytorch():
     rows = row("jax", 2.0), row("torch", 5.0, ratio=0.4), row("torch", 4.0, ("channels_last",), ratio=0.5)
     page = table.with_tables(f"Top {table.START} old {table.END} end", [report(*rows)])
