@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md out of the reports in benchmarks/results.
+"""Writes the tables of docs/performance.md out of the reports in benchmarks/results and benchmarks/results/scoring.
 
     python -m benchmarks.table
 """
@@ -11,6 +11,18 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 
+SCORING = "<!-- scoring, written by python -m benchmarks.table -->"
+SIDES = {  # of benchmarks/scoring.py, in the order of the rows
+    "product": "XLA's product of query and gallery alone",
+    "rank": "distances, ranks, scores",
+    "argsort": "the same by NumPy: matrix, argsort, loop",
+    "fastreid": "the same by fast-reid's Cython",
+    "single_shot": "single-gallery-shot, ten draws",
+    "tpr": "TPR at FPR 1e-2, 1e-3, 1e-4",
+    "nearest": "ten nearest of every query",
+    "rerank": "re-ranking, ranks, scores",
+    "fastreid_rerank": "the same by fast-reid with faiss",
+}
 START, END = "<!-- written by python -m benchmarks.table -->", "<!-- up to here -->"
 
 COLUMNS = (
@@ -31,7 +43,8 @@ COLUMNS = (
 
 def main() -> None:
     """Writes the page anew."""
-    PAGE.write_text(with_tables(PAGE.read_text(), read_reports(RESULTS)))
+    page = with_tables(PAGE.read_text(), read_reports(RESULTS))
+    PAGE.write_text(with_scoring(page, read_reports(RESULTS / "scoring")))
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
@@ -56,6 +69,27 @@ def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
         f"### {device}\n\n{notes}.\n\n{table_of(list(cases.values()))}" for (device, notes), cases in tables.items()
     ]
     return "\n\n".join([before + START, *texts, END + after])
+
+
+def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with a table for every report of benchmarks/scoring.py between its marks, whatever stood there."""
+    before, _, rest = page.partition(SCORING)
+    _, _, after = rest.partition(END)
+    return "\n\n".join([before + SCORING, *map(scoring_table, reports), END + after])
+
+
+def scoring_table(report: dict[str, Any]) -> str:
+    """Seconds and gigabytes above the features by what is computed and the size of the test set."""
+    rows = report["measurements"]
+    sizes = {row["size"]: f"{row['size']}: {row['query']:,} x {row['gallery']:,}" for row in rows}
+    found = {(row["side"], row["size"]): row for row in rows}
+    lines = [["s / GB", *sizes.values()], ["---"] * (1 + len(sizes))]
+    for side in [side for side in SIDES if any(row["side"] == side for row in rows)]:
+        cells = [found.get((side, size), {}) for size in sizes]
+        texts = [" / ".join([number(row, "seconds"), number(row, "bytes_above_features", unit=1e9)]) for row in cells]
+        lines.append([SIDES[side], *(text if text != "- / -" else "-" for text in texts)])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### {report['device']}\n\n{report['date'][:10]}; jax {report['jax']}; dim {report['dim']}.\n\n{table}"
 
 
 def circumstances(report: dict[str, Any]) -> str:

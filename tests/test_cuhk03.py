@@ -9,6 +9,7 @@ from cuhk03_release import draw_person, draw_texture, indices, is_for_testing, p
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+import tfds_builders
 from san_jax.errors import UserError
 from tfds_builders import open_source
 
@@ -250,3 +251,11 @@ def test_unreadable_picture_in_the_middle_of_the_release_leaves_nothing(own_rele
         file.seek(chunk.byte_offset)
         file.write(bytes(chunk.size))
     assert f"{own_release / MAT} is cut short or not the release's" in refused(own_release, tmp_path / "data")
+
+
+def test_all_names_the_20_classic_sets_and_no_others():
+    classic = "cuhk03/labeled_classic"
+    assert tfds_builders.all_variants(f"{classic}:all") == [f"{classic}:{k}" for k in range(20)]
+    assert tfds_builders.all_variants(f"{classic}:3") == [f"{classic}:3"]
+    with pytest.raises(UserError, match="cuhk03/labeled has no variants; leave out :all"):
+        tfds_builders.all_variants("cuhk03/labeled:all")
