@@ -86,10 +86,10 @@ def product(feats: Features) -> Callable[[], float]:
     import jax
     import jax.numpy as jnp
 
-    from san_jax.scoring import ranking
+    from san_jax.scoring import tiles
 
     gallery = jnp.asarray(feats.gallery)
-    tile = max(1, min(ranking.TILE_QUERIES, ranking.TILE_BYTES // (4 * len(gallery))))
+    tile = max(1, min(tiles.TILE_QUERIES, tiles.TILE_BYTES // (4 * len(gallery))))
     rows = -(-len(feats.query) // tile) * tile
     query = jnp.pad(jnp.asarray(feats.query), ((0, rows - len(feats.query)), (0, 0))).reshape(-1, tile, DIM)
     # The sum keeps XLA from leaving the product out; it is read where it lies.

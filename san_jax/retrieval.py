@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int32
 
 from san_jax.errors import UserError
-from san_jax.scoring import ranking
+from san_jax.scoring import tiles
 
 LANES = 16  # a chunk is a multiple of these long; minima of fewer numbers are slow on the CPU
 
@@ -42,7 +42,7 @@ def nearest(
     """
     _check(query_feats, gallery_feats, k)
     feats = query_feats, gallery_feats
-    return ranking.by_tiles(_NearestOfTile(k), {}, {}, *feats, distance=distance, tile=tile, mesh=mesh)
+    return tiles.by_tiles(_NearestOfTile(k), {}, {}, *feats, distance=distance, tile=tile, mesh=mesh)
 
 
 def _check(query_feats, gallery_feats, k):
@@ -67,7 +67,7 @@ class _NearestOfTile:
         return nearest_of_tile(tile, k=self.k)
 
 
-def nearest_of_tile(tile: ranking.Tile, *, k: int) -> Nearest:
+def nearest_of_tile(tile: tiles.Tile, *, k: int) -> Nearest:
     """The k nearest of the whole gallery for the queries of a tile, on all devices; for functions of `by_tiles`."""
     found = _smallest(tile.distmat, min(k, len(tile.rows)))
     distances, rows = tile.everywhere(found.distances), tile.everywhere(tile.rows[found.rows])

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "batch errors files devices",
     2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "scoring.distances scoring.ranking scoring.chance scoring.colour_histogram scoring.camera_pairs "
+    "scoring.distances scoring.tiles scoring.ranking scoring.chance scoring.colour_histogram scoring.camera_pairs "
     "scoring.verification scoring.reranking scoring.query_expansion weights.* "
     "retrieval picture_folder found_pictures contact_sheet html_page event_files "
     "synthesis.atlas synthesis.solids synthesis.camera synthesis.dice synthesis.wardrobe synthesis.tailor "

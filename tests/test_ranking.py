@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from san_jax.errors import UserError
-from san_jax.scoring import distances, ranking
+from san_jax.scoring import distances, ranking, tiles
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "ranking.npz")
 
@@ -162,7 +162,7 @@ def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, sh
         return real(*args, **kwargs)
 
     monkeypatch.setattr(distances, "distmat", recorded)
-    monkeypatch.setattr(ranking, "TILE_BYTES", 4 * 302 * 11)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 302 * 11)
     feats, labels = random_case(0, num_query=101, num_gallery=num_gallery)
     ranking.rank(*feats, **labels, **options)
     assert set(shapes) == {shape}

@@ -7,7 +7,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
 from san_jax import retrieval
-from san_jax.scoring import ranking
+from san_jax.scoring import tiles
 
 
 def expand(
@@ -24,7 +24,7 @@ def expand(
     All gallery pictures count, those that a metric removes too: a search knows nobody's name. The arguments and errors
     are those of `retrieval.nearest`.
     """
-    mesh = mesh or ranking.one_device()
+    mesh = mesh or tiles.one_device()
     options = dict(distance=distance, tile=tile, mesh=mesh)
     rows = retrieval.nearest(query_feats, gallery_feats, k=k, **options).rows
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from san_jax import retrieval
 from san_jax.errors import UserError
-from san_jax.scoring import distances, ranking
+from san_jax.scoring import distances, ranking, tiles
 
 ONE = 2**30  # what the weights of a point add up to
 TILE_POINTS = 128  # points whose neighbours are looked at together
@@ -66,7 +66,7 @@ def distmat(
     """Re-ranked distances, 0 to 1, of sets so small that the matrix fits; arguments and errors of `refinement`."""
     options = dict(tile=tile, mesh=mesh)
     found = refinement(query_feats, gallery_feats, k1=k1, k2=k2, weight=weight, **options)
-    whole = ranking.by_tiles(_whole, {}, {}, query_feats, gallery_feats, refinement=found, **options)
+    whole = tiles.by_tiles(_whole, {}, {}, query_feats, gallery_feats, refinement=found, **options)
     return whole[:, : len(gallery_feats)]
 
 
@@ -79,7 +79,7 @@ def refinement(
     weight: float = 0.3,
     tile: int | None = None,
     mesh: Mesh | None = None,
-) -> ranking.Refinement:
+) -> tiles.Refinement:
     """What makes re-ranked distances of squared Euclidean ones, for `ranking.rank` of the same features on this mesh.
 
     A distance is `weight` times the squared Euclidean one, of which the query's farthest point has 1, plus 1 - `weight`
@@ -99,26 +99,26 @@ def refinement(
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise UserError(f"re-ranking by k1 {k1}, k2 {k2}, weight {weight}; k1 and k2 are 1 or more, the weight 0 to 1")
-    mesh = mesh or ranking.one_device()
+    mesh = mesh or tiles.one_device()
     points = _points(query_feats, gallery_feats, mesh)
     num_queries, num_points = len(query_feats), len(points)
 
     count = _Neighbours(min(max(k1 + 1, k2), num_points))
-    neighbours, farthest = ranking.by_tiles(count, {}, {}, points, points, tile=tile, mesh=mesh)
+    neighbours, farthest = tiles.by_tiles(count, {}, {}, points, points, tile=tile, mesh=mesh)
     [members] = _trimmed(_expanded_sets(neighbours[:, : k1 + 1], size_of_half=round(k1 / 2) + 1, mesh=mesh))
     averaged = neighbours[:, :k2] if k2 > 1 else jnp.arange(num_points, dtype=jnp.int32)[:, None]
     weights = _weights(points, farthest, members, share=1 / averaged.shape[1], mesh=mesh)
     members, weights = _trimmed(*_averages(averaged, members, weights, mesh=mesh))
 
-    of_gallery = ranking.pad_rows(members[num_queries:], mesh, value=num_points)
-    index = _index(of_gallery, ranking.pad_rows(weights[num_queries:], mesh), num_points=num_points, mesh=mesh)
+    of_gallery = tiles.pad_rows(members[num_queries:], mesh, value=num_points)
+    index = _index(of_gallery, tiles.pad_rows(weights[num_queries:], mesh), num_points=num_points, mesh=mesh)
     per_query = {"members": members, "weights": weights, "farthest": farthest}
-    return ranking.Refinement(_Mix(weight), {name: x[:num_queries] for name, x in per_query.items()}, index)
+    return tiles.Refinement(_Mix(weight), {name: x[:num_queries] for name, x in per_query.items()}, index)
 
 
 def _points(query_feats, gallery_feats, mesh):
     """Features of all points on all devices."""
-    ranking.check_any(query_feats, gallery_feats)
+    tiles.check_any(query_feats, gallery_feats)
     everywhere = NamedSharding(mesh, PartitionSpec())
     query_feats, gallery_feats = (jax.device_put(feats, everywhere) for feats in (query_feats, gallery_feats))
     distances.check_finite(distances.squared_norms(query_feats), name="query")

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int64
 
 from san_jax.errors import UserError
-from san_jax.scoring import distances, ranking
+from san_jax.scoring import distances, tiles
 
 FPRS = (1e-2, 1e-3, 1e-4)
 BINS = 1024  # of a histogram; two passes make bins of about a millionth of the range
@@ -76,7 +76,7 @@ def tpr_at_fpr(
         shared = {"pid": gallery_pids.astype(np.int32), "camid": gallery_camids.astype(np.int32)}
         shared |= {"low": np.float32(low), "high": np.float32(high)}
         feats = query_feats, gallery_feats
-        counts = ranking.by_tiles(_count, per_query, shared, *feats, distance=distance, tile=tile, mesh=mesh)
+        counts = tiles.by_tiles(_count, per_query, shared, *feats, distance=distance, tile=tile, mesh=mesh)
         return Histograms(low, high, *np.asarray(counts).sum(axis=0, dtype=np.int64))
 
     coarse = histograms(0.0, _largest(query_feats, gallery_feats, distance))
@@ -110,7 +110,7 @@ def _accepted(histograms, fpr):
     return Accepted(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
 
 
-def _count(tile: ranking.Tile, query, gallery):
+def _count(tile: tiles.Tile, query, gallery):
     """Histograms [B 2 n] of the distances of every query: to strangers, to pictures of its person."""
     low, high = gallery["low"], gallery["high"]
     rows = jnp.minimum(tile.rows, len(gallery["pid"]) - 1)
