@@ -3,18 +3,23 @@
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import ablation as ablation_config
+from san_jax import event_files
 from san_jax.errors import UserError
 from san_jax.experiments import ablation, ablation_table
+from san_jax.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 MARKS = f"Top\n{ablation_table.START}\nold\n{ablation_table.END}\nbottom\n"
 
 
-def report(variant, seed, rank1, mAP, seconds=60):
-    return {"variant": variant, "seed": seed, "scores": {"rank1": rank1, "mAP": mAP}, "seconds": seconds}
+def report(variant, seed, rank1, mAP, seconds=60, loss=4.0):
+    scores = {"rank1": rank1, "mAP": mAP}
+    return {"variant": variant, "seed": seed, "scores": scores, "losses": {"id": loss}, "seconds": seconds}
 
 
 def rows_of(text):
@@ -43,12 +48,12 @@ def test_variants_differ_in_what_their_names_say():
 
 
 def test_table_gives_mean_deviation_and_paired_difference():
-    reports = [report("baseline", 0, 0.40, 0.30), report("baseline", 1, 0.50, 0.40, seconds=None)]
+    reports = [report("baseline", 0, 0.40, 0.30), report("baseline", 1, 0.50, 0.40, seconds=None, loss=5.0)]
     reports += [report("all", 0, 0.45, 0.32, seconds=180), report("all", 1, 0.53, 0.46, seconds=240)]
     head, _, baseline, whole = rows_of(ablation_table.summary(reports))
     assert head[2:4] == ["rank-1", "mAP"]
-    assert baseline == ["baseline", "2", "45.0 ± 7.1", "35.0 ± 7.1", "", "", "1.0"]
-    assert whole[1:] == ["2", "49.0 ± 5.7", "39.0 ± 9.9", "+4.0 ± 1.4", "+4.0 ± 2.8", "3.5"]
+    assert baseline == ["baseline", "2", "45.0 ± 7.1", "35.0 ± 7.1", "", "", "4.5 ± 0.7", "1.0"]
+    assert whole[1:] == ["2", "49.0 ± 5.7", "39.0 ± 9.9", "+4.0 ± 1.4", "+4.0 ± 2.8", "4.0 ± 0.0", "3.5"]
 
 
 def test_table_pairs_only_seeds_that_both_have_and_shows_every_run():
@@ -74,6 +79,16 @@ def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
     (tmp_path / "all_0.json").write_text('{"variant"')
     with pytest.raises(UserError, match=r"all_0.json is no JSON file"):
         ablation_table.read_reports(tmp_path)
+
+
+def test_losses_are_means_over_the_last_sixth(tmp_path):
+    with Progress(tmp_path / "events", start=0, total=12, batch_size=4, rates=lambda step: {}) as progress:
+        for step in range(12):
+            progress.show(step, {"id": jnp.float32(step)})
+        progress.settle()
+    written = event_files.read_scalars(tmp_path / "events")["loss/id"]
+    last = max(written)
+    assert ablation.last_losses(tmp_path) == {"id": np.mean([x for step, x in written.items() if step > last * 5 / 6])}
 
 
 def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is_refused(tmp_path):

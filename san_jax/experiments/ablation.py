@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from san_jax import commands, devices, files
+from san_jax import commands, devices, event_files, files
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.scoring import evaluation
@@ -93,6 +94,7 @@ def train_and_score(
             "variant": variant,
             "seed": config.seed,
             "scores": scores,
+            "losses": last_losses(workdir),
             "seconds": round(seconds) if whole else None,  # of training and data; unknown where a run was killed
             "device": jax.devices()[0].device_kind,
             "date": datetime.date.today().isoformat(),
@@ -113,6 +115,17 @@ def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
     found = comparison.features(workdir, config, test, mesh)
     scores = evaluation.score_feats(*found, test, metric=config.scoring.metric, mesh=mesh)
     return evaluation.in_numbers(scores)
+
+
+def last_losses(workdir: Path) -> dict[str, float]:
+    """Means of the losses over the last sixth of a run, as its event files have them."""
+    losses = {}
+    for tag, values in event_files.read_scalars(workdir / "events").items():
+        kind, _, name = tag.partition("/")
+        if kind == "loss":
+            last = max(values)
+            losses[name] = float(np.mean([value for step, value in values.items() if step > last - last / 6]))
+    return losses
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def summary(reports: Sequence[Mapping[str, Any]]) -> str:
     """Means and standard deviations over seeds, and of the differences to the baseline from the same seed."""
     runs = by_variant(reports)
     differences = [f"{title} - baseline's" for title in SHOWN.values()]
-    rows = [["in %", "seeds", *SHOWN.values(), *differences, "minutes a run"]]
+    rows = [["in %", "seeds", *SHOWN.values(), *differences, "ID loss at the end", "minutes a run"]]
     for variant, own in runs.items():
         common = sorted(own.keys() & runs.get(BASELINE, {}).keys())
         cells = [mean_and_deviation([100 * report["scores"][score] for report in own.values()]) for score in SHOWN]
@@ -86,7 +86,8 @@ def summary(reports: Sequence[Mapping[str, Any]]) -> str:
             cells.append(mean_and_deviation(paired, signed=True) if variant != BASELINE and paired else "")
         seconds = [report["seconds"] for report in own.values() if report["seconds"]]
         minutes = f"{np.median(seconds) / 60:.1f}" if seconds else "-"
-        rows.append([TITLES[variant], str(len(own)), *cells, minutes])
+        learnt = mean_and_deviation([report["losses"]["id"] for report in own.values()])
+        rows.append([TITLES[variant], str(len(own)), *cells, learnt, minutes])
     return markdown(rows)
 
 
