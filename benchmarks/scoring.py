@@ -68,7 +68,8 @@ def make_features(size: Size, *, dim: int = DIM) -> Features:
         pids = rng.integers(0, size.people, count)
         pids[of_people:] = -1
         for start in range(0, of_people, 4096):
-            feats[start : start + 4096] += centres[pids[start : min(start + 4096, of_people)]]
+            part = slice(start, min(start + 4096, of_people))
+            feats[part] += centres[pids[part]]
         return feats, pids
 
     query, query_pids = some(size.query, of_people=size.query)
