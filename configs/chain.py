@@ -24,4 +24,5 @@ def get_config(size: str = "full") -> ConfigDict:
     config.san.batch.pit_pictures = 16  # as in the paper, which does not say how many
     if size == "small":
         config.san.data.train = "synthetic_reid/small_pseudo"
+        config.san.batch.pit_pictures = 8  # the same share
     return config.lock()

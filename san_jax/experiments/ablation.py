@@ -28,7 +28,7 @@ from san_jax.experiments import chain, comparison
 from san_jax.scoring import evaluation
 from san_jax.training import checkpoints
 
-PAIRS = 16  # in a batch, where there are any; the paper does not say how many
+PAIRS = 8  # in a batch, where there are any; the paper does not say how many
 TRUE_TEXTURES = "true_textures"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {  # fields of the shared config that a variant changes
     "baseline": {"mode": "baseline"},
