@@ -42,7 +42,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(30, 200, 10, 3),  # to try it
+    "tiny": Size(30, 200, 6, 3),  # to try it
     "cuhk03": Size(1_400, 5_328, 700, 2),
     "market1501": Size(3_368, 19_732, 750, 6),
     "msmt17": Size(11_659, 82_161, 3_060, 15),
