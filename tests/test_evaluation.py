@@ -41,6 +41,12 @@ def test_features_come_in_order_whatever_the_batch():
     np.testing.assert_allclose(features(batch_size=7), found, atol=1e-5)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices have their own memory")
+def test_features_are_not_copied_by_the_cpu():
+    found = features()
+    assert jax.device_put(found).unsafe_buffer_pointer() == found.ctypes.data
+
+
 def test_features_are_those_of_the_encoder_by_running_statistics():
     graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
     model = nnx.merge(graph, *encoder())

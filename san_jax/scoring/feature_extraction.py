@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from san_jax import devices
 from san_jax.batch import Source
 from san_jax.data import augmentation, input_pipeline
 from san_jax.networks.architecture import Architecture
+
+ALIGNMENT = 64  # bytes; what begins elsewhere JAX copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,20 +62,35 @@ class Extractor:
             mesh=self.mesh,
             workers=self.workers,
         )
-        feats = fetched(self.features_of_batch(encoder, stats, images) for images in batches)
-        return np.concatenate(feats)[: len(source)]
+        return in_one_array(fetched(self.features_of_batch(encoder, stats, images) for images in batches), len(source))
 
 
-def fetched(results: Iterable[PyTree]) -> list[PyTree]:
+def fetched(results: Iterable[PyTree]) -> Iterator[PyTree]:
     """What is computed of batch after batch, on the host.
 
     Fetched one batch late: the devices compute while the host waits for pictures, and no queue grows.
     """
-    found = []
-    for result in results:
-        found.append(result)
-        found[-2:-1] = jax.device_get(found[-2:-1])
-    return jax.device_get(found)
+    for result, _later in itertools.pairwise(itertools.chain(results, [None])):
+        yield jax.device_get(result)
+
+
+def in_one_array(parts: Iterable[Float32[np.ndarray, "B D"]], num_rows: int) -> Float32[np.ndarray, "n D"]:
+    """The first rows of one part or more, where JAX on the CPU shares them instead of making a copy of its own."""
+    whole = None
+    for part in parts:
+        if whole is None:
+            whole, num_done = aligned_empty((num_rows, part.shape[1])), 0
+        whole[num_done : num_done + len(part)] = part[: num_rows - num_done]
+        num_done += len(part)
+    return whole
+
+
+def aligned_empty(shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+    """An array to be filled, which begins at a multiple of ALIGNMENT."""
+    size = 4 * math.prod(shape)
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + size].view(np.float32).reshape(shape)
 
 
 def features(
