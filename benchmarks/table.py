@@ -18,6 +18,7 @@ SIDES = {  # of benchmarks/scoring.py, in the order of the rows
     "argsort": "the same by NumPy: matrix, argsort, loop",
     "fastreid": "the same by fast-reid's Cython",
     "single_shot": "single-gallery-shot, ten draws",
+    "fastreid_single_shot": "the same by fast-reid's Cython",
     "tpr": "TPR at FPR 1e-2, 1e-3, 1e-4",
     "nearest": "ten nearest of every query",
     "rerank": "re-ranking, ranks, scores",
