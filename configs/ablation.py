@@ -16,6 +16,6 @@ def get_config(size: str = "small") -> ConfigDict:
     config = chain.get_config(size)
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
-    config.san.batch.pit_pictures = 0
+    config.san.schedule.epochs, config.san.reid.milestones = 8, (6, 7)
     config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 20, (16,)
     return config

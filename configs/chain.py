@@ -24,5 +24,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.san.batch.pit_pictures = 16  # as in the paper, which does not say how many
     if size == "small":
         config.san.data.train = "synthetic_reid/small_pseudo"
-        config.san.batch.pit_pictures = 8  # the same share
+        config.san.batch.pit_pictures = 0  # ten minutes are for the other stages; 8 is the same share
+        config.san.schedule.epochs, config.san.reid.milestones = 7, (5, 6)
+        config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 4, (3,)
     return config.lock()
