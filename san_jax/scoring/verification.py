@@ -14,6 +14,7 @@ from san_jax.scoring import distances, tiles
 
 FPRS = (1e-2, 1e-3, 1e-4)
 BINS = 1024  # of a histogram; two passes make bins of about a millionth of the range
+BUFFERS = 4  # of the size of a tile that a histogram takes beside it: places and what counts there
 
 
 class Accepted(NamedTuple):
@@ -70,6 +71,9 @@ def tpr_at_fpr(
     Raises:
       UserError: features are not finite, there are none, or no pair of one person or of strangers.
     """
+    tiles.check_any(query_feats, gallery_feats)
+    mesh = mesh or tiles.one_device()
+    tile = tile or tiles.queries_of_tile(len(gallery_feats), mesh, buffers=BUFFERS)
 
     def histograms(low: float, high: float) -> Histograms:
         per_query = {"pid": query_pids.astype(np.int32), "camid": query_camids.astype(np.int32)}
