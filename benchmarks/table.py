@@ -73,15 +73,22 @@ def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
 
 
 def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
-    """The page with a table for every report of benchmarks/scoring.py between its marks, whatever stood there."""
+    """The page with the tables of benchmarks/scoring.py's reports between its marks, whatever stood there.
+
+    Reports of one device, day and version share a table; of a measurement that several hold, the last one counts.
+    """
     before, _, rest = page.partition(SCORING)
     _, _, after = rest.partition(END)
-    return "\n\n".join([before + SCORING, *map(scoring_table, reports), END + after])
+    tables = {}
+    for report in reports:
+        title = (report["device"], f"{report['date'][:10]}; jax {report['jax']}; dim {report['dim']}")
+        tables.setdefault(title, []).extend(report["measurements"])
+    texts = [f"### {device}\n\n{notes}.\n\n{scoring_table(rows)}" for (device, notes), rows in tables.items()]
+    return "\n\n".join([before + SCORING, *texts, END + after])
 
 
-def scoring_table(report: dict[str, Any]) -> str:
+def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
     """Seconds and gigabytes above the features by what is computed and the size of the test set."""
-    rows = report["measurements"]
     sizes = {row["size"]: f"{row['size']}: {row['query']:,} x {row['gallery']:,}" for row in rows}
     found = {(row["side"], row["size"]): row for row in rows}
     lines = [["s / GB", *sizes.values()], ["---"] * (1 + len(sizes))]
@@ -89,8 +96,7 @@ def scoring_table(report: dict[str, Any]) -> str:
         cells = [found.get((side, size), {}) for size in sizes]
         texts = [" / ".join([number(row, "seconds"), number(row, "bytes_above_features", unit=1e9)]) for row in cells]
         lines.append([SIDES[side], *(text if text != "- / -" else "-" for text in texts)])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {report['device']}\n\n{report['date'][:10]}; jax {report['jax']}; dim {report['dim']}.\n\n{table}"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def circumstances(report: dict[str, Any]) -> str:
