@@ -136,7 +136,7 @@ def test_checkpoint_step_and_config_are_named(whole):
     words = Page(whole[0]).texts
     assert "1,234" in words
     assert any(word.endswith("checkpoints/7") for word in words)
-    assert words[words.index("reid.learning_rate") + 1] == "0.002"
+    assert words[words.index("reid.learning_rate") + 1] == "0.001"
 
 
 def test_right_pictures_are_marked_right_and_wrong_ones_wrong(whole):
