@@ -100,7 +100,7 @@ def product(feats: Features) -> Callable[[], float]:
 
     from san_jax.scoring import tiles
 
-    gallery = jnp.asarray(feats.gallery)
+    gallery = jax.device_put(feats.gallery)  # shared with NumPy where that can be, as `rank` has it
     tile = max(1, min(tiles.TILE_QUERIES, tiles.TILE_BYTES // (4 * len(gallery))))
     rows = -(-len(feats.query) // tile) * tile
     query = jnp.pad(jnp.asarray(feats.query), ((0, rows - len(feats.query)), (0, 0))).reshape(-1, tile, DIM)

@@ -73,7 +73,7 @@ def by_tiles(
     distances.check_finite(gallery_norms, name="gallery")
 
     order = np.arange(num_queries) if order is None else order
-    tile = tile or queries_of_tile(num_gallery, mesh)
+    tile = tile or max(1, min(TILE_QUERIES, TILE_BYTES * mesh.size // (4 * len(gallery_feats))))
     num_tiles = -(-num_queries // tile)
     even_tile = -(-num_queries // num_tiles)
     # The last tile is filled up with the last query.
@@ -92,11 +92,6 @@ def by_tiles(
     )
     place = np.argsort(order)
     return jax.tree.map(lambda x: x[place], results)
-
-
-def queries_of_tile(num_gallery: int, mesh: Mesh, *, buffers: int = 1) -> int:
-    """How many queries go through a tile at a time where `buffers` arrays of its size shall take TILE_BYTES."""
-    return max(1, min(TILE_QUERIES, TILE_BYTES * mesh.size // (4 * num_gallery * buffers)))
 
 
 def check_any(query_feats, gallery_feats) -> None:

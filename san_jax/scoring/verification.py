@@ -14,7 +14,7 @@ from san_jax.scoring import distances, tiles
 
 FPRS = (1e-2, 1e-3, 1e-4)
 BINS = 1024  # of a histogram; two passes make bins of about a millionth of the range
-BUFFERS = 4  # of the size of a tile that a histogram takes beside it: places and what counts there
+ROWS = 8  # of a tile that are counted at once: each takes several arrays of its length
 
 
 class Accepted(NamedTuple):
@@ -66,14 +66,12 @@ def tpr_at_fpr(
 
     All pairs of query and gallery count but those of one person under one camera, which the Market-1501 metric removes
     too. A first histogram over all distances finds where the thresholds lie, a second one looks there. Memory is one
-    tile and 16 kB a query. The other arguments are those of `ranking.rank`.
+    tile, the counting of a few of its rows and 16 kB a query. The other arguments are those of `ranking.rank`.
 
     Raises:
       UserError: features are not finite, there are none, or no pair of one person or of strangers.
     """
     tiles.check_any(query_feats, gallery_feats)
-    mesh = mesh or tiles.one_device()
-    tile = tile or tiles.queries_of_tile(len(gallery_feats), mesh, buffers=BUFFERS)
 
     def histograms(low: float, high: float) -> Histograms:
         per_query = {"pid": query_pids.astype(np.int32), "camid": query_camids.astype(np.int32)}
@@ -96,7 +94,7 @@ def _largest(query_feats, gallery_feats, distance):
     """A distance that none exceeds by much."""
     if distance != "euclidean":
         return 2.0
-    lengths = [float(jnp.sqrt(distances.squared_norms(jnp.asarray(x)).max())) for x in (query_feats, gallery_feats)]
+    lengths = [float(jnp.sqrt(distances.squared_norms(x).max())) for x in (query_feats, gallery_feats)]
     return max(sum(lengths) ** 2, np.finfo(np.float32).tiny * BINS)
 
 
@@ -118,11 +116,16 @@ def _count(tile: tiles.Tile, query, gallery):
     """Histograms [B 2 n] of the distances of every query: to strangers, to pictures of its person."""
     low, high = gallery["low"], gallery["high"]
     rows = jnp.minimum(tile.rows, len(gallery["pid"]) - 1)
-    same = query["pid"][:, None] == gallery["pid"][rows]
-    counts = jnp.isfinite(tile.distmat) & ~(same & (query["camid"][:, None] == gallery["camid"][rows]))
-    # Rounded or not, a larger distance never lands in a lower bin.
-    place = jnp.clip(jnp.floor((tile.distmat - low) * (BINS / (high - low))), -1, BINS).astype(jnp.int32) + 1
-    found = jnp.zeros((len(same), 2, BINS + 2), jnp.int32)
-    found = lax.pcast(found, tile.axes, to="varying")
-    found = found.at[jnp.arange(len(same))[:, None], same.astype(jnp.int32), place].add(counts.astype(jnp.int32))
+    pids, camids = gallery["pid"][rows], gallery["camid"][rows]
+
+    def count(query):
+        distance, pid, camid = query
+        same = pid == pids
+        counts = jnp.isfinite(distance) & ~(same & (camid == camids))
+        # Rounded or not, a larger distance never lands in a lower bin.
+        place = jnp.clip(jnp.floor((distance - low) * (BINS / (high - low))), -1, BINS).astype(jnp.int32) + 1
+        found = lax.pcast(jnp.zeros((2, BINS + 2), jnp.int32), tile.axes, to="varying")
+        return found.at[same.astype(jnp.int32), place].add(counts.astype(jnp.int32))
+
+    found = lax.map(count, (tile.distmat, query["pid"], query["camid"]), batch_size=ROWS)
     return lax.psum(found, tile.axes)
