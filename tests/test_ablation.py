@@ -14,7 +14,6 @@ from san_jax.experiments import ablation, ablation_table
 from san_jax.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent
-MARKS = f"Top\n{ablation_table.START}\nold\n{ablation_table.END}\nbottom\n"
 
 
 def report(variant, seed, rank1, mAP, seconds=60, loss=4.0):
@@ -64,13 +63,20 @@ def test_table_pairs_only_seeds_that_both_have_and_shows_every_run():
     assert [row[1:] for row in shown[2:]] == [["-", "50.0 / 40.0"], ["10.0 / 10.0", "60.0 / 30.0"]]
 
 
-def test_tables_replace_what_stands_between_the_marks():
-    page = ablation_table.with_tables(MARKS, [report("baseline", 0, 0.5, 0.4)])
-    assert page.startswith(f"Top\n{ablation_table.START}\n\n| in %")
-    assert page.endswith(f"{ablation_table.END}\nbottom\n")
-    assert "old" not in page
+def test_tables_of_each_folder_replace_what_stands_between_its_marks(tmp_path):
+    for folder, variant in (("short", "all"), ("long", "pit")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.json").write_text(json.dumps(report(variant, 0, 0.5, 0.4)))
+    starts = [ablation_table.START.format(folder=folder) for folder in ("short", "long")]
+    page = "".join(f"before\n{start}\nold\n{ablation_table.END}\nafter\n" for start in starts)
+    short, _, long = ablation_table.with_tables(page, tmp_path).partition("after\n")
+    for text, start, variant in ((short, starts[0], "all"), (long.removesuffix("after\n"), starts[1], "pit")):
+        assert text.startswith(f"before\n{start}\n\n| in %")
+        assert text.endswith(f"{ablation_table.END}\n")
+        assert [row[0] for row in rows_of(text)].count(ablation_table.TITLES[variant]) == 2
+        assert "old" not in text
     with pytest.raises(UserError, match="no lines"):
-        ablation_table.with_tables("nothing here", [report("baseline", 0, 0.5, 0.4)])
+        ablation_table.with_tables("nothing here", tmp_path)
 
 
 def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
@@ -104,3 +110,18 @@ def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is
     with pytest.raises(UserError, match=r"baseline_3.json is of a run with another reid.learning_rate; delete it"):
         ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
     assert not (tmp_path / "run").exists()
+
+
+def test_variants_asked_for_are_trained_from_every_seed_and_true_textures_replace_drawn_ones(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(ablation.chain, "prepare", lambda config, workdir, total: (config.san, f"true, {total} stages"))
+    monkeypatch.setattr(
+        ablation, "train_and_score", lambda shared, fields, place, *, variant, results: trained.append((place, fields))
+    )
+    wanted = dict(seeds=(4, 5), variants=("baseline", "true_textures"))
+    ablation.run_ablation(ablation_config.get_config(), tmp_path, results=tmp_path, **wanted)
+    assert [str(place.relative_to(tmp_path)) for place, _ in trained] == [
+        f"{variant}/{seed}" for seed in (4, 5) for variant in wanted["variants"]
+    ]
+    assert trained[0][1] == {"mode": "baseline", "seed": 4}
+    assert trained[3][1] == {"batch.pit_pictures": 8, "seed": 5, "data.train": "true, 6 stages"}

@@ -1,7 +1,7 @@
 """Trains SAN without each of its parts, from several seeds, as the paper's Table 1; a JSON file per run.
 
     python -m san_jax.experiments.ablation --workdir=runs/ablation --results=docs/measured/ablation
-    python -m san_jax.experiments.ablation_table docs/measured/ablation docs/ablation.md
+    python -m san_jax.experiments.ablation_table docs/ablation.md
 
 One texture generator draws the textures of all variants but the last, which is told the true ones. A run is scored
 once, at its end. What has its file is not trained again, and a killed run goes on where it was.
@@ -41,18 +41,21 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {  # fields of the shared config tha
 PLACES = ("data.data_dir", "data.manual_dir")  # fields that say where things lie, not what they are
 
 
-def run_ablation(config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path) -> None:
-    """All variants from the first seed, then from the next one.
+def run_ablation(
+    config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = tuple(VARIANTS)
+) -> None:
+    """Some variants from the first seed, then from the next one.
 
     Args:
       config: as of configs/ablation.py.
       workdir: of all runs and their data.
       seeds: of weights, batches and augmentation.
       results: folder of the scores.
+      variants: names of those wanted.
     """
-    total = 2 + len(seeds) * len(VARIANTS)
+    total = 2 + len(seeds) * len(variants)
     shared, true_textures = chain.prepare(config, workdir, total=total)
-    for number, (seed, variant) in enumerate(itertools.product(seeds, VARIANTS), start=3):
+    for number, (seed, variant) in enumerate(itertools.product(seeds, variants), start=3):
         place = workdir / variant / str(seed)
         chain.stage(number, total, f"{variant}, seed {seed}", place)
         fields = {**VARIANTS[variant], "seed": seed}
@@ -133,6 +136,11 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the runs leave behind.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder of the runs' scores.")
     SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Of weights and batches; may come several times.")
-    commands.run(
-        lambda: run_ablation(CONFIG.value, Path(WORKDIR.value), seeds=SEEDS.value, results=Path(RESULTS.value))
-    )
+    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "To train; may come several times.")
+
+    def main() -> None:
+        """The ablation of the command line."""
+        wanted = dict(seeds=SEEDS.value, variants=WANTED.value)
+        run_ablation(CONFIG.value, Path(WORKDIR.value), results=Path(RESULTS.value), **wanted)
+
+    commands.run(main)

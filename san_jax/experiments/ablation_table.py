@@ -1,9 +1,13 @@
 """Writes the tables of docs/ablation.md out of the scores of the ablation's runs.
 
-    python -m san_jax.experiments.ablation_table docs/measured/ablation docs/ablation.md
+    python -m san_jax.experiments.ablation_table docs/ablation.md
+
+The page says where they go, and whose they are: a line `<!-- runs of FOLDER, written by ... -->` begins the tables of
+the files in FOLDER, beside the page.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,9 @@ import numpy as np
 from san_jax import commands, files
 from san_jax.errors import UserError
 
-START, END = "<!-- written by python -m san_jax.experiments.ablation_table -->", "<!-- up to here -->"
+START = "<!-- runs of {folder}, written by python -m san_jax.experiments.ablation_table -->"
+END = "<!-- up to here -->"
+MARKED = re.compile(START.format(folder=r"(?P<folder>\S+)") + "\n.*?" + END, re.DOTALL)
 BASELINE = "baseline"
 TITLES = {  # by variant, in the order of the rows
     BASELINE: "baseline",
@@ -26,13 +32,13 @@ TITLES = {  # by variant, in the order of the rows
 SHOWN = {"rank1": "rank-1", "mAP": "mAP"}
 
 
-def main(results: Path, page: Path) -> None:
+def main(page: Path) -> None:
     """Writes what stands between the page's marks anew."""
     try:
         text = page.read_text()
     except OSError as error:
         raise UserError(f"{page} cannot be read ({error.strerror}); give a page that has the marks") from error
-    files.write(page, with_tables(text, read_reports(results)))
+    files.write(page, with_tables(text, page.parent))
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
@@ -52,17 +58,27 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def with_tables(page: str, reports: Sequence[Mapping[str, Any]]) -> str:
-    """The page with the tables of these reports between its marks, whatever stood there.
+def with_tables(page: str, folder: Path) -> str:
+    """The page with tables between each pair of its marks, whatever stood there.
+
+    Args:
+      page: the text.
+      folder: the folders that the marks name are in it.
 
     Raises:
-      UserError: the page has no marks.
+      UserError: the page has no marks; or as of `read_reports`.
     """
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise UserError(f"the page has no lines {START!r} and {END!r}, between which the tables go; write them into it")
-    return f"{before}{START}\n\n{summary(reports)}\n\n{every_run(reports)}\n\n{END}{after}"
+
+    def tables(marks: re.Match[str]) -> str:
+        reports = read_reports(folder / marks["folder"])
+        start = START.format(folder=marks["folder"])
+        return "\n\n".join([start, summary(reports), every_run(reports), END])
+
+    filled, count = MARKED.subn(tables, page)
+    if not count:
+        start = START.format(folder="FOLDER")
+        raise UserError(f"the page has no lines {start!r} and {END!r}, between which the tables go; write them into it")
+    return filled
 
 
 def by_variant(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -116,4 +132,4 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("RESULTS", "PAGE"))
+    commands.run(main, files=("PAGE",))
