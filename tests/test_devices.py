@@ -13,10 +13,12 @@ import pytest
 from san_jax import devices
 
 HERE = Path(__file__).parent
+# Processes that share busy cores may reach a sum more than gloo's 30 s apart.
+PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def start(num_devices, **environment):
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"--xla_force_host_platform_device_count={num_devices} {PATIENT}"
     return subprocess.Popen(
         [sys.executable, str(HERE / "distributed_losses.py")],
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)} | environment,
