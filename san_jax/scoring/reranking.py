@@ -22,8 +22,9 @@ from san_jax.scoring import distances, ranking, tiles
 ONE = 2**30  # what the weights of a point add up to
 TILE_POINTS = 128  # points whose neighbours are looked at together
 ROOM = 16  # places for the members of a set come in these, so that a compiled program fits many features
-RUN = 16  # entries of an index that are read in a row
+RUN = 32  # entries of an index that are read in a row
 RUNS = 4096  # runs that are read at once
+PLACE_BITS = 31  # of the number that stands for an entry of an index while it is sorted
 TINY = np.finfo(np.float32).tiny
 
 
@@ -226,12 +227,21 @@ def _averages(averaged, members, weights, *, mesh):
     return _map_points(add_up, num_points, averaged, members, weights, mesh=mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("num_points", "mesh"))
 def _index(members, weights, *, num_points, mesh):
     """Where each point is a member: a device's gallery pictures and their weights, point by point, and its `starts`."""
+    with jax.enable_x64(True):  # for the sort alone
+        return _by_point(members, weights, num_points=num_points, mesh=mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("num_points", "mesh"))
+def _by_point(members, weights, *, num_points, mesh):
+    """`_index`, where int64 is known."""
 
     def on_device(members, weights):
-        by_point, order = lax.sort((members.reshape(-1), jnp.arange(members.size, dtype=jnp.int32)), num_keys=1)
+        # A point and the place of its entry in one number: on the CPU a quarter of the time of sorting pairs.
+        place = jnp.arange(members.size, dtype=jnp.int64)
+        in_order = jnp.sort(members.reshape(-1).astype(jnp.int64) << PLACE_BITS | place)
+        by_point, order = (x.astype(jnp.int32) for x in (in_order >> PLACE_BITS, in_order & (2**PLACE_BITS - 1)))
         starts = jnp.searchsorted(by_point, jnp.arange(num_points + 1, dtype=jnp.int32)).astype(jnp.int32)
         return {"starts": starts, "rows": order // members.shape[1], "weights": weights.reshape(-1)[order]}
 
@@ -256,7 +266,7 @@ def _overlap(query, index, *, like):
     For every member of a query's set the index lists the gallery pictures that have it; lists are read in runs.
     """
     num_points, num_entries = len(index["starts"]) - 1, len(index["rows"])
-    num_members = query["members"].shape[1]
+    num_members, num_gallery = query["members"].shape[1], like.shape[1]
     members, weights = query["members"].reshape(-1), query["weights"].reshape(-1)
     first = index["starts"][members]
     last = index["starts"][jnp.minimum(members + 1, num_points)]  # where there is no member, nothing is read
@@ -270,9 +280,10 @@ def _overlap(query, index, *, like):
         entry = start[:, None] + jnp.arange(RUN, dtype=jnp.int32)
         is_listed = entry < last[place][:, None]
         entry = jnp.minimum(entry, num_entries - 1)
-        smaller = jnp.minimum(index["weights"][entry], weights[place][:, None])
-        query_rows = (place // num_members)[:, None]
-        return overlap.at[query_rows, index["rows"][entry]].add(jnp.where(is_listed, smaller, 0))
+        smaller = jnp.where(is_listed, jnp.minimum(index["weights"][entry], weights[place][:, None]), 0)
+        pair = (place // num_members * num_gallery)[:, None] + index["rows"][entry]
+        return overlap.at[pair].add(smaller, mode="promise_in_bounds")
 
-    overlap = jnp.zeros_like(like, jnp.int32)
-    return lax.fori_loop(0, (runs_so_far[-1] + RUNS - 1) // RUNS, add_runs, overlap)
+    overlap = jnp.zeros_like(like, jnp.int32).reshape(-1)  # one number tells a place, which adds faster than two
+    overlap = lax.fori_loop(0, (runs_so_far[-1] + RUNS - 1) // RUNS, add_runs, overlap)
+    return overlap.reshape(like.shape)
