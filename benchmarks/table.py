@@ -89,7 +89,8 @@ def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
     """Seconds and gigabytes above the features by what is computed and the size of the test set."""
-    sizes = {row["size"]: f"{row['size']}: {row['query']:,} x {row['gallery']:,}" for row in rows}
+    by_size = sorted(rows, key=lambda row: row["query"] * row["gallery"])
+    sizes = {row["size"]: f"{row['size']}: {row['query']:,} x {row['gallery']:,}" for row in by_size}
     found = {(row["side"], row["size"]): row for row in rows}
     lines = [["s / GB", *sizes.values()], ["---"] * (1 + len(sizes))]
     for side in [side for side in SIDES if any(row["side"] == side for row in rows)]:

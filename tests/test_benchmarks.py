@@ -116,17 +116,17 @@ def test_rendering_writes_its_rate_with_device_and_date(tmp_path):
     assert f"{found['pictures_per_second']:.1f} pictures/s of 32 x 16" in done.stdout
 
 
-def test_scoring_table_has_a_row_for_what_is_computed_and_a_column_for_a_size():
+def test_scoring_table_has_a_row_for_what_is_computed_and_a_column_for_a_size_the_smallest_first():
     def row(side, size, seconds):
         sizes = {"size": size, "query": 1400, "gallery": 5328}
         return {"side": side, **sizes, "seconds": seconds, "bytes_above_features": 2.5e8}
 
-    failed = {"side": "rank", "size": "b", "query": 1400, "gallery": 5328, "error": "no memory"}
+    failed = {"side": "rank", "size": "b", "query": 3000, "gallery": 5328, "error": "no memory"}
     report = {"device": "Chip", "date": "2026-11-22T12", "jax": "1", "dim": 512}
-    report["measurements"] = [row("rank", "a", 0.5), row("product", "a", 0.25), failed]
+    report["measurements"] = [failed, row("rank", "a", 0.5), row("product", "a", 0.25)]
     page = table.with_scoring(f"Top {table.SCORING} old {table.END} end", [report])
     assert page.startswith(f"Top {table.SCORING}\n\n### Chip\n\n2026-11-22; jax 1; dim 512.")
     assert page.endswith(f"{table.END} end")
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
-    assert lines[0] == ["s / GB", "a: 1,400 x 5,328", "b: 1,400 x 5,328"]
+    assert lines[0] == ["s / GB", "a: 1,400 x 5,328", "b: 3,000 x 5,328"]
     assert [line[1:] for line in lines[2:]] == [["0.250 / 0.250", "-"], ["0.500 / 0.250", "-"]]
