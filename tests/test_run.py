@@ -2,7 +2,9 @@ import functools
 import itertools
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 from array_source import ArraySource
 
@@ -10,7 +12,7 @@ from configs import baseline, san, san_pg
 from san_jax import devices
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
-from san_jax.training import run
+from san_jax.training import run, train_step
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
@@ -174,6 +176,15 @@ def test_texture_generator_is_the_better_the_lower_its_l1():
     assert built.scoring.best_by == ("L1", False)
     assert built.notes == ("test/pairs: 14 pairs of picture and texture to train on",)
     assert build(config_of()).scoring.best_by == ("mAP", True)
+
+
+@pytest.mark.slow
+def test_first_weights_are_the_same_bits_as_compiled_without_haste():
+    built = build(config_of(baseline, seed=3))
+    make = functools.partial(train_step.make_state, built.networks, recon_tx=optax.identity(), seed=3)
+    found, expected = built.make_state(), jax.jit(functools.partial(make, reid_tx=optax.identity()))()
+    for part in ("encoder", "encoder_stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, part), getattr(expected, part))
 
 
 def test_every_field_of_the_config_is_read():
