@@ -36,6 +36,9 @@ WORKERS = flags.DEFINE_integer("workers", 2, "Threads that read pictures and wri
 def main() -> None:
     """Draws what is missing, lists what cannot be read."""
     output = Path(OUTPUT.value)
+    if SHEET.value:
+        folders = [output] if INPUT.value.startswith(TFDS) else [output, Path(INPUT.value)]
+        contact_sheet.check_place(Path(SHEET.value), pictures=folders)
     generator = Generator.restore(checkpoints.find(Path(CHECKPOINT.value), best=BEST.value), devices.make_mesh())
     pictures = open_pictures(INPUT.value, output=output)
     unreadable = pseudo_textures.write_textures(

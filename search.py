@@ -7,6 +7,7 @@ Every picture should show one person, cut out from head to foot. The first searc
 embed what is new or changed since.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def main() -> None:
     index_file = Path(INDEX.value or picture_index.default_place(checkpoint, gallery))
     sheet_file = Path(SHEET.value or index_file.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
     check_places(index_file, sheet_file, query=query, gallery=gallery)
-    asked = picture_folder.find(query) if query.is_dir() else [query]
+    asked = picture_folder.find(query) if os.path.isdir(query) else [query]
 
     mesh = devices.make_mesh()
     encoder = PictureEncoder.restore(checkpoint, mesh, batch_size=BATCH_SIZE.value)
@@ -77,14 +78,9 @@ def main() -> None:
 
 def check_places(index_file: Path, sheet_file: Path, *, query: Path, gallery: Path) -> None:
     """Sees to it that nothing is written over a picture, or where the next search would take it for one."""
-    for flag, path, suffix in (("--index", index_file, ".npz"), ("--sheet", sheet_file, ".png")):
-        if path.suffix.lower() != suffix:
-            raise UserError(f"{flag} is {path}, which does not end in {suffix}; choose another name")
-    for folder in (gallery, query):
-        if sheet_file.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"the contact sheet {sheet_file} would lie among the pictures of {folder}; give another --sheet"
-            )
+    if index_file.suffix.lower() != ".npz":
+        raise UserError(f"--index is {index_file}, which does not end in .npz; choose another name")
+    contact_sheet.check_place(sheet_file, pictures=[gallery, query])
 
 
 def report(unreadable: dict[Path, str]) -> None:

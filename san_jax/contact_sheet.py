@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from san_jax import files
+from san_jax.errors import UserError
 
 # Bluish green and orange red, which people who confuse red and green tell apart.
 GREEN = (0, 158, 115)
@@ -79,6 +80,19 @@ def draw(
         line = _line(title, heading, INK, limit=max(sheet.width, 3 * cell_height))
         sheet = _pasted([[line], [sheet]], gap=font.size)
     return np.asarray(ImageOps.expand(sheet, round(1.5 * font.size), PAPER))
+
+
+def check_place(path: Path, *, pictures: Sequence[Path]) -> None:
+    """Sees to it that --sheet, `path`, is no picture and not in a folder of `pictures`, where it would become one.
+
+    Raises:
+      UserError: it is, or its name is not that of a PNG file.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--sheet is {path}, which does not end in .png; choose another name")
+    for folder in pictures:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the contact sheet {path} would lie among the pictures of {folder}; give another --sheet")
 
 
 def save(path: Path, sheet: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -236,7 +236,7 @@ def claim(output: Path, generator: Generator) -> None:
     """Writes into a folder whose textures it holds.
 
     Raises:
-      UserError: the folder cannot be written, or holds another generator's textures, which would be taken for whole.
+      UserError: the folder cannot be written, or holds textures of another origin, which would be taken for whole.
     """
     path, digest = output / DRAWN_BY, generator.digest()
     try:
@@ -247,6 +247,11 @@ def claim(output: Path, generator: Generator) -> None:
                 "delete that folder, or write the textures somewhere else"
             )
     except (FileNotFoundError, NotADirectoryError):
+        if (stranger := next(output.rglob("*.png"), None)) is not None:
+            raise UserError(
+                f"{output} holds {stranger.relative_to(output)} and no {DRAWN_BY}, so it was not drawn here, and would "
+                "be taken for a texture; write the textures somewhere else"
+            ) from None
         if jax.process_index() == 0:
             found = {"checkpoint": str(generator.checkpoint), "weights": digest}
             files.write(path, json.dumps(found, indent=2) + "\n")

@@ -82,9 +82,14 @@ def test_tables_of_each_folder_replace_what_stands_between_its_marks(tmp_path):
 def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no scores; run python -m san_jax.experiments.ablation"):
         ablation_table.read_reports(tmp_path)
-    (tmp_path / "all_0.json").write_text('{"variant"')
-    with pytest.raises(UserError, match=r"all_0.json is no JSON file"):
-        ablation_table.read_reports(tmp_path)
+    for text, error in (
+        ('{"variant"', "is no JSON file"),
+        ("[]", "has no losses, scores, seconds, seed, variant: not of a run"),
+        (json.dumps(report("none", 0, 0.5, 0.4)), "is of the variant 'none': not of a run"),
+    ):
+        (tmp_path / "all_0.json").write_text(text)
+        with pytest.raises(UserError, match=f"all_0.json {error}"):
+            ablation_table.read_reports(tmp_path)
 
 
 def test_losses_are_means_over_the_last_sixth(tmp_path):
@@ -106,9 +111,15 @@ def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is
     inputs = dict(variant="baseline", results=tmp_path)
     ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
     assert not (tmp_path / "run").exists()
-    path.write_text(json.dumps({"config": about | {"reid.learning_rate": 1.0}}))
-    with pytest.raises(UserError, match=r"baseline_3.json is of a run with another reid.learning_rate; delete it"):
-        ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
+    for text, error in (
+        (json.dumps({"config": about | {"reid.learning_rate": 1.0}}), "is of a run with another reid.learning_rate;"),
+        (json.dumps({"config": about | {"gone": 1}}), "is of a run with another gone;"),
+        ("{}", "is no file of a run"),
+        ("torn", "is no file of a run"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"baseline_3.json {error}.* delete it"):
+            ablation.train_and_score(shared, {"mode": "baseline", "seed": 3}, tmp_path / "run", **inputs)
     assert not (tmp_path / "run").exists()
 
 

@@ -98,6 +98,19 @@ def test_release_is_linked_but_for_the_chains_own_folders(tmp_path):
     assert (tmp_path / "own" / "pit" / "images" / "3.png").read_text() == "pit/images/3.png"
 
 
+def test_release_that_moved_is_linked_anew(tmp_path):
+    for place in ("old", "new"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mat").write_text(place)
+        chain.link_release(str(tmp_path / place), tmp_path / "own", own=[])
+    assert (tmp_path / "own" / "mat").read_text() == "new"
+    (tmp_path / "own" / "mat").unlink()
+    (tmp_path / "own" / "mat").write_text("somebody's own")
+    with pytest.raises(UserError, match="File exists"):
+        chain.link_release(str(tmp_path / "old"), tmp_path / "own", own=[])
+    assert (tmp_path / "own" / "mat").read_text() == "somebody's own"
+
+
 def test_release_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: No such file .*; manual_dir must be the folder of a release"):
         chain.link_release(str(tmp_path / "nowhere"), tmp_path / "own", own=[])

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,17 @@ def test_checkpoint_says_what_its_networks_look_like(workdir):
         check_same(found, dataclasses.replace(SHAPE, depth=50, skips=False), where="run/checkpoints/8")
 
 
+def test_path_without_the_checkpoint_that_is_asked_for_says_what_to_give(workdir, tmp_path):
+    newest = checkpoints.find(workdir)
+    assert checkpoints.find(workdir / "checkpoints") == checkpoints.find(newest) == newest
+    for path in (newest, workdir / "checkpoints", tmp_path / "nothing"):
+        with pytest.raises(UserError, match="holds no best checkpoint; that needs the workdir of a run"):
+            checkpoints.find(path, best=True)
+    for path in (tmp_path / "nothing", Path("x" * 300)):
+        with pytest.raises(UserError, match="holds no checkpoint; give the workdir of a run"):
+            checkpoints.find(path)
+
+
 def test_best_of_an_earlier_start_is_remembered(workdir, abstract, tmp_path):
     again = shutil.copytree(workdir, tmp_path / "run")
     with Checkpoints(again, SHAPE) as saved:
@@ -122,7 +134,7 @@ def test_checkpoint_is_found_by_workdir_folder_or_itself(workdir, path):
 def test_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no checkpoint"):
         checkpoints.find(tmp_path)
-    with pytest.raises(UserError, match="holds no scored checkpoint"):
+    with pytest.raises(UserError, match="holds no best checkpoint"):
         checkpoints.find(tmp_path, best=True)
 
 

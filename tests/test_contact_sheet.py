@@ -4,6 +4,7 @@ from PIL import Image
 
 from san_jax import contact_sheet
 from san_jax.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, draw
+from san_jax.errors import UserError
 
 BLUE, PINK = (0, 0, 255), (255, 0, 255)
 HEIGHT = 64
@@ -131,3 +132,13 @@ def test_sheet_is_written_as_png(tmp_path):
     with Image.open(tmp_path / "new" / "sheet.png") as picture:
         assert picture.format == "PNG"
         np.testing.assert_array_equal(np.asarray(picture), sheet)
+
+
+def test_sheet_keeps_away_from_pictures(tmp_path):
+    contact_sheet.check_place(tmp_path / "look.png", pictures=[tmp_path / "pictures"])
+    for name, error in (
+        ("look.jpg", r"--sheet is .*look\.jpg, which does not end in \.png"),
+        ("pictures/sub/look.png", r"look\.png would lie among the pictures of .*pictures; give another --sheet"),
+    ):
+        with pytest.raises(UserError, match=error):
+            contact_sheet.check_place(tmp_path / name, pictures=[tmp_path / "other", tmp_path / "pictures"])

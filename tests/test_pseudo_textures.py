@@ -252,6 +252,15 @@ def test_folder_keeps_to_the_generator_that_began_it(generator, folder, tmp_path
         draw(generator, folder, output)
 
 
+def test_textures_of_unknown_origin_are_not_taken_for_drawn_ones(generator, folder, tmp_path):
+    output = tmp_path / "released"
+    (output / "sub").mkdir(parents=True)
+    (output / "sub" / "a.png").write_bytes(b"somebody's")
+    with pytest.raises(UserError, match=rf"{output} holds sub/a.png and no {DRAWN_BY}, so it was not drawn here"):
+        draw(generator, folder, output)
+    assert [path.name for path in output.iterdir()] == ["sub"]
+
+
 def test_checkpoint_without_a_decoder_says_what_to_give(tmp_path):
     run = save_run(tmp_path, mode="baseline")
     with pytest.raises(UserError, match=r"has no decoder.*; give one of a run in mode san"):

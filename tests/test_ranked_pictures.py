@@ -24,6 +24,14 @@ def test_nearest_are_in_order_of_distance_and_leave_out_the_query_persons_own_ca
     np.testing.assert_array_equal(found, [[5, 2, 3, 1], [1, 3, 2, 4]])
 
 
+def test_small_gallery_gives_as_many_as_there_are(test_set):
+    query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
+    [found] = ranked_pictures.nearest(test_set, np.array([2]), query, gallery, first=6)
+    np.testing.assert_array_equal(found, [5, 2, 3, 1, 0])
+    [row] = ranked_pictures.rows(test_set, np.array([2]), query, gallery, first=6, height=20, width=10)
+    assert [cell.frame for cell in row] == [None, contact_sheet.GREEN, *[contact_sheet.RED] * 4]
+
+
 def test_of_equally_far_pictures_the_first_of_the_gallery_comes_first(test_set):
     found = ranked_pictures.nearest(test_set, np.array([1]), feats(0, 0, 0), feats(1, 1, 1, 1, 1, 1), first=5)
     np.testing.assert_array_equal(found, [[0, 1, 2, 4, 5]])

@@ -86,3 +86,20 @@ def test_sets_without_pairs_of_one_person_or_of_strangers_are_refused():
     together = {name: np.zeros_like(x) if "pids" in name else x for name, x in labels.items()}
     with pytest.raises(UserError, match="there is no pair of strangers"):
         tpr_at_fpr(*feats, **together)
+
+
+def test_strangers_an_ulp_below_an_edge_of_the_first_pass_are_not_lost_in_the_second():
+    farthest, tried = np.float32(2.0236433), 0
+    edges = np.linspace(0, float(np.sqrt(farthest * farthest)) ** 2, 1025).astype(np.float32)
+    for edge in edges[3:200]:
+        below = np.nextafter(edge, np.float32(0))
+        near = np.sqrt(below)
+        if near * near != below:
+            continue
+        tried += 1
+        gallery = np.repeat([0.1 * near, near, farthest], [50, 30, 70]).astype(np.float32)[:, None]
+        labels = dict(query_pids=np.array([1]), gallery_pids=np.repeat([1, 2], [50, 100]))
+        labels |= dict(query_camids=np.array([0]), gallery_camids=np.ones(150, int))
+        [found] = tpr_at_fpr(np.zeros((1, 1), np.float32), gallery, **labels, fprs=[0.2])
+        assert (found.tpr, found.error) == (1, 0), edge
+    assert tried > 20

@@ -84,8 +84,8 @@ def train_and_score(
     path = results / f"{variant}_{config.seed}.json"
     about = {name: value for name, value in flattened(config).items() if name not in PLACES}
     if path.exists():
-        if (old := json.loads(path.read_text())["config"]) != about:
-            changed = [name for name in about if old.get(name) != about[name]]
+        old = config_of(path)
+        if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
             raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
         return
     whole, started = checkpoints.newest(workdir) is None, time.monotonic()
@@ -105,6 +105,18 @@ def train_and_score(
             "config": about,
         }
         files.write(path, json.dumps(report, indent=2) + "\n")
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """What a run's file says of its config.
+
+    Raises:
+      UserError: it says nothing.
+    """
+    try:
+        return dict(json.loads(path.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no file of a run ({error}); delete it and start the ablation again") from error
 
 
 def flattened(config: ConfigDict) -> dict[str, Any]:

@@ -45,14 +45,19 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     """What the runs' files say, by file name.
 
     Raises:
-      UserError: there are none, or one cannot be read.
+      UserError: there are none, or one is not of a run.
     """
     reports = []
     for path in sorted(folder.glob("*.json")):
         try:
-            reports.append(json.loads(path.read_text()))
-        except ValueError as error:
+            report = json.loads(path.read_text())
+            missing = {"variant", "seed", "scores", "losses", "seconds"} - set(report)
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is no JSON file ({error}); delete it and start the ablation again") from error
+        if missing or report["variant"] not in TITLES:
+            what = f"has no {', '.join(sorted(missing))}" if missing else f"is of the variant {report['variant']!r}"
+            raise UserError(f"{path} {what}: not of a run of the ablation; put it somewhere else")
+        reports.append(report)
     if not reports:
         raise UserError(f"{folder} holds no scores; run python -m san_jax.experiments.ablation first")
     return reports

@@ -121,7 +121,9 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
             if any(path.is_relative_to(place) for path in own):
                 if place not in own:
                     link(place)
-            elif not (release / place).is_symlink():
+            else:
+                if (release / place).is_symlink():  # the release may have moved
+                    (release / place).unlink()
                 os.symlink(entry.resolve(), release / place)
 
     try:

@@ -51,7 +51,8 @@ def main(folder: Path) -> None:
         about = {"data": test.name, "metric": metric}
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
-        print(f"what both find for {SHOWN_QUERIES} people, right in green and wrong in red: {folder / 'ranked.png'}")
+        shown = min(SHOWN_QUERIES, len(test.query))
+        print(f"what both find for {shown} queries, right in green and wrong in red: {folder / 'ranked.png'}")
 
 
 def features(workdir: Path, config, test: TestSet, mesh) -> Found:
@@ -78,7 +79,7 @@ def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
         both,
         title=f"{test.name}: who is it? Right in green, wrong in red",
         row_titles=list(found) * len(queries),
-        column_titles=["query", *(f"{rank}" for rank in range(1, size["first"] + 1))],
+        column_titles=["query", *(f"{rank}" for rank in range(1, max(map(len, both))))],
         cell_height=160,
     )
 

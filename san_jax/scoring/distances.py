@@ -19,7 +19,7 @@ def distmat(
     gallery_norms: Float32[Array, "G"],
     distance: str = "euclidean",
 ) -> Float32[Array, "Q G"]:
-    """Distances of queries to gallery pictures, never negative; equal gallery rows are equally far.
+    """Distances of queries to gallery pictures, never negative; equal gallery rows are equally far, from 64 numbers on.
 
     "euclidean" is the *squared* Euclidean distance, good to about 1e-6 times the squared norms; "cosine" is 1 - cosine:
     0 to 2, and 1 for features of zeros. "chi_square" is for histograms: half the sum of (a - b)^2 / (|a| + |b|), 0 to 1

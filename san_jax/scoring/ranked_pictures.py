@@ -1,5 +1,6 @@
 """What a search finds, to look at: queries with the first pictures of the gallery, right and wrong ones framed."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -29,7 +30,7 @@ def rows(
       test: whose pictures.
       queries: rows of the query split.
       query_feats, gallery_feats: of both splits.
-      first: how many gallery pictures.
+      first: how many gallery pictures, at most.
       height, width: of the pictures, in pixels.
     """
     found = nearest(test, queries, query_feats, gallery_feats, first=first)
@@ -51,14 +52,18 @@ def nearest(
     gallery_feats: Float[np.ndarray, "G D"],
     *,
     first: int,
-) -> Int32[np.ndarray, "q first"]:
-    """Gallery rows by distance for a few queries; pictures of the same person by the same camera are left out."""
+) -> list[Int32[np.ndarray, "n"]]:
+    """The `first` gallery rows by distance for each of a few queries, or as many as there are.
+
+    Pictures of the query's person by its camera are left out.
+    """
     chosen, gallery = (jnp.asarray(feats, jnp.float32) for feats in (query_feats[queries], gallery_feats))
     distmat = distances.whole_distmat(chosen, gallery)
     same_pid = test.query.pids[queries][:, None] == test.gallery.pids[None, :]
     same_camid = test.query.camids[queries][:, None] == test.gallery.camids[None, :]
     # Of equal ones, top_k takes the first.
-    return np.asarray(lax.top_k(jnp.where(same_pid & same_camid, -jnp.inf, -distmat), first)[1])
+    nearness, found = jax.device_get(lax.top_k(jnp.where(same_pid & same_camid, -jnp.inf, -distmat), first))
+    return [row[near > -np.inf] for near, row in zip(nearness, found, strict=True)]
 
 
 def _pictures(source: Source, rows, *, height: int, width: int) -> np.ndarray:

@@ -233,8 +233,7 @@ def of_query(
     pid, camid = test.query.pids[query], test.query.camids[query]
     first = min(NUM_FOUND, len(test.gallery))
     [found] = ranked_pictures.nearest(test, np.array([query]), query_feats, gallery_feats, first=first)
-    # Of a small gallery the pictures that are left out come last.
-    found = [row for row in found.tolist() if (test.gallery.pids[row], test.gallery.camids[row]) != (pid, camid)]
+    found = found.tolist()
     size = dict(height=HEIGHT, width=HEIGHT * architecture.width // architecture.height)
     [asked] = pictures(test.query, [query], **size)
     name = test.query.names[query]

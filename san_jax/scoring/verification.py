@@ -13,7 +13,7 @@ from san_jax.errors import UserError
 from san_jax.scoring import distances, tiles
 
 FPRS = (1e-2, 1e-3, 1e-4)
-BINS = 1024  # of a histogram; two passes make bins of about a millionth of the range
+BINS = 1024  # of a histogram; two passes make bins of a few millionths of the range
 ROWS = 8  # of a tile that are counted at once: each takes several arrays of its length
 
 
@@ -86,7 +86,8 @@ def tpr_at_fpr(
         if not pairs.sum():
             raise UserError(f"there is no pair {whose} among query and gallery pictures; check people and cameras")
     places = [_last_edge(coarse, fpr) for fpr in fprs]
-    fine = histograms(coarse.edges[max(min(places), 0)], coarse.edges[min(max(places) + 1, BINS)])
+    # A bin more on either side: the passes round differently, so a distance at an edge may change sides.
+    fine = histograms(coarse.edges[max(min(places) - 1, 0)], coarse.edges[min(max(places) + 2, BINS)])
     return [_accepted(fine, fpr) for fpr in fprs]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +121,8 @@ def newest(workdir: Path, *, best: bool = False) -> Path | None:
 
 
 def _highest_step(folder: Path) -> Path | None:
+    if not os.path.isdir(folder):  # False, where Path's own methods raise, for what cannot be a path
+        return None
     steps = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit() and (entry / STATE).is_dir()]
     return folder / str(max(steps)) if steps else None
 
@@ -128,12 +131,15 @@ def find(path: Path, *, best: bool = False) -> Path:
     """The checkpoint that somebody means by a run's workdir, its folder of checkpoints, or one checkpoint's own folder.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none; or the best is asked for of something else than a workdir.
     """
-    found = path if (path / STATE).is_dir() else newest(path, best=best) or _highest_step(path)
+    if best:
+        if (found := newest(path, best=True)) is None:
+            raise UserError(f"{path} holds no best checkpoint; that needs the workdir of a run that was scored")
+        return found
+    found = path if os.path.isdir(path / STATE) else newest(path) or _highest_step(path)
     if found is None:
-        kind = "scored checkpoint" if best else "checkpoint"
-        raise UserError(f"{path} holds no {kind}; give the workdir of a run, or one of its checkpoints")
+        raise UserError(f"{path} holds no checkpoint; give the workdir of a run, or one of its checkpoints")
     return found
 
 
