@@ -136,5 +136,5 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
     ended = run_command("san_jax.export_weights", str(tmp_path), str(tmp_path / "out"), "--best")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        f"error: {tmp_path} holds no scored checkpoint; give the workdir of a run, or one of its checkpoints\n"
+        f"error: {tmp_path} holds no best checkpoint; that needs the workdir of a run that was scored\n"
     )
