@@ -25,6 +25,6 @@ def get_config(size: str = "full") -> ConfigDict:
     if size == "small":
         config.san.data.train = "synthetic_reid/small_pseudo"
         config.san.batch.pit_pictures = 0  # ten minutes are for the other stages; 8 is the same share
-        config.san.schedule.epochs, config.san.reid.milestones = 7, (5, 6)
-        config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 4, (3,)
+        config.san.schedule.epochs, config.san.reid.milestones = 5, (3, 4)
+        config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 3, (2,)
     return config.lock()
