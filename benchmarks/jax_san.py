@@ -66,6 +66,7 @@ def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
         state, terms = jax.block_until_ready(step(state, batch))
         return terms
 
+    call.program = step.as_text
     return call, seconds
 
 

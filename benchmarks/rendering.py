@@ -30,11 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--people", type=int, default=32, help="each before six cameras, once (default: 32)")
     parser.add_argument("--height", type=int, default=256, help="of the pictures, twice their width (default: 256)")
+    parser.add_argument("--at_once", type=int, default=studio.AT_ONCE, help="pictures a call (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions; the median counts (default: 5)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     flags = parser.parse_args()
     world = studio.make_world(jax.random.key(0), cameras=CAMERAS, occlusion=0.25, sloppiness=0.5)
-    size = dict(people=flags.people, height=flags.height)
+    size = dict(people=flags.people, height=flags.height, at_once=flags.at_once)
     first = seconds(world, **size)
     rounds = [seconds(world, **size) for _ in range(flags.rounds)]
     pictures = CAMERAS * flags.people
@@ -48,24 +49,25 @@ def main() -> None:
         "height": flags.height,
         "width": flags.height // 2,
         "people": flags.people,
+        "at_once": flags.at_once,
         "pictures": pictures,
         "pictures_per_second": pictures / statistics.median(rounds),
         "compile_seconds": first - statistics.median(rounds),
         "all_seconds": rounds,
     }
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    path = flags.out / f"{flags.height}x{flags.height // 2}_{name}_{date:%Y-%m-%d_%H%M%S}.json"
+    path = flags.out / f"{flags.height}x{flags.height // 2}_by_{flags.at_once}_{name}_{date:%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"{device}: {report['pictures_per_second']:.1f} pictures/s of {flags.height} x {flags.height // 2}; {path}")
 
 
-def seconds(world: World, *, people: int, height: int) -> float:
+def seconds(world: World, *, people: int, height: int, at_once: int) -> float:
     """The time in which some people are drawn, and rendered before every camera."""
     person, camera = (grid.ravel() for grid in np.mgrid[:people, :CAMERAS])
     shots = Moment(person, camera, np.zeros_like(person))
     begin = time.perf_counter()
-    size = dict(height=height, width=height // 2)
+    size = dict(height=height, width=height // 2, at_once=at_once)
     for _ in studio.render(studio.before_a_camera, world, world.people, person, shots, **size):
         pass
     return time.perf_counter() - begin

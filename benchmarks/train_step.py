@@ -38,6 +38,8 @@ def main() -> int:
     environment = os.environ | (KEEP_HEAP if flags.keep_heap else {})
     # A program from a cache of earlier runs would take no time to compile.
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    if flags.torch_cache:
+        return measure(flags, environment=environment | {"TORCHINDUCTOR_CACHE_DIR": str(flags.torch_cache)})
     with tempfile.TemporaryDirectory(prefix="torchinductor_") as cache:
         return measure(flags, environment=environment | {"TORCHINDUCTOR_CACHE_DIR": cache})
 
@@ -80,8 +82,8 @@ def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
     return int(any("error" in row for row in report["measurements"]))
 
 
-def parse_flags() -> argparse.Namespace:
-    """The command line; sizes are the paper's unless given."""
+def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, or other words; sizes are the paper's unless given."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -109,7 +111,8 @@ def parse_flags() -> argparse.Namespace:
     )
     add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory, all sides")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
-    flags = parser.parse_args()
+    add("--torch_cache", type=Path, help="folder of torch.compile's programs, kept; by default compile time counts")
+    flags = parser.parse_args(words)
     for name, known in (("tasks", TASKS), ("dtypes", DTYPES)):
         if unknown := set(getattr(flags, name)) - set(known):
             parser.error(f"--{name} names {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -12,7 +12,7 @@ FLOORS = {
     "retrieval picture_folder found_pictures contact_sheet html_page event_files "
     "synthesis.atlas synthesis.solids synthesis.camera synthesis.dice synthesis.wardrobe synthesis.tailor "
     "synthesis.body synthesis.people synthesis.things synthesis.lens synthesis.street synthesis.renderer "
-    "synthesis.scene synthesis.studio",
+    "synthesis.scene synthesis.sitting synthesis.splits synthesis.studio",
     3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
     "scoring.evaluation scoring.texture_scores scoring.references scoring.ranked_pictures starting_weights",
     4: "training.run training.run_config training.train_loop scoring.report pseudo_textures picture_index",

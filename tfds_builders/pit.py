@@ -17,13 +17,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
-from san_jax.synthesis import body, scene, studio
-from san_jax.synthesis.people import Person
+from san_jax.synthesis import studio
+from san_jax.synthesis.sitting import Sitting, sit
 from tfds_builders.record import ReidBuilder, encode_pairs, read_picture
 
 PHOTOGRAPHS = Path("photographs")
@@ -49,14 +49,6 @@ class Pair(NamedTuple):
     image: Path | None = None
     texture: Path | None = None
     pid: int = -1
-
-
-class Sitting(NamedTuple):
-    """One rendered pair: which, by numbers, and what stands behind the person; None for a street."""
-
-    wardrobe: Int[Array, "*n"]
-    index: Int[Array, "*n"]
-    photograph: UInt8[Array, "*n s s 3"] | None
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -170,14 +162,6 @@ def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarra
         width=config.height // 2,
         texture_side=config.texture_side,
     )
-
-
-def sit(person: Person, sitting: Sitting, sitter: Key[Array, ""], *, height: int, width: int) -> UInt8[Array, "H W 3"]:
-    """A picture of somebody who wears what the person wears, with a body of their own."""
-    key = jax.random.fold_in(jax.random.fold_in(sitter, sitting.wardrobe), sitting.index)
-    shape, scenery = jax.random.split(key)
-    somebody = person._replace(proportions=body.random_proportions(shape, person.outfit.female))
-    return scene.anywhere(scenery, somebody, height=height, width=width, photograph=sitting.photograph)
 
 
 def open_photograph(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:

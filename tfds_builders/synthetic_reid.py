@@ -20,27 +20,12 @@ import tensorflow_datasets as tfds
 
 from san_jax.batch import Record, Source
 from san_jax.errors import UserError
-from san_jax.synthesis import studio
+from san_jax.synthesis import splits, studio
+from san_jax.synthesis.splits import CAMERAS, Picture
 from san_jax.synthesis.studio import Moment
 from tfds_builders.record import Drawn, ReidBuilder, encode_pairs, read_picture
 
-CAMERAS = 6
-CAMERAS_OF_A_PERSON = 2
 PSEUDO = "_pseudo"
-SHARES = {5: 0.85, 4: 0.1, 3: 0.05}  # how often a person has that many pictures of one camera
-
-
-class Picture(NamedTuple):
-    """One picture to be rendered; person and camera from 0, index from 1 for each person before each camera."""
-
-    person: int
-    camera: int
-    index: int
-
-    @property
-    def name(self) -> str:
-        """As in 0042_c6_05: cameras are named from 1."""
-        return f"{self.person:04d}_c{self.camera + 1}_{self.index:02d}"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -175,17 +160,8 @@ class SyntheticReid(ReidBuilder):
         if drawn := self.drawn():
             return self._copied(drawn.pictures, manual_dir / drawn.folder)
         config = self.builder_config
-        splits = {"train": [], "query": [], "gallery": []}
-        for person in range(config.train_people + config.test_people):
-            rng = np.random.default_rng([config.seed, person])
-            for camera in sorted(rng.choice(CAMERAS, CAMERAS_OF_A_PERSON, replace=False).tolist()):
-                count = rng.choice(list(SHARES), p=list(SHARES.values()))
-                asked = rng.integers(1, count, endpoint=True)
-                for index in range(1, count + 1):
-                    tested = "query" if index == asked else "gallery"
-                    split = "train" if person < config.train_people else tested
-                    splits[split].append(Picture(person, camera, index))
-        return splits
+        people = dict(train_people=config.train_people, test_people=config.test_people)
+        return splits.splits(seed=config.seed, **people)
 
     def _copied(self, name: str, textures: Path) -> dict[str, list[Copied]]:
         """The plan of a twin: all pictures of the rendered set; UserError if a training picture has no texture."""

@@ -18,7 +18,7 @@ from san_jax.synthesis.people import Person
 from san_jax.synthesis.scene import Trouble
 from san_jax.synthesis.street import Place
 
-AT_ONCE = 16  # people, and pictures, in one call of a compiled function; the last call is filled up
+AT_ONCE = 16  # people, and pictures, in one call of a compiled function
 
 Picture = UInt8[Array, "H W 3"]
 
@@ -89,6 +89,7 @@ def render(
     height: int,
     width: int,
     texture_side: int = 256,
+    at_once: int = AT_ONCE,
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "S S 3"]]]:
     """Takes pictures one after the other; each is a function of its shot, whatever stands beside it.
 
@@ -102,6 +103,7 @@ def render(
       shots: numpy arrays with a row for each picture.
       height, width: of the pictures in pixels.
       texture_side: of the textures in pixels; divides 256.
+      at_once: people, and pictures, in one call of a compiled function; the last call is padded.
 
     Yields:
       The picture, and the texture of its person. Pictures of one person in a row have the very same texture object.
@@ -109,7 +111,7 @@ def render(
     threads = _threads()
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
-        for persons, textures, who, chosen in _calls(dresser, numbers, shots, texture_side):
+        for persons, textures, who, chosen in _calls(dresser, numbers, shots, texture_side, at_once):
             call = pool.submit(_pictures, take, setting, persons, chosen, height=height, width=width)
             if not waiting:
                 wait([call])  # until it is compiled, or every thread would compile
@@ -134,32 +136,32 @@ def _pictures(*args, **kwargs) -> np.ndarray:
     return np.asarray(_take_pictures(*args, **kwargs))
 
 
-def _calls(dresser, numbers, shots, texture_side):
+def _calls(dresser, numbers, shots, texture_side, at_once):
     """For each call: the people, their textures, who is in each picture, and the rows of people and shots."""
-    for crowd in _crowds(numbers):
+    for crowd in _crowds(numbers, at_once):
         members, who = np.unique(numbers[crowd], return_inverse=True)
-        persons, drawn = _draw_people(dresser, members[_filled(0, len(members))], side=texture_side)
+        persons, drawn = _draw_people(dresser, members[_filled(0, len(members), at_once)], side=texture_side)
         textures = list(np.asarray(drawn))
-        for first in range(0, len(who), AT_ONCE):
-            some = _filled(first, len(who))
+        for first in range(0, len(who), at_once):
+            some = _filled(first, len(who), at_once)
             chosen = who[some], jax.tree.map(operator.itemgetter(crowd.start + some), shots)
-            yield persons, textures, who[first : first + AT_ONCE], chosen
+            yield persons, textures, who[first : first + at_once], chosen
 
 
-def _crowds(numbers: np.ndarray) -> Iterator[slice]:
-    """Cuts pictures where another AT_ONCE people begin."""
+def _crowds(numbers: np.ndarray, at_once: int) -> Iterator[slice]:
+    """Cuts pictures where another `at_once` people begin."""
     changes = np.flatnonzero(np.diff(numbers, prepend=-1))
-    yield from map(slice, changes[::AT_ONCE], [*changes[AT_ONCE::AT_ONCE], len(numbers)])
+    yield from map(slice, changes[::at_once], [*changes[at_once::at_once], len(numbers)])
 
 
-def _filled(first: int, end: int) -> np.ndarray:
-    """AT_ONCE rows from the first; after the end, the last one again."""
-    return np.minimum(np.arange(first, first + AT_ONCE), end - 1)
+def _filled(first: int, end: int, at_once: int) -> np.ndarray:
+    """So many rows from the first; after the end, the last one again."""
+    return np.minimum(np.arange(first, first + at_once), end - 1)
 
 
 def _map(function, rows):
     """One by one where it is the cache that counts, all at once on an accelerator."""
-    return jax.lax.map(function, rows, batch_size=None if jax.default_backend() == "cpu" else AT_ONCE)
+    return jax.lax.map(function, rows) if jax.default_backend() == "cpu" else jax.vmap(function)(rows)
 
 
 @functools.partial(jax.jit, static_argnames="side")

@@ -1,0 +1,172 @@
+"""All that is to be measured on a machine with a GPU, in one command and within so many minutes.
+
+    python -m benchmarks.on_device --minutes=9 --out=FOLDER
+    python -m benchmarks.on_device --minutes=4 --stages=1,3
+    python -m benchmarks.on_device --tiny                     # the same ways at sizes for two CPU cores
+
+Needs JAX, Flax, optax, jaxtyping, NumPy, SciPy and Pillow; PyTorch for what is measured beside; no TFDS, grain or
+ml_collections. A stage is one or more processes with a time limit, writes its reports at once, and may fail: the next
+one goes on. Stages in the order in which they run:
+
+    1  what machine this is, and what it reaches
+    2  whether numbers are right: the tests of networks, losses, optimizers, scores and renderer, on the device
+    3  training steps and features beside PyTorch; where a step's time goes
+    5  scores, re-ranking, search
+    6  rendering
+    7  learning at the paper's size, on people rendered into the device's memory
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks import train_step
+from benchmarks.case import DTYPES, Case
+
+ROOT = Path(__file__).parent.parent
+RIGHT = (
+    *("layers", "encoder", "decoder", "losses", "optimizers", "golden_gradients", "train_step", "augmentation"),
+    *("distances", "ranking", "reranking", "retrieval", "verification", "query_expansion", "renderer", "studio"),
+)
+TINY_STEP = "--batch=8 --pictures=4 --height=64 --width=32 --depth=10 --encoder_width=0.125 --decoder_width=0.125"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One process of a stage.
+
+    Attributes:
+      stage: its number.
+      name: of its log.
+      command: after the interpreter's name.
+      seconds: its limit.
+      beside: whether it runs at one time with its neighbours that are so marked; nothing else is timed then.
+      variables: of the environment, beside those that are there.
+    """
+
+    stage: int
+    name: str
+    command: str
+    seconds: int
+    beside: bool = False
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
+    """All parts in their order."""
+    step = f"-m benchmarks.train_step --out={out} --rounds=1 --torch_cache={out.absolute()}/.torch"
+    step += f" {TINY_STEP} --repeats=2 --torch=" if tiny else " --batch=64 --repeats=20 --warmup=3"
+    options = "" if tiny else " --torch=channels_last,channels_last+compile"
+    small = " --batch=8 --height=64 --depth=10" if tiny else ""
+    tests = " ".join(f"tests/test_{name}.py" for name in (RIGHT[:1] if tiny else RIGHT))
+    shared = (("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),)
+    exact = (*shared, ("JAX_PLATFORMS", ""), ("JAX_DEFAULT_MATMUL_PRECISION", "highest"))
+    workers = "" if tiny else "-n 6"
+
+    yield Part(1, "machine", f"-m benchmarks.machine --out={out}{' --tiny' if tiny else ''}", 60)
+    yield Part(3, "torch_programs", f"-m benchmarks.on_device --torch_programs {step}{options}", 110, True, shared)
+    yield Part(2, "right", f"-m pytest -o addopts= -m 'not slow' -q {workers} {tests}", 130, True, exact)
+    yield Part(3, "steps", f"{step}{options} --tasks=san,baseline,features --dtypes=bfloat16,float32", 240)
+    yield Part(3, "variants", f"-m benchmarks.variants --out={out}{small}", 120)
+    yield Part(3, "kernels", f"-m benchmarks.kernels --out={out}{small}", 70)
+    for at_once in (16,) if tiny else (16, 64):
+        people = "--people=4 --height=64 --rounds=1" if tiny else "--people=64 --rounds=3"
+        name = f"rendering_by_{at_once}"
+        yield Part(6, name, f"-m benchmarks.rendering --out={out} --at_once={at_once} {people}", 60)
+    sizes = "--sizes=tiny" if tiny else "--sizes=market1501,market1501+500k,cuhk03,msmt17"
+    sides = "--sides=product,rank,tpr,nearest,rerank"
+    yield Part(5, "scores", f"-m benchmarks.scoring --out={out} --rounds=1 {sizes} {sides}", 120)
+    yield Part(7, "learning", f"-m benchmarks.learning --out={out}{' --tiny' if tiny else ''}", 420)
+
+
+def main() -> int:
+    """Runs the stages that the flags name."""
+    if "--torch_programs" in sys.argv:
+        return torch_programs(sys.argv[sys.argv.index("--torch_programs") + 3 :])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=9, help="the whole ends before (default: 9)")
+    parser.add_argument("--stages", default="1,2,3,5,6,7", help="which, separated by commas (default: all)")
+    parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
+    flags = parser.parse_args()
+    chosen = {int(number) for number in flags.stages.split(",")}
+    run([part for part in parts(flags.out, tiny=flags.tiny) if part.stage in chosen], flags)
+    return 0
+
+
+def run(chosen: Sequence[Part], flags: argparse.Namespace) -> None:
+    """Runs parts until the time is up; what became of each is kept in stages.json."""
+    deadline = time.monotonic() + 60 * flags.minutes
+    flags.out.mkdir(parents=True, exist_ok=True)
+    ended: dict[str, dict] = {}
+
+    def one(part: Part) -> None:
+        begin = time.monotonic()
+        limit = min(part.seconds, deadline - begin)
+        status = run_part(part, limit) if limit > 5 else ("", "no time left")
+        ended[part.name] = {"seconds": round(time.monotonic() - begin, 1), "ended": status[1]}
+        (flags.out / "stages.json").write_text(json.dumps(ended, indent=1) + "\n")
+        with open(flags.out / "log.txt", "a") as log:
+            log.write(f"==== {part.name}: {ended[part.name]}\n{status[0][-20000:]}\n")
+        print(f"==== {part.name}: {ended[part.name]}\n{status[0][-1500:]}", flush=True)
+
+    with ThreadPoolExecutor() as pool:
+        for beside, group in itertools.groupby(chosen, lambda part: part.beside):
+            mapped = pool.map if beside else map
+            list(mapped(one, group))
+
+
+def run_part(part: Part, limit: float) -> tuple[str, str]:
+    """What a part printed, and how it ended."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(part.variables)
+    with subprocess.Popen(
+        [sys.executable, *shlex.split(part.command)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)  # with the processes that it started
+            printed, _ = process.communicate()
+            return printed, f"stopped after {limit:.0f} s"
+    return printed, "well" if process.returncode == 0 else f"exit code {process.returncode}"
+
+
+def torch_programs(words: list[str]) -> int:
+    """Compiles PyTorch's programs side by side into --torch_cache, so that measuring them need not wait."""
+    flags = train_step.parse_flags(words)
+    options = [chosen for chosen in flags.torch if "compile" in chosen]
+    wanted = [
+        dataclasses.replace(case, framework="torch", options=chosen, warmup=0, repeats=1)
+        for case in train_step.cases(flags, platform="gpu")
+        for chosen in options
+        if case.task != "san_pg" and case.dtype in DTYPES
+    ]
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(flags.torch_cache), "TORCHINDUCTOR_COMPILE_THREADS": "4"}
+
+    def compile_one(case: Case) -> None:
+        answer = train_step.ask(flags.torch_python, "benchmarks.torch_san", case, environment=environment)
+        print(case.task, case.dtype, answer.get("error") or f"{answer['compile_seconds']:.1f} s", flush=True)
+
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        list(pool.map(compile_one, wanted))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
