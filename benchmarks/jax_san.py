@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 from benchmarks import case as cases
@@ -19,6 +20,7 @@ from san_jax.batch import Batch
 from san_jax.data import augmentation
 from san_jax.networks.architecture import Architecture
 from san_jax.training import optimizers, train_step
+from san_jax.training.train_step import TrainState
 
 
 def describe() -> dict[str, Any]:
@@ -42,24 +44,10 @@ def measure(case: Case) -> dict[str, Any]:
 
 def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
     """A call that makes one update of its own state and returns the loss terms; seconds of tracing and compiling."""
-    networks = train_step.Networks(case.task, architecture_of(case), case.dtype)
-    reid_tx = optimizers.make_optimizer("amsgrad", **cases.REID_ADAM)
-    recon_tx = optimizers.make_optimizer("adam", **cases.RECON_ADAM)
-    state = jax.jit(functools.partial(train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=0))()
-    pictures, textures, pids = jax.device_put(cases.random_batch(case))
-    batch = Batch(pictures, textures if networks.draws else None, pids)
-    step = functools.partial(
-        train_step.train_step,
-        networks=networks,
-        objective=train_step.Objective(instances=cases.INSTANCES),
-        augment=functools.partial(
-            augmentation.augment, height=case.height, width=case.width, crop=0.5, mirror=0.5, erase=0.5
-        ),
-        reid_tx=reid_tx,
-        recon_tx=recon_tx,
-        seed=0,
-    )
-    step, seconds = compiled(jax.jit(step, donate_argnums=0), state, batch)
+    step, (_, batch) = step_of(case)
+    state = jax.jit(make_state_of(case))()
+    batch = jax.device_put(batch)
+    step, seconds = compiled(step, state, batch)
 
     def call() -> dict[str, jax.Array]:
         nonlocal state
@@ -70,17 +58,64 @@ def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
     return call, seconds
 
 
+def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
+    """The jitted train step, and what it takes: an abstract state and a batch on the host."""
+    networks = networks_of(case)
+    pictures, textures, pids = cases.random_batch(case)
+    step = functools.partial(
+        train_step.train_step,
+        networks=networks,
+        objective=train_step.Objective(instances=cases.INSTANCES),
+        augment=functools.partial(
+            augmentation.augment, height=case.height, width=case.width, crop=0.5, mirror=0.5, erase=0.5
+        ),
+        **optimizers_of(),
+        seed=0,
+    )
+    batch = Batch(pictures, textures if networks.draws else None, pids)
+    return jax.jit(step, donate_argnums=0), (jax.eval_shape(make_state_of(case)), batch)
+
+
+def make_state_of(case: Case) -> Callable[[], TrainState]:
+    """A function that makes the first state."""
+    return functools.partial(train_step.make_state, networks_of(case), **optimizers_of(), seed=0)
+
+
+def networks_of(case: Case) -> train_step.Networks:
+    """The networks in the mode of a case."""
+    return train_step.Networks(case.task, architecture_of(case), case.dtype)
+
+
+def optimizers_of() -> dict[str, optax.GradientTransformation]:
+    """Both optimizers, as `train_step` takes them."""
+    return {
+        "reid_tx": optimizers.make_optimizer("amsgrad", **cases.REID_ADAM),
+        "recon_tx": optimizers.make_optimizer("adam", **cases.RECON_ADAM),
+    }
+
+
 def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
     """A call that returns the features of a batch; seconds of tracing and compiling."""
+    features, (_, _, pictures) = features_of(case)
+    encoder, stats = jax.jit(lambda: new_encoder(case))()
+    pictures = jax.device_put(pictures)
+    extract, seconds = compiled(features, encoder, stats, pictures)
+    return lambda: jax.block_until_ready(extract(encoder, stats, pictures)), seconds
+
+
+def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
+    """The jitted encoder, and what it takes: abstract parameters and statistics, and pictures on the host."""
     architecture = architecture_of(case)
-    encoder, stats = jax.jit(lambda: train_step.arrays_of(architecture.new_encoder(nnx.Rngs(params=0))))()
-    pictures = jax.device_put(cases.random_batch(case)[0])
 
     def features(encoder, stats, pictures):
         return architecture.feats(encoder, stats, augmentation.normalise(pictures), jnp.dtype(case.dtype))
 
-    extract, seconds = compiled(jax.jit(features), encoder, stats, pictures)
-    return lambda: jax.block_until_ready(extract(encoder, stats, pictures)), seconds
+    return jax.jit(features), (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
+
+
+def new_encoder(case: Case) -> tuple[Any, Any]:
+    """Fresh parameters and statistics of the encoder."""
+    return train_step.arrays_of(architecture_of(case).new_encoder(nnx.Rngs(params=0)))
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:

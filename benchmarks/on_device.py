@@ -99,14 +99,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
     flags = parser.parse_args()
     chosen = {int(number) for number in flags.stages.split(",")}
-    run([part for part in parts(flags.out, tiny=flags.tiny) if part.stage in chosen], flags)
+    run([part for part in parts(flags.out, tiny=flags.tiny) if part.stage in chosen], flags.out, minutes=flags.minutes)
     return 0
 
 
-def run(chosen: Sequence[Part], flags: argparse.Namespace) -> None:
+def run(chosen: Sequence[Part], out: Path, *, minutes: float) -> None:
     """Runs parts until the time is up; what became of each is kept in stages.json."""
-    deadline = time.monotonic() + 60 * flags.minutes
-    flags.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * minutes
+    out.mkdir(parents=True, exist_ok=True)
     ended: dict[str, dict] = {}
 
     def one(part: Part) -> None:
@@ -114,8 +114,8 @@ def run(chosen: Sequence[Part], flags: argparse.Namespace) -> None:
         limit = min(part.seconds, deadline - begin)
         status = run_part(part, limit) if limit > 5 else ("", "no time left")
         ended[part.name] = {"seconds": round(time.monotonic() - begin, 1), "ended": status[1]}
-        (flags.out / "stages.json").write_text(json.dumps(ended, indent=1) + "\n")
-        with open(flags.out / "log.txt", "a") as log:
+        (out / "stages.json").write_text(json.dumps(ended, indent=1) + "\n")
+        with open(out / "log.txt", "a") as log:
             log.write(f"==== {part.name}: {ended[part.name]}\n{status[0][-20000:]}\n")
         print(f"==== {part.name}: {ended[part.name]}\n{status[0][-1500:]}", flush=True)
 

@@ -184,7 +184,9 @@ def ask(python: str, module: str, case: Case | None = None, *, environment: dict
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-    return {"error": " ".join(done.stderr.strip().splitlines()[-1:]) or ended}
+    said = done.stderr.strip().splitlines()
+    # Under XLA's failed checks stands a trace of C++ that says nothing.
+    return {"error": next((line for line in said if "Check failed" in line), " ".join(said[-1:])) or ended}
 
 
 def summary(case: Case, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:

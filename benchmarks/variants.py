@@ -7,7 +7,6 @@ All steps are traced one after the other, compiled side by side, and timed in tu
 
 import argparse
 import contextlib
-import functools
 import json
 import statistics
 import time
@@ -20,13 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks import case as cases
 from benchmarks import jax_san
 from benchmarks.case import DTYPES, Case
-from san_jax.batch import Batch
-from san_jax.data import augmentation
 from san_jax.networks import decoder, encoder, layers
-from san_jax.training import optimizers, train_step
 
 # ---- The other ways.
 
@@ -126,17 +121,9 @@ def main() -> None:
         batch=flags.batch, height=flags.height, width=flags.height // 2, depth=flags.depth, fc_dim=512,
         encoder_width=1.0, decoder_width=1.0, num_pids=767, warmup=2, repeats=10,
     )  # fmt: skip
-    networks = train_step.Networks(case.task, jax_san.architecture_of(case), case.dtype)
-    reid_tx = optimizers.make_optimizer("amsgrad", **cases.REID_ADAM)
-    recon_tx = optimizers.make_optimizer("adam", **cases.RECON_ADAM)
-    make = functools.partial(train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=0)
-    pictures, textures, pids = jax.device_put(cases.random_batch(case))
-    batch = Batch(pictures, textures if networks.draws else None, pids)
-    augment = functools.partial(
-        augmentation.augment, height=case.height, width=case.width, crop=0.5, mirror=0.5, erase=0.5
-    )
-    options = dict(networks=networks, objective=train_step.Objective(instances=cases.INSTANCES), augment=augment)
-    step = functools.partial(train_step.train_step, **options, reid_tx=reid_tx, recon_tx=recon_tx, seed=0)
+    make = jax_san.make_state_of(case)
+    _, (abstract, batch) = jax_san.step_of(case)
+    batch = jax.device_put(batch)
 
     def compile_one(lowered, compiler):
         try:
@@ -150,8 +137,7 @@ def main() -> None:
         waiting = {}
         for name, changes in VARIANTS.items():
             with in_place(changes):
-                # Another function for every variant, or JAX would take the first trace for all.
-                lowered = jax.jit(lambda *args: step(*args), donate_argnums=0).lower(jax.eval_shape(make), batch)
+                lowered = jax_san.step_of(case)[0].lower(abstract, batch)
             waiting[name] = pool.submit(compile_one, lowered, COMPILER.get(name))
         programs = {name: done.result() for name, done in waiting.items()}
     seconds = {name: [] for name in programs}

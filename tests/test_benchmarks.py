@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks import table
+from benchmarks import on_device, table
+from benchmarks.on_device import Part
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ["--depth=10", "--height=32", "--width=16", "--encoder_width=0.1", "--fc_dim=8", "--num_pids=4", "--batch=8"]
@@ -130,3 +131,20 @@ def test_scoring_table_has_a_row_for_what_is_computed_and_a_column_for_a_size_th
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
     assert lines[0] == ["s / GB", "a: 1,400 x 5,328", "b: 3,000 x 5,328"]
     assert [line[1:] for line in lines[2:]] == [["0.250 / 0.250", "-"], ["0.500 / 0.250", "-"]]
+
+
+def test_stage_that_fails_or_takes_too_long_does_not_keep_the_next_from_running(tmp_path):
+    parts = [
+        Part(1, "fails", "-c 'raise SystemExit(3)'", 30),
+        Part(2, "hangs", "-c 'import time; print(5, flush=True); time.sleep(60)'", 6),
+        Part(3, "works", "-c 'print(7)'", 30),
+    ]
+    on_device.run(parts, out=tmp_path, minutes=1)
+    ended = {name: stage["ended"] for name, stage in json.loads((tmp_path / "stages.json").read_text()).items()}
+    assert ended == {"fails": "exit code 3", "hangs": "stopped after 6 s", "works": "well"}
+    assert [line for line in (tmp_path / "log.txt").read_text().splitlines() if line.isdigit()] == ["5", "7"]
+
+
+def test_no_stage_begins_when_the_minutes_are_over(tmp_path):
+    on_device.run([Part(1, "late", "-c 'print(7)'", 30)], out=tmp_path, minutes=0.01)
+    assert json.loads((tmp_path / "stages.json").read_text())["late"]["ended"] == "no time left"

@@ -174,3 +174,15 @@ def assert_adjoint(linear, x: np.ndarray):
     images = jax.vmap(linear)(basis)
     expected = jnp.tensordot(images, at_y, at_y.ndim).reshape(x.shape)
     np.testing.assert_allclose(pull(at_y)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_strided_product_of_a_1x1_kernel_flattens_no_map():
+    """A flattened map behind a strided slice makes XLA for GPUs abort the process (JAX 0.11.2)."""
+
+    def loss(x, kernel):
+        return layers.convolve(x, kernel, 2, 0).sum()
+
+    x, kernel = jnp.zeros((2, 8, 4, 3)), jnp.zeros((1, 1, 3, 5))
+    program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, kernel))
+    assert program.count("dot_general") == 3
+    assert "reshape" not in program

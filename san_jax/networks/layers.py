@@ -67,11 +67,13 @@ def convolve(
 
     XLA's convolutions are slow on the CPU where nothing is padded: the weight gradients of 1 x 1 kernels and all
     three passes of unpadded ones. So the former are written as matrix products, which are as good on every device,
-    and on the CPU the latter get a row of zeros that is dropped again.
+    and on the CPU the latter get a row of zeros that is dropped again. A strided product keeps the map's four axes:
+    XLA for GPUs (JAX 0.11.2) aborts the process when it compiles a flattened map behind a strided slice.
     """
     size = kernel.shape[0]
     if size == 1:
-        x = x[:, ::stride, ::stride]
+        if stride > 1:
+            return lax.dot_general(x[:, ::stride, ::stride], kernel[0, 0], (((3,), (0,)), ((), ())))
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
     extra_row = int(padding == 0 and stride == 1 and jax.default_backend() == "cpu")
     y = lax.conv_general_dilated(

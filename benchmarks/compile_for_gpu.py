@@ -1,0 +1,91 @@
+"""Compiles the training steps and the encoder for an H100 on a machine without one: shows what XLA would refuse there.
+
+    pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cublas        # of JAX's own version
+    python -m benchmarks.compile_for_gpu
+
+Every program is compiled in a process of its own, because a failed check inside XLA ends the process. What only a
+device can choose (which kernel is the fastest one) is left open, and is no failure.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# As JAX reports it on an H100: `jax.lib.xla_client.get_topology_for_devices(...).target_config`.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84942979072
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+runtime_version { major: 13 }
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 12 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+UNTUNED = "No supported config found"  # without a device no kernel can be timed; all passes before have run
+
+
+def main() -> int:
+    """Compiles all programs, or in a process of its own the one that is named."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--program", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, default=64)
+    flags = parser.parse_args()
+    if flags.program:
+        compile_one(*flags.program.split(","), batch=flags.batch)
+        return 0
+    from benchmarks.case import DTYPES, TASKS
+
+    failed = 0
+    for program in [f"{task},{dtype}" for task in TASKS for dtype in DTYPES]:
+        command = [sys.executable, "-m", "benchmarks.compile_for_gpu", f"--program={program}", f"--batch={flags.batch}"]
+        variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_gpu_autotune_level=0"}
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+        untuned = UNTUNED in done.stderr
+        failed += done.returncode != 0 and not untuned
+        why = next((line for line in done.stderr.splitlines() if "Check failed" in line), done.stderr.strip()[-300:])
+        print(f"{program:20} {'compiles' if not done.returncode else 'compiles, untuned' if untuned else why}")
+    return int(failed > 0)
+
+
+def compile_one(task: str, dtype: str, *, batch: int) -> None:
+    """Compiles the program of a benchmark's case at the paper's size."""
+    import jax
+    from jax.experimental import topologies
+    from jax.sharding import SingleDeviceSharding
+
+    from benchmarks import jax_san
+    from benchmarks.case import Case
+
+    (device,) = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices
+    case = Case(
+        task=task, framework="jax", options=(), dtype=dtype, platform="gpu", batch=batch, height=256, width=128,
+        depth=50, fc_dim=512, encoder_width=1.0, decoder_width=1.0, num_pids=767, warmup=0, repeats=1,
+    )  # fmt: skip
+    function, arguments = (jax_san.step_of if case.trains else jax_san.features_of)(case)
+    there = SingleDeviceSharding(device)
+    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), arguments)
+    function.lower(*arguments).compile()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
