@@ -16,9 +16,11 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from san_jax import commands, devices, files
+from san_jax import devices, files
+from san_jax.commands import common
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation, report
+from san_jax.report import report
+from san_jax.scoring import evaluation
 from san_jax.training import checkpoints, run, run_config
 from san_jax.training.train_step import Networks
 
@@ -60,7 +62,7 @@ def main() -> None:
         raise UserError(f"--{given[0]} is of people; {workdir} is a texture generator, scored by L1, PSNR and SSIM")
     if REPORT.value != "false" and search != evaluation.PLAIN:
         raise UserError("--report shows what plain features find; leave out --aqe and --rerank, or --report")
-    test_sets = commands.open_scored_sets(config)
+    test_sets = common.open_scored_sets(config)
     place = {"true": workdir / "report.html", "false": None}.get(REPORT.value, Path(REPORT.value))
     draws = networks.draws and (place is not None or not networks.learns_people)
     weights, step = checkpoints.restore_networks(checkpoint, devices.replicated(mesh), draws=draws)
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    common.run(main)

@@ -12,9 +12,12 @@ import jax
 from absl import flags
 
 import tfds_builders
-from san_jax import commands, contact_sheet, devices, pseudo_textures
+from san_jax import devices
+from san_jax.commands import common
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.pseudo_textures import Generator, Pictures
+from san_jax.gallery import pseudo_textures
+from san_jax.gallery.pseudo_textures import Generator, Pictures
 from san_jax.training import checkpoints
 
 TFDS = "tfds:"
@@ -69,4 +72,4 @@ def open_pictures(name: str, *, output: Path) -> Pictures:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    common.run(main)

@@ -15,9 +15,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from san_jax import commands, contact_sheet, devices, found_pictures, picture_folder, picture_index, retrieval
+from san_jax import devices
+from san_jax.commands import common
+from san_jax.data import picture_folder
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.picture_index import PictureEncoder
+from san_jax.gallery import feature_index, finds
+from san_jax.gallery.feature_index import PictureEncoder
+from san_jax.scoring import nearest
 from san_jax.training import checkpoints
 
 CHECKPOINT = flags.DEFINE_string(
@@ -42,7 +47,7 @@ def main() -> None:
     """Embeds what is new, prints and draws what is nearest, lists what cannot be read."""
     gallery, query = Path(GALLERY.value), Path(QUERY.value)
     checkpoint = checkpoints.find(Path(CHECKPOINT.value), best=BEST.value)
-    index_file = Path(INDEX.value or picture_index.default_place(checkpoint, gallery))
+    index_file = Path(INDEX.value or feature_index.default_place(checkpoint, gallery))
     sheet_file = Path(SHEET.value or index_file.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
     check_places(index_file, sheet_file, query=query, gallery=gallery)
     asked = picture_folder.find(query) if os.path.isdir(query) else [query]
@@ -53,19 +58,19 @@ def main() -> None:
     if not queries:
         others = f" and the other {len(asked) - 1} pictures of {query}" if len(asked) > 1 else ""
         raise UserError(f"cannot read {asked[0]} ({unreadable[asked[0]]}){others}; give another --query")
-    index, missing = picture_index.update(index_file, gallery, encoder, workers=WORKERS.value)
+    index, missing = feature_index.update(index_file, gallery, encoder, workers=WORKERS.value)
     unreadable |= missing
     if len(index) < TOP.value:
         report(unreadable)
         raise UserError(
             f"--top is {TOP.value}, but {gallery} has only {len(index)} pictures that can be read; ask for fewer"
         )
-    nearest = retrieval.nearest(query_feats, index.feats, k=TOP.value, distance=DISTANCE.value, mesh=mesh)
-    distances, rows = (np.asarray(numbers) for numbers in nearest)
+    hits = nearest.nearest(query_feats, index.feats, k=TOP.value, distance=DISTANCE.value, mesh=mesh)
+    distances, rows = (np.asarray(numbers) for numbers in hits)
     if jax.process_index() == 0:
-        found = found_pictures.finds(queries, gallery, index.names, rows=rows, distances=distances)
-        print(f"\n{found_pictures.table(queries, found)}\n", flush=True)
-        sheet, num_shown = found_pictures.sheet(queries, found, title=f"{query} in {gallery}")
+        found = finds.finds(queries, gallery, index.names, rows=rows, distances=distances)
+        print(f"\n{finds.table(queries, found)}\n", flush=True)
+        sheet, num_shown = finds.sheet(queries, found, title=f"{query} in {gallery}")
         contact_sheet.save(sheet_file, sheet)
         of_all = f", the first {num_shown} of {len(queries)} queries" if num_shown < len(queries) else ""
         print(f"{sheet_file} shows it{of_all}")
@@ -91,4 +96,4 @@ def report(unreadable: dict[Path, str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    common.run(main)

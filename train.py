@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from san_jax import commands
+from san_jax.commands import common
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/san.py", "What to train; add :small for two CPU cores.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the run leaves behind.", required=True)
@@ -17,8 +17,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the ru
 
 def main() -> None:
     """Trains what the flags say."""
-    commands.train(CONFIG.value, Path(WORKDIR.value))
+    common.train(CONFIG.value, Path(WORKDIR.value))
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    common.run(main)

@@ -7,16 +7,17 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "batch errors files devices",
     2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "scoring.distances scoring.tiles scoring.ranking scoring.chance scoring.colour_histogram scoring.camera_pairs "
-    "scoring.verification scoring.reranking scoring.query_expansion weights.* "
-    "retrieval picture_folder found_pictures contact_sheet html_page event_files "
+    "data.picture_folder scoring.distances scoring.tiles scoring.nearest scoring.ranking scoring.chance "
+    "scoring.colour_histogram scoring.camera_pairs scoring.verification scoring.reranking scoring.query_expansion "
+    "weights.* drawing.* gallery.finds report.event_files "
     "synthesis.atlas synthesis.solids synthesis.camera synthesis.dice synthesis.wardrobe synthesis.tailor "
     "synthesis.body synthesis.people synthesis.things synthesis.lens synthesis.street synthesis.renderer "
     "synthesis.scene synthesis.sitting synthesis.splits synthesis.studio",
     3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
-    "scoring.evaluation scoring.texture_scores scoring.references scoring.ranked_pictures starting_weights",
-    4: "training.run training.run_config training.train_loop scoring.report pseudo_textures picture_index",
-    5: "commands import_weights export_weights reference_scores synthesis.sheet experiments.*",
+    "scoring.evaluation scoring.texture_scores scoring.references report.ranked_pictures training.starting_weights",
+    4: "training.run training.run_config training.train_loop report.report gallery.pseudo_textures "
+    "gallery.feature_index",
+    5: "commands.* experiments.*",
 }
 
 

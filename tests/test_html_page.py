@@ -3,8 +3,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from san_jax import html_page
-from san_jax.html_page import Markup, element
+from san_jax.drawing import html_page
+from san_jax.drawing.html_page import Markup, element
 
 
 class Page(HTMLParser):

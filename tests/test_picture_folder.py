@@ -5,8 +5,7 @@ import pytest
 from array_source import encoded
 from PIL import Image
 
-from san_jax import picture_folder
-from san_jax.data import input_pipeline
+from san_jax.data import input_pipeline, picture_folder
 from san_jax.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF

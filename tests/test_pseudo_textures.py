@@ -18,10 +18,11 @@ from flax import nnx
 from PIL import Image
 from test_train_step import SHAPE, UNOPTIMISED, state_of
 
-from san_jax import devices, pseudo_textures
+from san_jax import devices
 from san_jax.data import augmentation, input_pipeline
 from san_jax.errors import UserError
-from san_jax.pseudo_textures import DRAWN_BY, Generator, Pictures
+from san_jax.gallery import pseudo_textures
+from san_jax.gallery.pseudo_textures import DRAWN_BY, Generator, Pictures
 from san_jax.training import checkpoints
 from san_jax.training.checkpoints import Checkpoints
 from tfds_builders import open_source

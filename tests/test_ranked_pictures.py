@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from array_source import ArraySource
 
-from san_jax import contact_sheet
-from san_jax.scoring import ranked_pictures
+from san_jax.drawing import contact_sheet
+from san_jax.report import ranked_pictures
 from san_jax.scoring.evaluation import TestSet
 
 

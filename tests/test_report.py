@@ -20,7 +20,8 @@ from test_train_step import SHAPE
 
 from configs import base
 from san_jax import devices
-from san_jax.scoring import evaluation, report
+from san_jax.report import report
+from san_jax.scoring import evaluation
 from san_jax.scoring.evaluation import TestSet
 from san_jax.scoring.feature_extraction import Extractor
 from san_jax.training.progress import Progress

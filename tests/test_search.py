@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from test_picture_index import NAMES, ROOT
+from test_feature_index import NAMES, ROOT
 from test_pseudo_textures import finish, save_run, write_pictures
 
-from san_jax import picture_index
+from san_jax.gallery import feature_index
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", "--top=5"]
     status, output, errors = search(*command, f"--query={tmp_path / 'child.bmp'}")
     assert (status, errors) == (0, "")
-    place = picture_index.default_place(workdir / "checkpoints/3", shop)
+    place = feature_index.default_place(workdir / "checkpoints/3", shop)
     assert output.splitlines()[:2] == [
         f"{shop}: 5 pictures, 0 of them in the index",
         f"{place}: 5 pictures, 5 of them new or changed",

@@ -22,9 +22,11 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from san_jax import commands, devices, event_files, files
+from san_jax import devices, files
+from san_jax.commands import common
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
+from san_jax.report import event_files
 from san_jax.scoring import evaluation
 from san_jax.training import checkpoints
 
@@ -89,7 +91,7 @@ def train_and_score(
             raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
         return
     whole, started = checkpoints.newest(workdir) is None, time.monotonic()
-    commands.train(config, workdir)
+    common.train(config, workdir)
     seconds = time.monotonic() - started
     scores = score(config, workdir, devices.make_mesh())
     if jax.process_index() == 0:
@@ -126,7 +128,7 @@ def flattened(config: ConfigDict) -> dict[str, Any]:
 
 def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
     """Scores of a run's newest checkpoint on its first test set, as fractions."""
-    test = commands.open_test_sets(config.data)[0]
+    test = common.open_test_sets(config.data)[0]
     found = comparison.features(workdir, config, test, mesh)
     scores = evaluation.score_feats(*found, test, metric=config.scoring.metric, mesh=mesh)
     return evaluation.in_numbers(scores)
@@ -155,4 +157,4 @@ if __name__ == "__main__":
         wanted = dict(seeds=SEEDS.value, variants=WANTED.value)
         run_ablation(CONFIG.value, Path(WORKDIR.value), results=Path(RESULTS.value), **wanted)
 
-    commands.run(main)
+    common.run(main)

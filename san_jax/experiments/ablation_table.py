@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from san_jax import commands, files
+from san_jax import files
+from san_jax.commands import common
 from san_jax.errors import UserError
 
 START = "<!-- runs of {folder}, written by python -m san_jax.experiments.ablation_table -->"
@@ -137,4 +138,4 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("PAGE",))
+    common.run(main, files=("PAGE",))

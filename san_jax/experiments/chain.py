@@ -24,10 +24,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 import tfds_builders
-from san_jax import commands, contact_sheet, devices, pseudo_textures
+from san_jax import devices
+from san_jax.commands import common
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
-from san_jax.pseudo_textures import Generator, Pictures
+from san_jax.gallery import pseudo_textures
+from san_jax.gallery.pseudo_textures import Generator, Pictures
 from san_jax.training import checkpoints
 from tfds_builders import Drawn
 
@@ -46,9 +49,9 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     baseline = ConfigDict(san.to_dict())
     baseline.mode, baseline.batch.pit_pictures = "baseline", 0
     stage(3, 5, "SAN with these textures", workdir / "san")
-    commands.train(san, workdir / "san")
+    common.train(san, workdir / "san")
     stage(4, 5, "baseline", workdir / "baseline")
-    commands.train(baseline, workdir / "baseline")
+    common.train(baseline, workdir / "baseline")
     stage(5, 5, "comparison", workdir)
     comparison.main(workdir)
 
@@ -68,7 +71,7 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
       UserError: as of any stage; or no training set of `san` has textures to draw.
     """
     san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
-    names = commands.names(san.data.train, field="san.data.train")
+    names = common.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:
         raise UserError(
@@ -80,7 +83,7 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", workdir / "san_pg")
-    commands.train(san_pg, workdir / "san_pg")
+    common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
     for textures in drawn:
         draw(textures, workdir, data=san.data, mesh=devices.make_mesh())
@@ -152,4 +155,4 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 if __name__ == "__main__":
     CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
-    commands.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))
+    common.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

@@ -13,9 +13,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from san_jax import commands, contact_sheet, devices, files
+from san_jax import devices, files
+from san_jax.commands import common
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation, ranked_pictures, references
+from san_jax.report import ranked_pictures
+from san_jax.scoring import evaluation, references
 from san_jax.scoring.evaluation import TestSet
 from san_jax.scoring.feature_extraction import Extractor
 from san_jax.training import checkpoints, run_config
@@ -39,7 +42,7 @@ def main(folder: Path) -> None:
     if configs["baseline"].data.to_dict() != config.data.to_dict():
         raise UserError(f"the runs {folder}/baseline and {folder}/san read different data; train both on the same")
     mesh = devices.make_mesh()
-    test = commands.open_test_sets(config.data)[0]
+    test = common.open_test_sets(config.data)[0]
     found = {name: features(folder / name, configs[name], test, mesh) for name in RUNS}
     metric = config.scoring.metric
     scores = references.evaluate([test], mesh=mesh, metric=metric, workers=config.data.workers)[test.name]
@@ -85,4 +88,4 @@ def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("FOLDER",))
+    common.run(main, files=("FOLDER",))

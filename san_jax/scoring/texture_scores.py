@@ -11,10 +11,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, PyTree, UInt8
 
-from san_jax import contact_sheet, devices
+from san_jax import devices
 from san_jax.batch import Source
-from san_jax.contact_sheet import Cell
 from san_jax.data import augmentation, input_pipeline
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import Cell
 from san_jax.networks.architecture import Architecture
 from san_jax.scoring.feature_extraction import fetched
 

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from san_jax import devices, starting_weights
+from san_jax import devices
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, identity_sampler, input_pipeline
 from san_jax.data.identity_sampler import Plan
@@ -22,7 +22,7 @@ from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.feature_extraction import Extractor
 from san_jax.scoring.texture_scores import Painter, Weights
-from san_jax.training import checkpoints, optimizers, train_step
+from san_jax.training import checkpoints, optimizers, starting_weights, train_step
 from san_jax.training.checkpoints import BestBy
 from san_jax.training.train_step import Networks, TrainState
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from san_jax import contact_sheet
+from san_jax.drawing import contact_sheet
 from san_jax.errors import Stopped, UserError
 from san_jax.training import checkpoints
 from san_jax.training.checkpoints import Checkpoints

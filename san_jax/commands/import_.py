@@ -1,7 +1,7 @@
 """Weights from elsewhere into a checkpoint of ours.
 
-    python -m san_jax.import_weights resnet50-0676ba61.pth imagenet      # then train.py --config.init_from=imagenet
-    python -m san_jax.import_weights checkpoint_ep300.pth.tar authors    # then eval.py --checkpoint=authors
+    python -m san_jax.commands.import_ resnet50-0676ba61.pth imagenet      # then train.py --config.init_from=imagenet
+    python -m san_jax.commands.import_ checkpoint_ep300.pth.tar authors    # then eval.py --checkpoint=authors
 
 It takes what `starting_weights.read_tensors` reads; `config.init_from` takes such files without this step.
 """
@@ -15,12 +15,12 @@ import numpy as np
 import optax
 from absl import flags
 
-from san_jax import commands
+from san_jax.commands import common
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS
-from san_jax.starting_weights import Tensors, fill, read_tensors, shortened
 from san_jax.training import checkpoints
+from san_jax.training.starting_weights import Tensors, fill, read_tensors, shortened
 from san_jax.training.train_step import Networks, make_state
 from san_jax.weights import torch_names
 
@@ -108,7 +108,7 @@ def main() -> None:
     )
     height = flags.DEFINE_integer("height", 256, "Of the pictures that the network sees, in pixels.", lower_bound=1)
     width = flags.DEFINE_integer("width", 128, "Of the pictures that the network sees, in pixels.", lower_bound=1)
-    commands.run(
+    common.run(
         lambda path, out: import_file(path, out, last_stride=last_stride.value, height=height.value, width=width.value),
         files=("PATH", "OUT"),
     )

@@ -9,15 +9,15 @@ import pytest
 import safetensors.numpy
 from absl import flags
 from flax import nnx
-from test_export_weights import SMALL, assert_same, run_command, save, state_of, torch_tensors
+from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
 from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
 
 from san_jax import devices
+from san_jax.commands.import_ import architecture_of, import_file
 from san_jax.errors import UserError
-from san_jax.import_weights import architecture_of, import_file
 from san_jax.networks.encoder import Encoder
-from san_jax.starting_weights import start_from
 from san_jax.training import checkpoints
+from san_jax.training.starting_weights import start_from
 from san_jax.weights import torch_names
 
 ENCODER = torch_names.encoder_names(depth=SMALL.depth, fc_dim=SMALL.fc_dim)
@@ -295,7 +295,7 @@ def test_folder_with_something_in_it_is_left_alone(tmp_path):
 def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):
     path = tmp_path / "hostile.pth"
     save_zip(path, {"state_dict": Call(Global("os", "system"), (f"touch {tmp_path}/ran",))})
-    ended = run_command("san_jax.import_weights", str(path), str(tmp_path / "out"), "--height=64")
+    ended = run_command("san_jax.commands.import_", str(path), str(tmp_path / "out"), "--height=64")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"error: {path} holds os.system, ")
     assert ended.stderr.count("\n") == 1

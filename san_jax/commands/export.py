@@ -1,7 +1,7 @@
 """A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one safetensors file.
 
-    python -m san_jax.export_weights runs/san san.safetensors          # the newest checkpoint
-    python -m san_jax.export_weights runs/san san.safetensors --best   # the best one
+    python -m san_jax.commands.export runs/san san.safetensors          # the newest checkpoint
+    python -m san_jax.commands.export runs/san san.safetensors --best   # the best one
 
 In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder.
 """
@@ -13,9 +13,10 @@ import numpy as np
 import safetensors.numpy
 from absl import flags
 
-from san_jax import commands, devices, files
-from san_jax.starting_weights import read_checkpoint
+from san_jax import devices, files
+from san_jax.commands import common
 from san_jax.training import checkpoints
+from san_jax.training.starting_weights import read_checkpoint
 
 
 def export(path: Path, out: Path, *, best: bool = False) -> None:
@@ -43,7 +44,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
 def main() -> None:
     """The command; its flag is defined here, so that who imports this module does not get it."""
     best = flags.DEFINE_bool("best", False, "Export the best checkpoint instead of the newest.")
-    commands.run(lambda path, out: export(path, out, best=best.value), files=("WORKDIR", "OUT.safetensors"))
+    common.run(lambda path, out: export(path, out, best=best.value), files=("WORKDIR", "OUT.safetensors"))
 
 
 if __name__ == "__main__":

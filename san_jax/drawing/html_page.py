@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Real, UInt8
 from PIL import Image
 
-from san_jax import contact_sheet
+from san_jax.drawing import contact_sheet
 
 # Nothing may be loaded from anywhere; what the page shows stands in it.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

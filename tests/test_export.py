@@ -14,10 +14,11 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from san_jax import devices, starting_weights
+from san_jax import devices
+from san_jax.commands.export import export
 from san_jax.errors import UserError
-from san_jax.export_weights import export
 from san_jax.networks.architecture import Architecture
+from san_jax.training import starting_weights
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.train_step import Networks, TrainState, make_state
 from san_jax.weights import torch_names
@@ -133,7 +134,7 @@ def test_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 
 
 def test_command_says_in_one_line_what_is_wrong(tmp_path):
-    ended = run_command("san_jax.export_weights", str(tmp_path), str(tmp_path / "out"), "--best")
+    ended = run_command("san_jax.commands.export", str(tmp_path), str(tmp_path / "out"), "--best")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
         f"error: {tmp_path} holds no best checkpoint; that needs the workdir of a run that was scored\n"

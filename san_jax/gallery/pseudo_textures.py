@@ -21,10 +21,11 @@ from jaxtyping import Array, Int, PyTree, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from san_jax import contact_sheet, devices, files, picture_folder
+from san_jax import devices, files
 from san_jax.batch import Source
-from san_jax.contact_sheet import Cell
-from san_jax.data import input_pipeline
+from san_jax.data import input_pipeline, picture_folder
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import Cell
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.scoring import texture_scores

@@ -1,7 +1,7 @@
 """Draws a contact sheet of the synthetic world: people with their textures, as six cameras see them.
 
-    python -m san_jax.synthesis.sheet people.png
-    python -m san_jax.synthesis.sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
+    python -m san_jax.commands.sheet people.png
+    python -m san_jax.commands.sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
 """
 
 from pathlib import Path
@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from san_jax import commands, contact_sheet
-from san_jax.contact_sheet import Cell
+from san_jax.commands import common
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import Cell
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment, World
 
@@ -57,4 +58,4 @@ def rows(world: World, *, crowd: int, cameras: int, height: int) -> list[list[Ce
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("OUT.png",))
+    common.run(main, files=("OUT.png",))

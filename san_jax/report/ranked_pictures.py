@@ -6,10 +6,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Int, Int32
 
-from san_jax import contact_sheet
 from san_jax.batch import Source
-from san_jax.contact_sheet import Cell
 from san_jax.data import input_pipeline
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import Cell
 from san_jax.scoring import distances
 from san_jax.scoring.evaluation import TestSet
 

@@ -11,12 +11,14 @@ from jax.sharding import Mesh
 from jaxtyping import Float64, Int, UInt8
 from ml_collections import ConfigDict
 
-from san_jax import devices, event_files, html_page
+from san_jax import devices
 from san_jax.batch import Source
 from san_jax.data import input_pipeline
-from san_jax.html_page import Markup, element
+from san_jax.drawing import html_page
+from san_jax.drawing.html_page import Markup, element
 from san_jax.networks.architecture import Architecture
-from san_jax.scoring import camera_pairs, evaluation, ranked_pictures, ranking, references, texture_scores
+from san_jax.report import event_files, ranked_pictures
+from san_jax.scoring import camera_pairs, evaluation, ranking, references, texture_scores
 from san_jax.scoring.chance import chance_scores
 from san_jax.scoring.evaluation import TestSet
 from san_jax.scoring.feature_extraction import Extractor

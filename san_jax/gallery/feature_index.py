@@ -22,12 +22,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int, Int64, PyTree, UInt8
 from tqdm import tqdm
 
-from san_jax import devices, files, picture_folder
+from san_jax import devices, files
+from san_jax.data import picture_folder
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.scoring import feature_extraction
-from san_jax.starting_weights import learnt_no_people
 from san_jax.training import checkpoints
+from san_jax.training.starting_weights import learnt_no_people
 
 SAVE_SECONDS = 30.0  # between two writes of an index: what a kill costs
 NO_FILE = -1  # as size and time of what is listed and not there

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from san_jax import retrieval
 from san_jax.errors import UserError
-from san_jax.scoring import distances
+from san_jax.scoring import distances, nearest
 
 
 def random_feats(seed, num_query, num_gallery, *, ties):
@@ -27,7 +26,7 @@ def plain_nearest(query_feats, gallery_feats, k):
 
 
 def check(feats, k, **options):
-    found = retrieval.nearest(*feats, k=k, **options)
+    found = nearest.nearest(*feats, k=k, **options)
     expected, rows = plain_nearest(*feats, k)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.distances, expected, rtol=1e-5, atol=1e-5)
@@ -44,7 +43,7 @@ def test_nearest_are_the_first_of_a_stable_sort(num_query, num_gallery, k, ties)
 def test_equal_pictures_come_in_gallery_order_wherever_they_stand():
     gallery_feats = np.ones((2000, 4), np.float32)
     gallery_feats[[1999, 1200, 1201, 3]] = 0
-    found = retrieval.nearest(np.zeros((2, 4), np.float32), gallery_feats, k=7)
+    found = nearest.nearest(np.zeros((2, 4), np.float32), gallery_feats, k=7)
     np.testing.assert_array_equal(found.rows, [[3, 1200, 1201, 1999, 0, 1, 2]] * 2)
     np.testing.assert_array_equal(found.distances, [[0, 0, 0, 0, 4, 4, 4]] * 2)
 
@@ -70,7 +69,7 @@ def test_cosine_neighbours_are_those_of_unit_vectors():
     feats = random_feats(1, 20, 700, ties=False)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in feats]
     expected, rows = plain_nearest(*unit, 5)
-    found = retrieval.nearest(*feats, k=5, distance="cosine")
+    found = nearest.nearest(*feats, k=5, distance="cosine")
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.distances, expected / 2, atol=1e-6)
 
@@ -88,7 +87,7 @@ def test_cosine_neighbours_are_those_of_unit_vectors():
 )
 def test_what_cannot_be_searched_is_an_error(feats, k, message):
     with pytest.raises(UserError, match=message):
-        retrieval.nearest(*(x.astype(np.float32) for x in feats), k=k)
+        nearest.nearest(*(x.astype(np.float32) for x in feats), k=k)
 
 
 def check_meshes():
@@ -103,7 +102,7 @@ def check_meshes():
 def test_gallery_spread_over_eight_devices_is_searched_alike():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = subprocess.run(
-        [sys.executable, "-c", "import test_retrieval; test_retrieval.check_meshes()"],
+        [sys.executable, "-c", "import test_nearest; test_nearest.check_meshes()"],
         cwd=pathlib.Path(__file__).parent,
         env=environment,
         capture_output=True,

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from san_jax import contact_sheet, picture_folder
-from san_jax.contact_sheet import GREY, INK, Cell
+from san_jax.data import picture_folder
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import GREY, INK, Cell
 
 FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # of the contact sheet
 CELL_HEIGHT = 192  # pixels

@@ -1,7 +1,7 @@
 """Scores test sets without an encoder: chance, and colour histograms compared by chi-square.
 
-    python -m san_jax.reference_scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
-    python -m san_jax.reference_scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
+    python -m san_jax.commands.reference_scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
+    python -m san_jax.commands.reference_scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
 """
 
 import json
@@ -11,7 +11,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from san_jax import commands, devices, files
+from san_jax import devices, files
+from san_jax.commands import common
 from san_jax.scoring import evaluation, references
 
 
@@ -28,7 +29,7 @@ def write_scores(data: ConfigDict, *, metric: str, workers: int, output: Path | 
       UserError: there is no such data set, it cannot be read, or the file cannot be written.
     """
     scores = references.evaluate(
-        commands.open_test_sets(data), mesh=devices.make_mesh(), metric=metric, workers=workers
+        common.open_test_sets(data), mesh=devices.make_mesh(), metric=metric, workers=workers
     )
     if jax.process_index():
         return
@@ -48,12 +49,12 @@ def main() -> None:
     output = flags.DEFINE_string("output", None, "JSON file for the scores.")
 
     def run() -> None:
-        test = ",".join(commands.names(names.value, field="--data"))
+        test = ",".join(common.names(names.value, field="--data"))
         data = ConfigDict(dict(test=test, data_dir=data_dir.value, manual_dir=manual_dir.value))
         path = Path(output.value) if output.value else None
         write_scores(data, metric=metric.value, workers=workers.value, output=path)
 
-    commands.run(run)
+    common.run(run)
 
 
 if __name__ == "__main__":
