@@ -17,7 +17,7 @@ FLOORS = {
     "scoring.evaluation scoring.texture_scores scoring.references report.ranked_pictures training.starting_weights",
     4: "training.run training.run_config training.train_loop report.report gallery.pseudo_textures "
     "gallery.feature_index",
-    5: "commands.* experiments.*",
+    5: "commands.* experiments.* __main__",
 }
 
 
