@@ -53,7 +53,7 @@ def test_tile_changes_nothing(tile):
     check(random_feats(0, 23, 150, ties=True), 7, tile=tile)
 
 
-def test_only_a_tile_of_distances_is_computed_at_a_time(monkeypatch):
+def test_only_a_tile_of_distances_is_computed_at_a_time(monkeypatch, traced_anew):
     real, shapes = distances.distmat, []
 
     def recorded(*args, **kwargs):

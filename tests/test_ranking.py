@@ -137,7 +137,7 @@ def test_tile_changes_no_draw():
     ("options", "num_gallery", "shape"),
     [({"tile": 20}, 301, (17, 301)), ({"tile": None}, 302, (11, 302)), ({"tile": None}, 3000, (1, 3000))],
 )
-def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, shape, monkeypatch):
+def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, shape, monkeypatch, traced_anew):
     """101 queries make six tiles where 20 are asked for, and ten where 4 * 302 * 11 bytes are allowed."""
     real, shapes = distances.distmat, []
 

@@ -97,7 +97,9 @@ def assert_same_bits(one, other):
 
 def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
     """SIGKILL three times, at moments that nobody chose: in a step, in a save, in the scoring."""
-    rng, kills, step = random.Random(time.time_ns()), 0, 0
+    seed, kills, step = time.time_ns(), 0, 0
+    print(f"moments of the kills by random.Random({seed})")
+    rng = random.Random(seed)
     while True:
         process = start(tmp_path, data)
         while kills < 3 and process.poll() is None:
