@@ -47,6 +47,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def rounded_up(mesh: Mesh, num_rows: int) -> int:
+    """The smallest number of rows, at least so many, that can be cut over all devices."""
+    return -(-num_rows // mesh.size) * mesh.size
+
+
 def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
     """Which rows of a global batch this process has to load, ascending, int64. All of them if it runs alone."""
     index = by_rows(mesh).addressable_devices_indices_map((num_rows,))

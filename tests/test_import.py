@@ -16,9 +16,8 @@ from san_jax import devices
 from san_jax.commands.import_ import architecture_of, import_file
 from san_jax.errors import UserError
 from san_jax.networks.encoder import Encoder
-from san_jax.training import checkpoints
 from san_jax.training.starting_weights import start_from
-from san_jax.weights import torch_names
+from san_jax.weights import stored, torch_names
 
 ENCODER = torch_names.encoder_names(depth=SMALL.depth, fc_dim=SMALL.fc_dim)
 
@@ -75,9 +74,9 @@ def split(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[s
 
 
 def encoder_of(workdir: Path) -> tuple:
-    checkpoint = checkpoints.find(workdir)
-    encoder, stats, _ = checkpoints.restore_encoder(checkpoint, devices.replicated(devices.make_mesh()))
-    return checkpoints.read_architecture(checkpoint), encoder, stats
+    checkpoint = stored.find(workdir)
+    weights, _ = stored.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=False)
+    return stored.read_architecture(checkpoint), weights["encoder"], weights["encoder_stats"]
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
@@ -139,7 +138,7 @@ def test_checkpoint_of_the_authors_becomes_one_of_ours(tmp_path):
     encoder, decoder = (as_saved(part) for part in split(torch_tensors(seed=1)))
     save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
     import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)
-    assert checkpoints.read_architecture(checkpoints.find(tmp_path / "ours")) == SMALL
+    assert stored.read_architecture(stored.find(tmp_path / "ours")) == SMALL
     assert_same(start_from(tmp_path / "ours", state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 

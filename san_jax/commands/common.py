@@ -23,13 +23,17 @@ EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
 
 
-def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
     """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
 
     Args:
       main: is given the paths that stand on the command line beside the flags.
       files: what these are, for who gives more or fewer.
+      module: whose docstring and flags `--help` shows.
     """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(f"{sys.modules[module].__doc__.strip()}\n\n{flags.FLAGS.module_help(sys.modules[module])}")
+        sys.exit(0)
     _quiet_tracker()
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
@@ -109,8 +113,12 @@ def open_test_sets(data: ConfigDict) -> list[TestSet]:
 
 def open_scored_sets(config: ConfigDict) -> list[TestSet] | list[Source]:
     """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
-    data = config.data
-    if train_step.learns_people(config.mode):
+    return open_scored(config.data, mode=config.mode)
+
+
+def open_scored(data: ConfigDict, *, mode: str) -> list[TestSet] | list[Source]:
+    """What a network of some mode is scored on, by the names in `data.test`, or in `data.train`."""
+    if train_step.learns_people(mode):
         return open_test_sets(data)
     return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
 

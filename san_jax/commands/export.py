@@ -15,8 +15,8 @@ from absl import flags
 
 from san_jax import devices, files
 from san_jax.commands import common
-from san_jax.training import checkpoints
 from san_jax.training.starting_weights import read_checkpoint
+from san_jax.weights import stored
 
 
 def export(path: Path, out: Path, *, best: bool = False) -> None:
@@ -30,7 +30,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
     Raises:
       UserError: there is no checkpoint, it cannot be read, or the file cannot be written.
     """
-    checkpoint = checkpoints.find(path, best=best)
+    checkpoint = stored.find(path, best=best)
     tensors = read_checkpoint(checkpoint, devices.replicated(devices.make_mesh()))
     norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
     counters = {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
@@ -44,7 +44,7 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
 def main() -> None:
     """The command; its flag is defined here, so that who imports this module does not get it."""
     best = flags.DEFINE_bool("best", False, "Export the best checkpoint instead of the newest.")
-    common.run(lambda path, out: export(path, out, best=best.value), files=("WORKDIR", "OUT.safetensors"))
+    common.run(lambda path, out: export(path, out, best=best.value), files=("RUN", "OUT"), module=__name__)
 
 
 if __name__ == "__main__":

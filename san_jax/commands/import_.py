@@ -110,7 +110,8 @@ def main() -> None:
     width = flags.DEFINE_integer("width", 128, "Of the pictures that the network sees, in pixels.", lower_bound=1)
     common.run(
         lambda path, out: import_file(path, out, last_stride=last_stride.value, height=height.value, width=width.value),
-        files=("PATH", "OUT"),
+        files=("FILE", "OUT"),
+        module=__name__,
     )
 
 

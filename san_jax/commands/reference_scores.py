@@ -54,7 +54,7 @@ def main() -> None:
         path = Path(output.value) if output.value else None
         write_scores(data, metric=metric.value, workers=workers.value, output=path)
 
-    common.run(run)
+    common.run(run, module=__name__)
 
 
 if __name__ == "__main__":

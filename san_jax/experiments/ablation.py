@@ -28,7 +28,7 @@ from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.report import event_files
 from san_jax.scoring import evaluation
-from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 PAIRS = 8  # in a batch, where there are any; the paper does not say how many
 TRUE_TEXTURES = "true_textures"
@@ -90,7 +90,7 @@ def train_and_score(
         if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
             raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
         return
-    whole, started = checkpoints.newest(workdir) is None, time.monotonic()
+    whole, started = stored.newest(workdir) is None, time.monotonic()
     common.train(config, workdir)
     seconds = time.monotonic() - started
     scores = score(config, workdir, devices.make_mesh())

@@ -30,8 +30,9 @@ from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
 from san_jax.gallery import pseudo_textures
-from san_jax.gallery.pseudo_textures import Generator, Pictures
-from san_jax.training import checkpoints
+from san_jax.gallery.pseudo_textures import Pictures
+from san_jax.model import of_checkpoint
+from san_jax.weights import stored
 from tfds_builders import Drawn
 
 
@@ -141,7 +142,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 
 def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
     """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
-    generator = Generator.restore(checkpoints.find(workdir / "san_pg", best=True), mesh)
+    generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
     source = tfds_builders.open_source(
         textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir
     )

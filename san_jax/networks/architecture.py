@@ -87,3 +87,9 @@ def check_same(found: Architecture, wanted: Architecture, *, where: str) -> None
     ]
     if differ:
         raise UserError(f"{where} holds another network: {', '.join(differ)}; give another --workdir or its config")
+
+
+def arrays_of(model: nnx.Module) -> tuple[PyTree, PyTree]:
+    """Parameters and running statistics of a model as nested dictionaries."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)

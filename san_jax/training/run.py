@@ -18,13 +18,13 @@ from san_jax.data import augmentation, identity_sampler, input_pipeline
 from san_jax.data.identity_sampler import Plan
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
+from san_jax.model import Model, Weights
 from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation, texture_scores
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.scoring.texture_scores import Painter, Weights
 from san_jax.training import checkpoints, optimizers, starting_weights, train_step
 from san_jax.training.checkpoints import BestBy
 from san_jax.training.train_step import Networks, TrainState
+from san_jax.weights import stored
 
 HASTE = {"xla_backend_optimization_level": 1}  # of what runs once: compiled in 0.4 of the time, the same bits
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -116,8 +116,8 @@ def build(
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
-    if (resumed := checkpoints.newest(workdir)) is not None:
-        check_same(checkpoints.read_architecture(resumed), architecture, where=str(resumed))
+    if (resumed := stored.newest(workdir)) is not None:
+        check_same(stored.read_architecture(resumed), architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
@@ -348,31 +348,23 @@ def make_scoring(
     *,
     test_sets: Sequence[evaluation.TestSet] | Sequence[Source],
     mesh: Mesh,
-    search: evaluation.Search = evaluation.PLAIN,
-    mirror: bool = False,
-    tpr: bool = False,
 ) -> Scoring:
-    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw.
+    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw."""
+    options = dict(batch_size=config.scoring.batch_size, workers=config.data.workers)
 
-    People are found by `search`, and with `mirror` by the mean features of pictures and their mirror images; `tpr` adds
-    the TPR of pairs.
-    """
-    options = dict(
-        batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
-    )
+    def model(weights: Weights) -> Model:
+        return Model(networks.architecture, networks.mode, weights, mesh, config.compute_dtype)
+
     if networks.learns_people:
-        extractor = Extractor(networks.architecture, mesh, **options, mirror=mirror)
         metric = config.scoring.metric
-        how = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
 
         def score(weights: Weights) -> Scored:
-            return Scored(evaluation.evaluate(weights["encoder"], weights["encoder_stats"], test_sets, **how))
+            return Scored(evaluation.evaluate(model(weights), test_sets, metric=metric, **options))
 
         return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
-    painter = Painter(networks.architecture, mesh, **options)
 
     def score_textures(weights: Weights) -> Scored:
-        return Scored(*texture_scores.evaluate(weights, test_sets, painter=painter))
+        return Scored(*texture_scores.evaluate(model(weights), test_sets, **options))
 
     by_l1 = BestBy("L1", higher_is_better=False)
     return Scoring(score_textures, "textures", texture_scores.UNITS, texture_scores.as_table, by_l1)

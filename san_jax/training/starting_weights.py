@@ -19,9 +19,8 @@ from jaxtyping import Shaped
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS
-from san_jax.training import checkpoints
 from san_jax.training.train_step import TrainState
-from san_jax.weights import torch_names
+from san_jax.weights import stored, torch_names
 from san_jax.weights.torch_files import read_tensors_file
 from san_jax.weights.torch_names import Entry
 
@@ -45,17 +44,11 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     """
     if not path.is_dir():
         return fill(state, read_tensors(path), architecture=architecture, source=str(path))
-    checkpoint = checkpoints.find(path)
+    checkpoint = stored.find(path)
     tensors = read_checkpoint(checkpoint, state.step.sharding)
-    if learnt_no_people(checkpoint):
+    if stored.read_about(checkpoint)[1] == "san_pg":  # its fc and classifier are as they were drawn at its start
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(PEOPLE_ALONE)}
     return fill(state, tensors, architecture=architecture, source=str(path))
-
-
-def learnt_no_people(checkpoint: Path) -> bool:
-    """Whether it is of a texture generator, whose fc and classifier are as they were drawn at its start."""
-    stored = checkpoints.shapes(checkpoint)
-    return bool(stored.get("recon_opt")) and not stored.get("reid_opt")
 
 
 def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -65,14 +58,9 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
       checkpoint: its folder.
       sharding: to read it in, the same on every device.
     """
-    architecture = checkpoints.read_architecture(checkpoint)
-    draws = checkpoints.has_decoder(checkpoint)
-    parts, _ = checkpoints.restore_networks(checkpoint, sharding, draws=draws)
-    arrays = flatten_dict(parts)
-    names = torch_names.state_names(
-        depth=architecture.depth, fc_dim=architecture.fc_dim, skips=architecture.skips, draws=draws
-    )
-    return {name: torch_names.to_torch(np.asarray(arrays[entry.path]), entry.layout) for name, entry in names.items()}
+    architecture = stored.read_architecture(checkpoint)
+    weights, _ = stored.restore_networks(checkpoint, sharding, draws=stored.has_decoder(checkpoint))
+    return torch_names.to_tensors(architecture, weights)
 
 
 def read_tensors(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:

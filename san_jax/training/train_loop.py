@@ -16,6 +16,7 @@ from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
+from san_jax.weights import stored
 
 
 def train(run: Run) -> TrainState:
@@ -58,7 +59,7 @@ def train(run: Run) -> TrainState:
 
 def start(run: Run) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
-    newest = checkpoints.newest(run.workdir)
+    newest = stored.newest(run.workdir)
     if newest is None:
         return run.make_state()
     return checkpoints.restore(newest, run.state)

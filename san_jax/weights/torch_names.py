@@ -6,11 +6,14 @@ code; no name stands for both. `num_batches_tracked`, which PyTorch keeps beside
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import PyTree, Shaped
 
+from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS, Bottleneck
 
 Layout = Literal["conv", "linear", "vector"]
@@ -154,3 +157,16 @@ def hugging_face_module(module: str) -> str:
     layer, block, part, *_ = module.split(".")
     part = "shortcut" if part == "downsample" else f"layer.{int(part[-1]) - 1}"
     return f"encoder.stages.{int(layer[-1]) - 1}.layers.{block}.{part}.{kind}"
+
+
+def to_tensors(architecture: Architecture, weights: Mapping[str, PyTree]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Weights under PyTorch's names and in its layouts, in network order.
+
+    Args:
+      architecture: of the networks.
+      weights: the fields of a TrainState from `encoder` on; of encoder alone, or of encoder and decoder.
+    """
+    arrays = flatten_dict(dict(weights))
+    shape = dict(depth=architecture.depth, fc_dim=architecture.fc_dim, skips=architecture.skips)
+    names = state_names(**shape, draws="decoder" in weights)
+    return {name: to_torch(np.asarray(arrays[entry.path]), entry.layout) for name, entry in names.items()}
