@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import flags
 from array_source import ArraySource
-from test_run import config_of
+from runs import config_of
 
 from san_jax import devices
 from san_jax.model import Model

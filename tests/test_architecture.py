@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax.errors import UserError
 from san_jax.networks.architecture import check_same

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax import devices
 from san_jax.errors import UserError

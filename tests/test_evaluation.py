@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from array_source import ArraySource
 from flax import nnx
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax import devices
 from san_jax.data import augmentation, input_pipeline

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_pseudo_textures import save_run, write_pictures
+from runs import save_run, write_pictures
 
 from san_jax import devices
 from san_jax import model as models

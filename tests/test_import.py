@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
+from commands import run_command
 from flax import nnx
-from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
-from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
+from torch_saves import Call, Global, Storage, save_stream, save_zip, tensor
+from torch_states import SMALL, assert_same, save, state_of, torch_tensors
 
 from san_jax import devices
 from san_jax.commands.import_ import architecture_of, import_file

@@ -14,9 +14,9 @@ import pytest
 from array_source import ArraySource
 from cuhk03_release import write_release
 from flax import nnx
+from page_reader import Page
 from PIL import Image
-from test_html_page import Page
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from configs import base
 from san_jax import devices

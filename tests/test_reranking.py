@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_ranking import GOLDEN, golden_case, listed
+from ranking_cases import GOLDEN, golden_case, listed
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances, ranking, reranking

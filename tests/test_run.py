@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from array_source import ArraySource
+from runs import config_of
 
 from configs import baseline, san, san_pg
 from san_jax import devices
@@ -16,25 +17,6 @@ from san_jax.training import run, train_step
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
-
-
-def config_of(module=san, **fields):
-    config = module.get_config("small")
-    config.update_from_flattened_dict(
-        {
-            "data.height": 32,
-            "data.width": 16,
-            "data.workers": 0,
-            "encoder.depth": 10,
-            "encoder.width": 0.125,
-            "encoder.fc_dim": 8,
-            "decoder.width": 0.05,
-            "batch.identities": 4,
-            "batch.instances": 4,
-            **fields,
-        }
-    )
-    return config
 
 
 def build(config, source=PEOPLE, pairs=None):

@@ -7,7 +7,7 @@ import pytest
 from array_source import ArraySource
 from flax import nnx
 from scipy import ndimage
-from test_train_step import SHAPE, UNOPTIMISED
+from small_networks import SHAPE, UNOPTIMISED
 
 from san_jax import devices
 from san_jax.data import augmentation, input_pipeline
