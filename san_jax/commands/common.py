@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import tfds_builders
 from san_jax import devices
 from san_jax.batch import Source
+from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
@@ -72,9 +73,9 @@ def _quiet_tracker() -> None:
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
     try:
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _end("error: " + " ".join(str(error).split()), 1)
+        return flags.FLAGS(config_file.with_default(arguments))
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _end(f"error: {config_file.readable(error)}", 1)
 
 
 def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from san_jax import devices, files
-from san_jax.commands import common
+from san_jax.commands import common, config_file
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.report import event_files
@@ -146,7 +146,7 @@ def last_losses(workdir: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/ablation.py", "What all variants share.")
+    CONFIG = config_file.define("configs/ablation.py", "What all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the runs leave behind.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder of the runs' scores.")
     SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Of weights and batches; may come several times.")

@@ -21,11 +21,11 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 import tfds_builders
 from san_jax import devices
-from san_jax.commands import common
+from san_jax.commands import common, config_file
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
@@ -154,6 +154,6 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
+    CONFIG = config_file.define("configs/chain.py", "What to train; :small for two CPU cores.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
     common.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))
