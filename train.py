@@ -1,23 +1,6 @@
-"""Trains a network from a config; start it again on the same workdir and it goes on where it was.
+"""Trains a network from a config; `python train.py --help` and san_jax/commands/train.py say how."""
 
-    python train.py --config=configs/san.py --config.data.manual_dir=RELEASE                # into runs/san
-    python train.py --config=configs/san.py:small --workdir=runs/small --config.batch.identities=4
-"""
-
-from absl import flags
-
-from san_jax.commands import common, config_file
-
-CONFIG = config_file.define("configs/san.py", "What to train; add :small for two CPU cores.")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of everything that the run leaves behind. Default: runs/CONFIG, or runs/CONFIG_SIZE."
-)
-
-
-def main() -> None:
-    """Trains what the flags say."""
-    common.train(CONFIG.value, config_file.workdir(WORKDIR.value))
-
+from san_jax.commands import train
 
 if __name__ == "__main__":
-    common.run(main)
+    train.main()

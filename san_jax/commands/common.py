@@ -33,11 +33,18 @@ def run(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "
       module: whose docstring and flags `--help` shows.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(f"{sys.modules[module].__doc__.strip()}\n\n{flags.FLAGS.module_help(sys.modules[module])}")
+        print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
         sys.exit(0)
     _quiet_tracker()
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+
+
+def _help_of(module: str) -> str:
+    """The flags that a command has defined, and --config, which another module defines."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
+    config = [flags.FLAGS[config_file.FLAG]] if config_file.FLAG in flags.FLAGS else []
+    return "".join(f"\n  --{flag.name}: {flag.help}" for flag in (*config, *own) if flag.name != "help")
 
 
 def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
