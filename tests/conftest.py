@@ -1,9 +1,16 @@
 """What all tests share: JAX on the CPU, and compiled programs kept between runs."""
 
 import os
+import platform
+from importlib import metadata
 from pathlib import Path
 
 # Before JAX is imported, and inherited by the commands that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_terminal_summary(terminalreporter):
+    versions = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")]
+    terminalreporter.write_line(", ".join([f"Python {platform.python_version()}", *versions]))
