@@ -1,5 +1,8 @@
 """Every field of a run, with its default, unit and source. The defaults are the released code's on CUHK03.
 
+What each field may be stands in san_jax/training/config_fields.py and is checked before any data is opened. A field
+that was changed and does nothing, since the mode or another field turns it off, is named when the run starts.
+
 `get_config("small")` is the same job for two CPU cores. Thin files beside this one say what differs from it.
 """
 
@@ -81,8 +84,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.schedule.warmup_rate = 8e-6
     config.schedule.warmup_growth = 1.259
     config.schedule.epochs = 300  # of the main phase
-    config.schedule.eval_every = 40  # epochs between scores; the end of the run is scored too
-    config.schedule.save_every = 200  # steps between checkpoints, so that a kill costs minutes
+    config.schedule.eval_every = 40  # epochs between scores; the end of the run is scored too; 0 = never scored
+    config.schedule.save_every = 200  # steps between checkpoints, so that a kill costs minutes; 0 = only with scores
 
     config.scoring = ConfigDict()
     config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, ten draws

@@ -97,6 +97,11 @@ def load(path: str) -> ConfigDict:
     return config
 
 
+def defaults() -> list[ConfigDict]:
+    """The defaults of all fields, by size."""
+    return [load(f"{ROOT / 'configs' / 'base.py'}:{size}") for size in ("full", "small")]
+
+
 def find(file: str) -> Path:
     """The file of that name in the current folder, or beside train.py.
 

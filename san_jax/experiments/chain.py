@@ -32,6 +32,7 @@ from san_jax.experiments import comparison
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import Pictures
 from san_jax.model import of_checkpoint
+from san_jax.training import config_fields
 from san_jax.weights import stored
 from tfds_builders import Drawn
 
@@ -71,7 +72,12 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     Raises:
       UserError: as of any stage; or no training set of `san` has textures to draw.
     """
-    san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
+    parts = {part: config.get(part) for part in ("san", "san_pg")}
+    if missing := [part for part, one in parts.items() if one is None]:
+        raise UserError(f"the config has no part {missing[0]}; give one like configs/chain.py")
+    for part, one in parts.items():
+        config_fields.check(one, where=f"{part}.")
+    san, san_pg = (with_data_of(workdir, one) for one in parts.values())
     names = common.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:

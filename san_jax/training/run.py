@@ -71,7 +71,7 @@ class Run:
       total: steps in all.
       batch_size: pictures a step.
       score_at: steps after which the run is scored.
-      save_every: steps between checkpoints.
+      save_every: steps between checkpoints; 0 = none in between.
       scoring: how.
       notes: what its user should know before it starts, a line each.
     """
@@ -89,6 +89,11 @@ class Run:
     save_every: int
     scoring: Scoring
     notes: tuple[str, ...]
+
+    def is_saved_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step` updates: every so many, before scores, and at the end."""
+        every = self.save_every
+        return step in self.score_at or step == self.total or (every > 0 and step % every == 0)
 
 
 def build(
@@ -338,7 +343,9 @@ def make_steps(
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
-    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last."""
+    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last; none if it is 0."""
+    if not eval_every:
+        return frozenset()
     return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}
 
 
@@ -381,6 +388,10 @@ def notes_on(
     notes = [f"{source.name}: {len(source)} pictures of {len(counts)} people under {cameras} cameras to train on"]
     if few := int((counts < instances).sum()):
         notes.append(f"{few} people have fewer than batch.instances {instances} pictures: drawn with replacement")
+    if config.batch.identities == 1:
+        notes.append("batch.identities is 1: nobody is there to tell a person from, so the triplet losses are 0")
+    if instances == 1:
+        notes.append("batch.instances is 1: every picture is its own positive, so nothing draws a person together")
     if pairs is not None:
         notes.append(f"{pairs.name}: {len(pairs)} pairs of picture and texture, {config.batch.pit_pictures} in a batch")
     return tuple(notes)

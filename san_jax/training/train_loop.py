@@ -46,7 +46,7 @@ def train(run: Run) -> TrainState:
             progress.show(step, terms)
             step += 1
             stop = asked() or saved.reached_preemption(step)
-            if stop or step in run.score_at or step % run.save_every == 0:
+            if stop or run.is_saved_at(step):
                 progress.settle()
                 check_finite(state, step)
                 saved.save(step, state)
