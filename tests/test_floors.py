@@ -15,7 +15,7 @@ FLOORS = {
     "synthesis.scene synthesis.sitting synthesis.splits synthesis.studio",
     3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
     "scoring.evaluation scoring.texture_scores scoring.references report.ranked_pictures training.starting_weights",
-    4: "training.run training.run_config training.train_loop report.report gallery.pseudo_textures "
+    4: "training.run training.run_config training.resuming training.train_loop report.report gallery.pseudo_textures "
     "gallery.feature_index",
     5: "commands.* experiments.*",
 }

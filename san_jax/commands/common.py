@@ -16,8 +16,8 @@ from san_jax.batch import Source
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
+from san_jax.training import resuming, train_loop, train_step
 from san_jax.training import run as runs
-from san_jax.training import run_config, train_loop, train_step
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
@@ -88,10 +88,9 @@ def _end(line: str, status: int) -> NoReturn:
 
 def train(config: ConfigDict, workdir: Path) -> None:
     """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
-    run_config.check_mode(config, workdir)
+    resuming.check_config(config, workdir)  # before data are prepared for nothing
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     built = runs.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
-    run_config.keep(config, workdir)
     train_loop.train(built)
 
 
