@@ -11,7 +11,10 @@ ROOMS = (
     *("report", "commands", "experiments", "__main__"),
 )
 # Where a run's config may be read; below, functions take named values.
-READ_CONFIGS = ("training.run", "training.config_fields", "report.report", "commands", "experiments")
+READ_CONFIGS = (
+    *("training.run", "training.config_fields", "training.resuming", "report.report"),
+    *("commands", "experiments"),
+)
 DOORS = ("commands", "experiments", "__main__")
 
 

@@ -92,6 +92,7 @@ def test_networks_of_an_old_checkpoint_are_read_alone(workdir):
     }
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
     assert run_config.read(workdir).encoder.depth == 10
     config = config_of(**{"schedule.epochs": 2})

@@ -18,7 +18,7 @@ from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
-from san_jax.training import config_fields, run_config, train_loop, train_step
+from san_jax.training import config_fields, resuming, train_loop, train_step
 from san_jax.training import run as runs
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
@@ -102,13 +102,12 @@ def _end(line: str, status: int) -> NoReturn:
 def train(config: ConfigDict, workdir: Path) -> None:
     """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
     config_fields.check(config)
-    run_config.check_mode(config, workdir)
+    resuming.check_config(config, workdir)  # before data are prepared for nothing
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     built = runs.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
     if idle := config_fields.changed_in_vain(config, config_file.defaults()):
         note = f"without effect in mode {config.mode}, as the other fields are: {', '.join(idle)}"
         built = dataclasses.replace(built, notes=(note, *built.notes))
-    run_config.keep(config, workdir)
     train_loop.train(built)
 
 

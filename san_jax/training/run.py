@@ -21,7 +21,7 @@ from san_jax.errors import UserError
 from san_jax.model import Model, Weights
 from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation, texture_scores
-from san_jax.training import checkpoints, optimizers, starting_weights, train_step
+from san_jax.training import checkpoints, optimizers, resuming, starting_weights, train_step
 from san_jax.training.checkpoints import BestBy
 from san_jax.training.train_step import Networks, TrainState
 from san_jax.weights import stored
@@ -62,6 +62,7 @@ class Run:
 
     Attributes:
       workdir: holds everything that the run leaves behind.
+      config: its fields, which stand in the workdir once the run has begun.
       networks: what is trained.
       state: abstract TrainState with the shardings to restore it in.
       make_state: a fresh one.
@@ -77,6 +78,7 @@ class Run:
     """
 
     workdir: Path
+    config: ConfigDict
     networks: Networks
     state: TrainState
     make_state: Callable[[], TrainState]
@@ -118,6 +120,7 @@ def build(
     Raises:
       UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
+    resuming.check_config(config, workdir)
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
@@ -139,6 +142,9 @@ def build(
         train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=config.seed
     )
     everywhere = devices.replicated(mesh)
+    state = devices.with_sharding(jax.eval_shape(make_state), everywhere)
+    if resumed is not None:
+        resuming.check_state(resumed, state)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def make_first_state() -> TrainState:
@@ -149,8 +155,9 @@ def build(
 
     return Run(
         workdir=workdir,
+        config=config,
         networks=networks,
-        state=devices.with_sharding(jax.eval_shape(make_state), everywhere),
+        state=state,
         make_state=make_first_state,
         batches=lambda start: input_pipeline.training_batches(
             source if pairs is None else JoinedSource.of([source, pairs]),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, UInt8
 
 from san_jax.drawing import contact_sheet
 from san_jax.errors import Stopped, UserError
-from san_jax.training import checkpoints
+from san_jax.training import checkpoints, run_config
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
@@ -27,6 +27,7 @@ def train(run: Run) -> TrainState:
       Stopped: somebody asked the run to stop; its state is saved.
     """
     state = start(run)
+    run_config.keep(run.config, run.workdir)  # only now: a state that cannot be restored leaves the run as it was
     step = int(jax.device_get(state.step))
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
