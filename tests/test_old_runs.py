@@ -23,6 +23,7 @@ from san_jax import devices
 from san_jax.scoring.evaluation import TestSet
 from san_jax.training import checkpoints, run_config, train_loop
 from san_jax.training import run as runs
+from san_jax.weights import stored
 
 PEOPLE = ArraySource(np.repeat(np.arange(6), 4))
 FIELDS = {
@@ -76,15 +77,15 @@ def test_old_checkpoint_restores_bit_for_bit(workdir):
     expected = json.loads((workdir / "digests.json").read_text())
     assert set(expected) == set(vars(built.state))
     for best in (False, True):
-        found = checkpoints.restore(checkpoints.find(workdir, best=best), built.state)
+        found = checkpoints.restore(stored.find(workdir, best=best), built.state)
         assert digests_of(found) == expected
 
 
 def test_networks_of_an_old_checkpoint_are_read_alone(workdir):
-    checkpoint = checkpoints.find(workdir, best=True)
-    architecture = checkpoints.read_architecture(checkpoint)
+    checkpoint = stored.find(workdir, best=True)
+    architecture = stored.read_architecture(checkpoint)
     assert (architecture.depth, architecture.encoder_width, architecture.num_pids) == (10, 0.02, 6)
-    weights, step = checkpoints.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=True)
+    weights, step = stored.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=True)
     assert step == 11
     expected = json.loads((workdir / "digests.json").read_text())
     assert digests_of(checkpoints.TrainState(step=None, reid_opt=None, recon_opt=None, **weights)) == {
@@ -102,5 +103,5 @@ def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
     state = train_loop.train(built)
     assert int(state.step) == built.total
     assert f"step 12/{built.total}" in capsys.readouterr().out
-    assert checkpoints.newest(workdir).name == str(built.total)
+    assert stored.newest(workdir).name == str(built.total)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))

@@ -8,7 +8,8 @@ from test_old_runs import build, config_of, workdir  # noqa: F401, a fixture
 
 from configs import base, baseline, san_pg
 from san_jax.errors import UserError
-from san_jax.training import checkpoints, resuming, train_loop
+from san_jax.training import resuming, train_loop
+from san_jax.weights import stored
 
 MUST_STAY = [
     {"mode": "baseline"},
@@ -105,7 +106,7 @@ def test_workdir_without_a_checkpoint_takes_any_config(workdir):  # noqa: F811
 def test_config_is_written_only_once_the_state_is_restored(workdir):  # noqa: F811
     before = (workdir / "config.json").read_bytes()
     built = build(config_of(**{"schedule.epochs": 2}), workdir)
-    for path in checkpoints.find(workdir).glob("state/**/d/*"):
+    for path in stored.find(workdir).glob("state/**/d/*"):
         path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         train_loop.train(built)

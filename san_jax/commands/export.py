@@ -1,7 +1,7 @@
 """A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one safetensors file.
 
-    python -m san_jax.commands.export runs/san san.safetensors          # the newest checkpoint
-    python -m san_jax.commands.export runs/san san.safetensors --best   # the best one
+    san-jax export runs/san san.safetensors          # the newest checkpoint
+    san-jax export runs/san san.safetensors --best   # the best one
 
 In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder.
 """

@@ -1,7 +1,7 @@
 """Weights from elsewhere into a checkpoint of ours.
 
-    python -m san_jax.commands.import_ resnet50-0676ba61.pth imagenet      # then train.py --config.init_from=imagenet
-    python -m san_jax.commands.import_ checkpoint_ep300.pth.tar authors    # then eval.py --checkpoint=authors
+    san-jax import resnet50-0676ba61.pth imagenet      # then train.py --config.init_from=imagenet
+    san-jax import checkpoint_ep300.pth.tar authors    # then eval.py --checkpoint=authors
 
 It takes what `starting_weights.read_tensors` reads; `config.init_from` takes such files without this step.
 """

@@ -1,7 +1,7 @@
 """Scores test sets without an encoder: chance, and colour histograms compared by chi-square.
 
-    python -m san_jax.commands.reference_scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
-    python -m san_jax.commands.reference_scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
+    san-jax reference-scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
+    san-jax reference-scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
 """
 
 import json

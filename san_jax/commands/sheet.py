@@ -1,7 +1,7 @@
 """Draws a contact sheet of the synthetic world: people with their textures, as six cameras see them.
 
-    python -m san_jax.commands.sheet people.png
-    python -m san_jax.commands.sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
+    san-jax sheet people.png
+    san-jax sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
 """
 
 from pathlib import Path

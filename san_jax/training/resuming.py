@@ -11,8 +11,9 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from san_jax.errors import UserError
-from san_jax.training import checkpoints, run_config
+from san_jax.training import run_config
 from san_jax.training.train_step import TrainState
+from san_jax.weights import stored
 
 
 class Rule(NamedTuple):
@@ -88,7 +89,7 @@ def check_config(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: a field differs from the run's config.json that must stay; names all such fields.
     """
-    if checkpoints.newest(workdir) is None or not (workdir / run_config.NAME).exists():
+    if stored.newest(workdir) is None or not (workdir / run_config.NAME).exists():
         return
     changed = changed_fields(run_config.read(workdir), config)
     refused = {name: values for name, values in changed.items() if not rule_of(name).may_change}
@@ -109,10 +110,10 @@ def check_state(checkpoint: Path, like: TrainState) -> None:
     Raises:
       UserError: an array is missing, is too many or has another shape; names the config field behind it.
     """
-    stored, wanted = _leaves(checkpoints.shapes(checkpoint)), _leaves(vars(like))
-    differ = sorted(path for path in stored.keys() | wanted.keys() if stored.get(path) != wanted.get(path))
+    saved, wanted = _leaves(stored.shapes(checkpoint)), _leaves(vars(like))
+    differ = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
     if differ:
-        field = _field_behind(differ, stored.keys(), wanted.keys())
+        field = _field_behind(differ, saved.keys(), wanted.keys())
         raise UserError(
             f"{checkpoint} does not fit this run: it was trained with another {field} ({len(differ)} arrays differ, "
             f"the first is {'/'.join(differ[0])}); give another --workdir, or the old value"
@@ -128,15 +129,15 @@ def _leaves(tree: PyTree) -> dict[tuple[str, ...], tuple]:
     }
 
 
-def _field_behind(differ, stored, wanted) -> str:
+def _field_behind(differ, saved, wanted) -> str:
     """The config field that decides which arrays there are, from the paths of those that differ."""
     fields = {path[0] for path in differ}
     if not fields <= {"reid_opt", "recon_opt"}:
         return "mode, or other encoder or decoder fields"
     for field in fields:
-        if not all(any(path[0] == field for path in paths) for paths in (stored, wanted)):
+        if not all(any(path[0] == field for path in paths) for paths in (saved, wanted)):
             return "mode"
-    if _phases(stored) != _phases(wanted):
+    if _phases(saved) != _phases(wanted):
         return "schedule.fixbase_epoch or schedule.warmup_epochs"
     # Of the phase with frozen layers alone; another optimizer shows in the main phase too.
     return "schedule.open_layers" if all("inner_states" in path for path in differ) else "reid.optimizer"
