@@ -20,7 +20,7 @@ from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS
 from san_jax.training import checkpoints
-from san_jax.training.train_step import TrainState
+from san_jax.training.train_step import TrainState, learns_people
 from san_jax.weights import torch_names
 from san_jax.weights.torch_files import read_tensors_file
 from san_jax.weights.torch_names import Entry
@@ -54,8 +54,7 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
 
 def learnt_no_people(checkpoint: Path) -> bool:
     """Whether it is of a texture generator, whose fc and classifier are as they were drawn at its start."""
-    stored = checkpoints.shapes(checkpoint)
-    return bool(stored.get("recon_opt")) and not stored.get("reid_opt")
+    return not learns_people(checkpoints.read_mode(checkpoint))
 
 
 def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:
