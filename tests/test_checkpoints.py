@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -147,3 +148,87 @@ def test_damaged_checkpoint_is_said_in_one_line(workdir, abstract, tmp_path):
     with pytest.raises(UserError, match=r"8 cannot be read as a checkpoint") as error:
         checkpoints.restore(broken, abstract)
     assert "\n" not in str(error.value)
+
+
+def test_mode_is_stored_and_inferred_where_it_is_not(abstract, tmp_path):
+    state = state_of(abstract, 8)
+    without_decoder = dataclasses.replace(state, decoder={}, decoder_stats={}, recon_opt={})
+    of_mode = {"san": state, "baseline": without_decoder, "san_pg": dataclasses.replace(state, reid_opt={})}
+    for mode, parts in of_mode.items():
+        with Checkpoints(tmp_path / mode, SHAPE) as saved:
+            saved.save(8, parts)
+        assert stored.read_about(stored.find(tmp_path / mode))[1] == mode
+    with Checkpoints(tmp_path / "stored", SHAPE, mode="san_pg") as saved:
+        saved.save(8, state)
+    checkpoint = stored.find(tmp_path / "stored")
+    assert stored.read_about(checkpoint)[1] == "san_pg"
+    assert stored.read_architecture(checkpoint) == SHAPE
+
+
+def score_step(workdir, abstract, step, mean_ap, metric="market1501", data="some/people"):
+    with Checkpoints(workdir, SHAPE) as saved:
+        said = saved.save_if_best(
+            step, state_of(abstract, step), {"mAP": mean_ap}, scored_on={"metric": metric, "data": data}
+        )
+    return stored.newest(workdir, best=True).name, said
+
+
+def stored_scores(workdir):
+    return json.loads((stored.newest(workdir, best=True) / "metrics" / "metrics").read_text())
+
+
+def test_step_that_is_scored_again_and_better_is_replaced(abstract, tmp_path):
+    assert score_step(tmp_path, abstract, 8, 0.4) == ("8", None)
+    assert score_step(tmp_path, abstract, 8, 0.5) == ("8", None)
+    assert stored_scores(tmp_path) == {"mAP": 0.5, "metric": "market1501", "data": "some/people"}
+    restored = checkpoints.restore(stored.find(tmp_path, best=True), abstract)
+    assert_same(restored, state_of(abstract, 8))
+
+
+@pytest.mark.parametrize("step", [4, 8, 9])
+def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abstract, tmp_path):
+    """Whatever its score, and whichever of the two steps comes first."""
+    score_step(tmp_path, abstract, 8, 0.9)
+    best, said = score_step(tmp_path, abstract, step, 0.2, data="other/people")
+    assert best == str(step)
+    assert said == (
+        "the best checkpoint so far was scored by metric market1501, data some/people; it is forgotten, since this run "
+        "is scored by metric market1501, data other/people"
+    )
+    assert stored_scores(tmp_path)["data"] == "other/people"
+    assert score_step(tmp_path, abstract, 10, 0.1, data="other/people") == (str(step), None)
+    assert score_step(tmp_path, abstract, 10, 0.3, data="other/people") == ("10", None)
+    assert score_step(tmp_path, abstract, 12, 0.1, "cuhk03", "other/people")[0] == "12"
+
+
+def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workdir, abstract, tmp_path):
+    again = shutil.copytree(workdir, tmp_path / "run")
+    assert score_step(again, abstract, 9, 0.45) == ("3", None)
+    assert score_step(again, abstract, 9, 0.55) == ("9", None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0\" in OCDBT database: Failed to write [os_error_code='28']"),
+        RuntimeError("Failed to write 73 bytes to file 5: File too large [OS error 27]"),
+    ],
+)
+def test_failed_write_is_said_in_one_line(error, tmp_path):
+    said = f"cannot write a checkpoint under {tmp_path}: .*make room"
+    with pytest.raises(UserError, match=said), checkpoints.failed_write_as_user_error(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes."),
+        ValueError("Checkpoint for step 3 already exists."),
+        RuntimeError("cannot schedule new futures after shutdown"),
+    ],
+)
+def test_other_errors_while_saving_are_not_blamed_on_the_disk(error, tmp_path):
+    with pytest.raises(type(error), match=str(error)[:10]), checkpoints.failed_write_as_user_error(tmp_path):
+        raise error

@@ -57,7 +57,7 @@ def import_file(path: Path, out: Path, *, last_stride: int | None, height: int, 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {out} ({error.strerror or error}); give another one") from error
-    with checkpoints.Checkpoints(out, architecture) as saved:
+    with checkpoints.Checkpoints(out, architecture, mode=networks.mode) as saved:
         saved.save(0, state)
     stride = architecture.last_stride
     print(f"{out} sees pictures of {height} x {width} (--height, --width) at last stride {stride} (--last_stride)")

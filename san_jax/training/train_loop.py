@@ -32,7 +32,7 @@ def train(run: Run) -> TrainState:
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
         asked_to_stop() as asked,
-        Checkpoints(run.workdir, run.networks.architecture, best_by=run.scoring.best_by) as saved,
+        checkpoints_of(run) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
     ):
         for note in run.notes:
@@ -58,6 +58,12 @@ def train(run: Run) -> TrainState:
     return state
 
 
+def checkpoints_of(run: Run) -> Checkpoints:
+    """The checkpoints of a run."""
+    networks = run.networks
+    return Checkpoints(run.workdir, networks.architecture, mode=networks.mode, best_by=run.scoring.best_by)
+
+
 def start(run: Run) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     newest = stored.newest(run.workdir)
@@ -72,7 +78,10 @@ def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progres
     if scores:
         progress.say(f"scores after step {step}, {run.scoring.units}\n{run.scoring.as_table(scores)}")
         progress.add_scores(step, scores)
-        saved.save_if_best(step, state, next(iter(scores.values())))
+        data, of_first_set = next(iter(scores.items()))
+        scored_on = {"metric": run.scoring.metric, "data": data}
+        if forgotten := saved.save_if_best(step, state, of_first_set, scored_on=scored_on):
+            progress.say(forgotten)
     if sheet is not None:
         show_sheet(run, step, sheet, progress=progress)
     progress.restart_clock(step)

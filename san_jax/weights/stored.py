@@ -22,6 +22,7 @@ from san_jax.weights import torch_names
 
 STATE = "state"  # the item with TrainState's fields
 METADATA = "san_jax"  # key of a safetensors file's metadata: JSON of architecture and mode
+MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
 ABOUT = "about"  # the item that says what the networks are, so that nobody needs the config that made them
 
 
@@ -62,13 +63,16 @@ def read_about(checkpoint: Path) -> tuple[Architecture, str]:
     """What the networks of a checkpoint look like, and their mode."""
     with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         about = dict(reader.restore((checkpoint / ABOUT).resolve()))
-        mode = about.pop("mode", None)
+        mode = about.pop(MODE, None)
         architecture = Architecture(**about)
     return architecture, mode or mode_by_state(checkpoint)
 
 
 def mode_by_state(checkpoint: Path) -> str:
-    """The mode of a checkpoint that does not name it, as those before version 0.2: by which optimizers it has."""
+    """The mode of a checkpoint that does not name it, as those of the first layout: by the parts of their state.
+
+    Imported weights, which have no optimizer, count as san with a decoder and as baseline without.
+    """
     found = shapes(checkpoint)
     if not found.get("decoder"):
         return "baseline"
@@ -158,7 +162,7 @@ def write_safetensors(path: Path, architecture: Architecture, mode: str, weights
     tensors = torch_names.to_tensors(architecture, weights)
     norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
     counters = {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    about = json.dumps(dataclasses.asdict(architecture) | {"mode": mode})
+    about = json.dumps(dataclasses.asdict(architecture) | {MODE: mode})
     content = safetensors.numpy.save(tensors | counters, {"format": "pt", METADATA: about})
     if jax.process_index() == 0:
         files.write(path, content)
