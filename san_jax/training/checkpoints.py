@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import orbax.checkpoint as ocp
 
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState
