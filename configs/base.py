@@ -39,6 +39,12 @@ def get_config(size: str = "full") -> ConfigDict:
     config.encoder.fc_dim = 512  # resnet50_fc512; 0 = none (resnet50), the pooled map is the feature
     config.encoder.last_stride = 1  # of stage 4; 1 with fc512, 2 in the released resnet50; the decoder needs 1
     config.encoder.width = 1.0  # factor on all channel counts, for small runs
+    # "bn": BatchNorm of the pooled map (BNNeck), or of fc's linear layer, gives the features of losses and retrieval,
+    # without a ReLU; its bias does not learn. "none": fc as in resnet50_fc512
+    config.encoder.neck = "none"
+    # Between first convolution and stage 1, as the weights of init_from want it: torchvision (ReLU, padded max-pool),
+    # fastreid (ReLU, max-pool without padding), strong_baseline (padded max-pool, no ReLU)
+    config.encoder.stem = "torchvision"
 
     config.decoder = ConfigDict()
     config.decoder.width = 1.0  # factor on 512-256-64-32-16

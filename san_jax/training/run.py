@@ -193,6 +193,8 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
         skips=config.decoder.skips,
         height=config.data.height,
         width=config.data.width,
+        neck=config.encoder.neck,
+        stem=config.encoder.stem,
     )
 
 
