@@ -1,22 +1,22 @@
-"""A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one safetensors file.
+"""A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one file.
 
     python -m san_jax.commands.export runs/san san.safetensors          # the newest checkpoint
-    python -m san_jax.commands.export runs/san san.safetensors --best   # the best one
+    python -m san_jax.commands.export runs/san san.pth --best           # the best one, for torch.load
 
-In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder.
+In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder,
+or `load_state_dict(torch.load("san.pth"), strict=False)`.
 """
 
 from pathlib import Path
 
 import jax
-import numpy as np
-import safetensors.numpy
 from absl import flags
 
-from san_jax import devices, files
+from san_jax import devices
 from san_jax.commands import common
-from san_jax.training import checkpoints
-from san_jax.training.starting_weights import read_checkpoint
+from san_jax.training import checkpoints, run_config
+from san_jax.training.starting_weights import learnt_no_people
+from san_jax.weights.saving import check_suffix, save_weights
 
 
 def export(path: Path, out: Path, *, best: bool = False) -> None:
@@ -24,21 +24,31 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
 
     Args:
       path: a run's workdir, or one checkpoint's folder.
-      out: the safetensors file; float32, and `num_batches_tracked`, int64 zeros, for PyTorch's strict loading.
+      out: the file; its suffix says its format (see `save_weights`).
       best: the run's best checkpoint, by mAP or, of a texture generator, by L1, in place of its newest.
 
     Raises:
       UserError: there is no checkpoint, it cannot be read, or the file cannot be written.
     """
+    check_suffix(out)
     checkpoint = checkpoints.find(path, best=best)
-    tensors = read_checkpoint(checkpoint, devices.replicated(devices.make_mesh()))
-    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
-    counters = {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    content = safetensors.numpy.save(tensors | counters, {"format": "pt"})
+    draws = checkpoints.has_decoder(checkpoint)
+    weights, _ = checkpoints.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=draws)
     if jax.process_index():
         return
-    files.write(out, content)
-    print(f"{out}: {len(tensors)} tensors of {checkpoint}, {len(content) / 1e6:.1f} MB", flush=True)
+    architecture = checkpoints.read_architecture(checkpoint)
+    size = save_weights(out, architecture=architecture, mode=mode_of(checkpoint), weights=weights)
+    print(f"{out}: {len(jax.tree.leaves(weights))} tensors of {checkpoint}, {size / 1e6:.1f} MB", flush=True)
+
+
+def mode_of(checkpoint: Path) -> str:
+    """The mode in which a checkpoint was trained: its run's config says it, else what it holds."""
+    workdir = checkpoint.resolve().parent.parent
+    if (workdir / run_config.NAME).exists():
+        return run_config.read(workdir).mode
+    if learnt_no_people(checkpoint):
+        return "san_pg"
+    return "san" if checkpoints.has_decoder(checkpoint) else "baseline"
 
 
 def main() -> None:
