@@ -21,7 +21,7 @@ from san_jax.data import augmentation, picture_batches
 from san_jax.data.picture_batches import Picture
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
-from san_jax.weights import stored
+from san_jax.weights import loading, saving, stored
 
 Weights = Mapping[str, PyTree]  # the fields of a TrainState from `encoder` to `decoder_stats`
 ENCODER = ("encoder", "encoder_stats")
@@ -93,13 +93,20 @@ class Model:
         parts = self._of_pictures(textures_of, pictures, batch_size=batch_size)
         return np.concatenate([np.empty((0, side, side, 3), np.uint8), *parts])
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes a safetensors file: PyTorch's names and layouts, float32; `load` reads it without further words.
+    def save(self, path: str | os.PathLike) -> int:
+        """Writes one file with PyTorch's names and layouts, float32; `load` reads it without further words.
+
+        Args:
+          path: its suffix says which format: .safetensors, or .pth for `torch.load`.
+
+        Returns:
+          Size in bytes.
 
         Raises:
-          UserError: the file cannot be written.
+          UserError: the suffix means another format, or the file cannot be written.
         """
-        stored.write_safetensors(Path(path), self.architecture, self.mode, self.weights)
+        options = dict(architecture=self.architecture, mode=self.mode, weights=self.weights)
+        return saving.save_weights(Path(path), **options) if jax.process_index() == 0 else 0
 
     def check_learnt_people(self) -> None:
         """Raises a UserError if the features of these networks say nothing about people."""
@@ -187,8 +194,9 @@ def load(
     if path.is_file():
         if best:
             raise UserError(f"{path} is one file of weights, with no best among others; leave out best")
-        architecture, mode, weights = stored.read_file(path, devices.replicated(mesh), **given)
-        return Model(architecture, mode, weights, mesh, source=str(path))
+        loaded = loading.load_weights(path, **given)
+        weights = jax.tree.map(functools.partial(devices.put_everywhere, mesh), loaded.weights)
+        return Model(loaded.architecture, loaded.mode, weights, mesh, source=str(path))
     checkpoint = stored.find(path, best=best)
     return of_checkpoint(checkpoint, mesh, **{name: value for name, value in given.items() if value is not None})
 

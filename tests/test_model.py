@@ -106,7 +106,7 @@ def test_saved_network_is_loaded_again_without_further_words(model, paths, tmp_p
     model.save(tmp_path / "san.safetensors")
     with safetensors.safe_open(tmp_path / "san.safetensors", "numpy") as saved:
         about = json.loads(saved.metadata()["san_jax"])
-    assert about == dataclasses.asdict(SHAPE) | {"mode": "san"}
+    assert about == {"architecture": dataclasses.asdict(SHAPE), "mode": "san"}
     again = san_jax.load(tmp_path / "san.safetensors")
     assert (again.architecture, again.mode) == (model.architecture, model.mode)
     np.testing.assert_array_equal(again.features(paths), model.features(paths))

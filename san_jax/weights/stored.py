@@ -1,27 +1,21 @@
 """Networks at rest: finds checkpoints, and reads what they hold and what it is."""
 
 import contextlib
-import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-import safetensors.numpy
 from flax import nnx
 from jaxtyping import PyTree
 
-from san_jax import devices, files
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture, arrays_of
-from san_jax.weights import torch_names
 
 STATE = "state"  # the item with TrainState's fields
-METADATA = "san_jax"  # key of a safetensors file's metadata: JSON of architecture and mode
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
 ABOUT = "about"  # the item that says what the networks are, so that nobody needs the config that made them
 
@@ -142,28 +136,3 @@ def unreadable_as_user_error(checkpoint: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"{checkpoint} cannot be read as a checkpoint ({reason}); try another one") from error
-
-
-def write_safetensors(path: Path, architecture: Architecture, mode: str, weights: Mapping[str, PyTree]) -> int:
-    """Writes networks under PyTorch's names and in its layouts; what they are stands in the file's metadata.
-
-    Args:
-      path: of the file; one that is there is replaced by a whole one or not at all.
-      architecture: of the networks.
-      mode: what they were trained for.
-      weights: the fields of a TrainState from `encoder` on; float32.
-
-    Returns:
-      The number of tensors, without `num_batches_tracked`, int64 zeros that PyTorch's strict loading asks for.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    tensors = torch_names.to_tensors(architecture, weights)
-    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
-    counters = {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    about = json.dumps(dataclasses.asdict(architecture) | {MODE: mode})
-    content = safetensors.numpy.save(tensors | counters, {"format": "pt", METADATA: about})
-    if jax.process_index() == 0:
-        files.write(path, content)
-    return len(tensors)

@@ -6,12 +6,10 @@ code; no name stands for both. `num_batches_tracked`, which PyTorch keeps beside
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
-from flax.traverse_util import flatten_dict
-from jaxtyping import PyTree, Shaped
 
 from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS, Bottleneck
@@ -53,8 +51,8 @@ def torch_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in TO_TORCH[layout])
 
 
-def encoder_names(*, depth: int, fc_dim: int) -> dict[str, Entry]:
-    """PyTorch's names of an encoder, in network order."""
+def encoder_names(*, depth: int, fc_dim: int, neck: str = "none") -> dict[str, Entry]:
+    """PyTorch's names of an encoder, in network order; those of a neck "bn" are reid-strong-baseline's, fast-reid's."""
     block, num_blocks = BLOCKS[depth]
     num_convs = 3 if block is Bottleneck else 2
     names = conv("conv1", "stem", "conv") | norm("bn1", "stem", "norm")
@@ -67,8 +65,11 @@ def encoder_names(*, depth: int, fc_dim: int) -> dict[str, Entry]:
             if index == 0 and (stage > 1 or block is Bottleneck):
                 names |= conv(f"{theirs}.downsample.0", *ours, "shortcut", "conv")
                 names |= norm(f"{theirs}.downsample.1", *ours, "shortcut", "norm")
+    head = "bottleneck" if neck == "bn" else "fc"
     if fc_dim:
-        names |= linear("fc.0", "fc", "linear") | norm("fc.1", "fc", "norm")
+        names |= linear(f"{head}.0", "fc", "linear") | norm(f"{head}.1", "fc", "norm")
+    elif neck == "bn":
+        names |= norm(head, "fc", "norm")
     return names | linear("classifier", "classifier")
 
 
@@ -84,14 +85,14 @@ def decoder_names(*, skips: bool = True) -> dict[str, Entry]:
     return names | conv("final_layer.1", "final", bias=True)
 
 
-def state_names(*, depth: int, fc_dim: int, skips: bool, draws: bool) -> dict[str, Entry]:
+def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
     """PyTorch's names of a train state's weights, in network order.
 
     Paths begin with the field: `encoder`, `encoder_stats` and, where it draws, `decoder`, `decoder_stats`.
     """
-    networks = {"encoder": encoder_names(depth=depth, fc_dim=fc_dim)}
+    networks = {"encoder": encoder_names(depth=architecture.depth, fc_dim=architecture.fc_dim, neck=architecture.neck)}
     if draws:
-        networks["decoder"] = decoder_names(skips=skips)
+        networks["decoder"] = decoder_names(skips=architecture.skips)
     return {
         name: dataclasses.replace(entry, path=(f"{field}_stats" if entry.is_stat else field, *entry.path))
         for field, names in networks.items()
@@ -157,16 +158,3 @@ def hugging_face_module(module: str) -> str:
     layer, block, part, *_ = module.split(".")
     part = "shortcut" if part == "downsample" else f"layer.{int(part[-1]) - 1}"
     return f"encoder.stages.{int(layer[-1]) - 1}.layers.{block}.{part}.{kind}"
-
-
-def to_tensors(architecture: Architecture, weights: Mapping[str, PyTree]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Weights under PyTorch's names and in its layouts, in network order.
-
-    Args:
-      architecture: of the networks.
-      weights: the fields of a TrainState from `encoder` on; of encoder alone, or of encoder and decoder.
-    """
-    arrays = flatten_dict(dict(weights))
-    shape = dict(depth=architecture.depth, fc_dim=architecture.fc_dim, skips=architecture.skips)
-    names = state_names(**shape, draws="decoder" in weights)
-    return {name: to_torch(np.asarray(arrays[entry.path]), entry.layout) for name, entry in names.items()}
