@@ -145,6 +145,8 @@ def rerank(feats: Features) -> Callable[[], float]:
 
 def nearest(feats: Features) -> Callable[[], float]:
     """The ten nearest gallery pictures of every query."""
+    from san_jax.scoring.nearest import nearest as find_nearest
+
     return lambda: float(np.asarray(find_nearest(feats.query, feats.gallery, k=10).distances).mean())
 
 

@@ -39,7 +39,7 @@ def save_run(workdir, architecture=SHAPE, mode="san_pg", *, seed=0):
     if decoder:
         decoder["final"]["kernel"] *= 0.13  # most of the textures inside [-1, 1], some outside
     state = jax.device_put(dataclasses.replace(state, decoder=decoder), devices.replicated(devices.make_mesh()))
-    with Checkpoints(workdir, architecture) as saved:
+    with Checkpoints(workdir, architecture, mode=mode) as saved:
         saved.save(3, state)
     return workdir
 

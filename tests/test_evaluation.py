@@ -11,27 +11,25 @@ from small_networks import SHAPE
 from san_jax import devices
 from san_jax.data import augmentation, input_pipeline
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation, query_expansion, ranking, reranking, verification
+from san_jax.model import Model
+from san_jax.networks.architecture import arrays_of
+from san_jax.scoring import evaluation, feature_extraction, query_expansion, ranking, reranking, verification
 from san_jax.scoring.evaluation import Search, TestSet
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training.train_step import arrays_of
 
 GALLERY = ArraySource(np.repeat(np.arange(5), 4), textures=False)
 QUERY = ArraySource(np.arange(5), textures=False)
 
 
 @functools.cache
-def encoder():
-    return arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
-
-
-def extractor(batch_size=8, **options):
-    return Extractor(SHAPE, devices.make_mesh(), batch_size=batch_size, workers=0, **options)
+def model(**fields):
+    encoder, stats = arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
+    weights = dict(encoder=encoder, encoder_stats=stats)
+    return Model(SHAPE, "baseline", weights, devices.make_mesh(), **fields)
 
 
 @functools.cache
-def features(**options):
-    return extractor(**options)(*encoder(), GALLERY)
+def features(batch_size=8, flip=False, **fields):
+    return feature_extraction.features(model(**fields), GALLERY, batch_size=batch_size, workers=0, flip=flip)
 
 
 def test_features_come_in_order_whatever_the_batch():
@@ -49,10 +47,10 @@ def test_features_are_not_copied_by_the_cpu():
 
 def test_features_are_those_of_the_encoder_by_running_statistics():
     graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
-    model = nnx.merge(graph, *encoder())
-    model.eval()
+    encoder = nnx.merge(graph, *model().weights.values())
+    encoder.eval()
     picture = input_pipeline.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
-    found = model(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
+    found = encoder(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
     np.testing.assert_allclose(found, features()[3], atol=1e-4)
 
 
@@ -62,18 +60,18 @@ def test_bfloat16_features_are_float32_and_near():
     np.testing.assert_allclose(found, features(), atol=0.05 * np.abs(features()).max())
 
 
-def test_mirrored_features_are_the_mean_over_picture_and_mirror_image():
+def test_flipped_features_are_the_mean_over_picture_and_mirror_image():
     size = dict(height=SHAPE.height, width=SHAPE.width)
-    pictures = [input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)]
-    there, back = (extractor().features_of_batch(*encoder(), jnp.asarray(x)) for x in (pictures, np.flip(pictures, 2)))
-    both = extractor(mirror=True).features_of_batch(*encoder(), jnp.asarray(pictures))
-    np.testing.assert_allclose(both, (there + back) / 2, atol=1e-5)
+    pictures = np.stack([input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)])
+    there, back = (model().features(x) for x in (pictures, np.flip(pictures, 2)))
+    np.testing.assert_allclose(model().features(pictures, flip=True), (there + back) / 2, atol=1e-5)
     assert np.abs(there - back).max() > 1e-3
+    np.testing.assert_allclose(features(flip=True)[:4], (there + back) / 2, atol=1e-4)
 
 
 def test_every_test_set_is_scored_by_itself():
     test_sets = [TestSet("one", QUERY, GALLERY), TestSet("two", GALLERY, GALLERY)]
-    found = evaluation.evaluate(*encoder(), test_sets, extractor=extractor(), metric="market1501")
+    found = evaluation.evaluate(model(), test_sets, metric="market1501", workers=0)
     assert list(found) == ["one", "two"]
     for scores in found.values():
         assert list(scores) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
@@ -84,7 +82,7 @@ def test_every_test_set_is_scored_by_itself():
 
 def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
     test_sets = [TestSet("one", QUERY, GALLERY)]
-    score = functools.partial(evaluation.evaluate, *encoder(), test_sets, extractor=extractor(), metric="cuhk03")
+    score = functools.partial(evaluation.evaluate, model(), test_sets, metric="cuhk03", workers=0)
     first = score()["one"]
     assert first["rank5"] == 1
     assert first == score()["one"]
@@ -114,15 +112,16 @@ def test_variants_of_a_set_have_a_mean_and_other_sets_have_none():
 
 
 def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
-    test, run = TestSet("one", QUERY, GALLERY), extractor()
-    feats = [run(*encoder(), source) for source in (QUERY, GALLERY)]
-    labels = evaluation.labels(test)
-    score = functools.partial(evaluation.score, *encoder(), test, extractor=run, metric="market1501")
+    test = TestSet("one", QUERY, GALLERY)
+    feats, labels = evaluation.features(model(), test, workers=0), evaluation.labels(test)
+    score = functools.partial(evaluation.score, feats, test, metric="market1501", mesh=model().mesh)
     expanded = query_expansion.expand(*feats, k=5)
-    ranks = ranking.rank(expanded, feats[1], **labels)
+    ranks = ranking.rank(expanded, feats.gallery, **labels)
     assert score(search=Search(expand=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
     ranks = reranking.rank(*feats, **labels)
     assert score(search=Search(rerank=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
-    found = score(tpr=True)
-    assert list(found)[-3:] == ["TPR@1e-2", "TPR@1e-3", "TPR@1e-4"]
-    assert found["TPR@1e-2"] == pytest.approx(verification.tpr_at_fpr(*feats, **labels)[0].tpr)
+    found, accepted = evaluation.verify(feats, test, mesh=model().mesh), verification.tpr_at_fpr(*feats, **labels)
+    assert list(found.scores) == ["TPR@1e-2", "TPR@1e-3", "TPR@1e-4"]
+    assert list(found.scores.values()) == pytest.approx([each.tpr for each in accepted])
+    assert list(found.thresholds) == ["fpr_1e-2", "fpr_1e-3", "fpr_1e-4"]
+    assert list(found.thresholds.values()) == pytest.approx([each.threshold for each in accepted])

@@ -14,11 +14,11 @@ import pytest
 from runs import save_run, write_pictures
 
 from san_jax import devices
+from san_jax import model as models
 from san_jax.data import augmentation, input_pipeline, picture_folder
 from san_jax.errors import UserError
 from san_jax.gallery import feature_index
-from san_jax.gallery.feature_index import PictureEncoder
-from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["a.png", "b.jpg", "c.PNG", "sub/d.e.bmp", "sub/deeper/a.webp"]
@@ -30,8 +30,8 @@ def workdir(tmp_path_factory):
 
 
 @functools.cache
-def encoder_of(workdir, batch_size=2):
-    return PictureEncoder.restore(checkpoints.find(workdir), devices.make_mesh(), batch_size=batch_size)
+def encoder_of(workdir):
+    return models.of_checkpoint(stored.find(workdir), devices.make_mesh())
 
 
 @pytest.fixture
@@ -152,9 +152,9 @@ def test_folder_in_which_nothing_can_be_read_has_an_empty_index(encoder, tmp_pat
         assert (len(index), list(unreadable)) == (0, [tmp_path / "a.png"])
 
 
-def test_features_do_not_depend_on_the_batch(workdir, folder, tmp_path):
-    one, _ = feature_index.update(tmp_path / "one.npz", folder, encoder_of(workdir, 2))
-    other, _ = feature_index.update(tmp_path / "other.npz", folder, encoder_of(workdir, 100), workers=1)
+def test_features_do_not_depend_on_the_batch(encoder, folder, tmp_path):
+    one, _ = feature_index.update(tmp_path / "one.npz", folder, encoder, batch_size=2)
+    other, _ = feature_index.update(tmp_path / "other.npz", folder, encoder, batch_size=100, workers=1)
     assert_same(one, other)
 
 
@@ -168,7 +168,7 @@ def test_interrupted_update_keeps_what_was_embedded(encoder, folder, place, embe
 
     monkeypatch.setattr(picture_folder, "decode_into", breaking)
     with pytest.raises(KeyboardInterrupt):
-        feature_index.update(place, folder, encoder)
+        feature_index.update(place, folder, encoder, batch_size=2)
     assert feature_index.read(place, encoder)[0].names == NAMES[:2]
     monkeypatch.setattr(picture_folder, "decode_into", watched)
     embedded.clear()
@@ -232,7 +232,7 @@ def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, pl
     assert len(embedded) == 5
     np.testing.assert_allclose(index.feats[0], feats_by_hand(other, folder / "a.png"), rtol=1e-4, atol=1e-6)
     assert capsys.readouterr().out.startswith(
-        f"{place} holds features by another model, {encoder.checkpoint}: it is now {place}.old"
+        f"{place} holds features by another model, {encoder.source}: it is now {place}.old"
     )
     assert Path(f"{place}.old").read_bytes() == before
 
@@ -241,7 +241,7 @@ def test_same_weights_elsewhere_are_the_same_model(encoder, folder, place, embed
     feature_index.update(place, folder, encoder)
     embedded.clear()
     moved = encoder_of(save_run(tmp_path / "copy", mode="baseline"))
-    assert moved.checkpoint != encoder.checkpoint
+    assert moved.source != encoder.source
     feature_index.update(place, folder, moved)
     assert embedded == []
 
@@ -279,15 +279,15 @@ def test_names_that_are_no_utf_8_are_kept(encoder, tmp_path, place, embedded):
 def test_all_at_once_gives_readable_ones_and_reasons(encoder, folder):
     (folder / "b.jpg").write_bytes(b"no picture")
     paths = picture_folder.find(folder)
-    readable, feats, unreadable = encoder.embed_all(paths)
+    readable, feats, unreadable = feature_index.embed_all(encoder, paths)
     assert readable == [path for path in paths if path.name != "b.jpg"]
     assert unreadable == {folder / "b.jpg": "it is no picture"}
     np.testing.assert_allclose(feats[1], feats_by_hand(encoder, folder / "c.PNG"), rtol=1e-4, atol=1e-6)
 
 
 def test_texture_generator_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is of a texture generator.*; give a run of mode san or baseline"):
-        encoder_of(save_run(tmp_path, mode="san_pg"))
+    with pytest.raises(UserError, match=r"is a texture generator.*; give a network of mode san or baseline"):
+        encoder_of(save_run(tmp_path, mode="san_pg")).check_learnt_people()
 
 
 def test_default_place_is_in_the_run_and_of_one_folder_and_checkpoint(tmp_path):
@@ -308,11 +308,12 @@ def test_default_place_is_in_the_run_and_of_one_folder_and_checkpoint(tmp_path):
 KILLED = """
 from pathlib import Path
 from san_jax import devices
+from san_jax import model as models
 from san_jax.gallery import feature_index
-from san_jax.training import checkpoints
+from san_jax.weights import stored
 run, folder, place = map(Path, {paths})
-encoder = feature_index.PictureEncoder.restore(checkpoints.find(run), devices.make_mesh(), batch_size=4)
-feature_index.update(place, folder, encoder, save_seconds=0.0)
+encoder = models.of_checkpoint(stored.find(run), devices.make_mesh())
+feature_index.update(place, folder, encoder, batch_size=4, save_seconds=0.0)
 """
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import resource
 from collections import OrderedDict
 from pathlib import Path
 
@@ -8,18 +9,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
-from commands import run_command
 from flax import nnx
-from torch_saves import Call, Global, Storage, save_stream, save_zip, tensor
-from torch_states import SMALL, assert_same, save, state_of, torch_tensors
+from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
+from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
 
 from san_jax import devices
-from san_jax.commands.import_ import architecture_of, import_file
+from san_jax.commands.import_ import import_file
 from san_jax.errors import UserError
 from san_jax.networks.encoder import Encoder
 from san_jax.training import checkpoints
 from san_jax.training.starting_weights import start_from
-from san_jax.weights import torch_names
+from san_jax.weights import stored, torch_names
+from san_jax.weights.loading import architecture_of
+from san_jax.weights.state_dicts import StateDict
 
 ENCODER = torch_names.encoder_names(depth=SMALL.depth, fc_dim=SMALL.fc_dim)
 
@@ -76,16 +78,16 @@ def split(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[s
 
 
 def encoder_of(workdir: Path) -> tuple:
-    checkpoint = checkpoints.find(workdir)
-    encoder, stats, _ = checkpoints.restore_encoder(checkpoint, devices.replicated(devices.make_mesh()))
-    return checkpoints.read_architecture(checkpoint), encoder, stats
+    checkpoint = stored.find(workdir)
+    weights, _ = stored.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=False)
+    return stored.read_architecture(checkpoint), weights["encoder"], weights["encoder_stats"]
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_torchvision_s_names_and_shapes_of_every_depth_fit(depth):
     theirs = torchvision_shapes(depth)
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in theirs.items()}
-    found = architecture_of(tensors, source="file", last_stride=None, height=256, width=128)
+    found = architecture_of(StateDict(tensors), source="file")
     assert (found.depth, found.encoder_width, found.fc_dim, found.last_stride) == (depth, 1.0, 0, 2)
     model = nnx.eval_shape(lambda: Encoder(depth=depth, fc_dim=0, num_pids=1, rngs=nnx.Rngs(0)))
     shapes = {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))}
@@ -140,7 +142,7 @@ def test_checkpoint_of_the_authors_becomes_one_of_ours(tmp_path):
     encoder, decoder = (as_saved(part) for part in split(torch_tensors(seed=1)))
     save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
     import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)
-    assert checkpoints.read_architecture(checkpoints.find(tmp_path / "ours")) == SMALL
+    assert stored.read_architecture(stored.find(tmp_path / "ours")) == SMALL
     assert_same(start_from(tmp_path / "ours", state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
@@ -252,7 +254,7 @@ def test_other_network_is_named_by_its_first_tensor(tmp_path, theirs, message):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda tensors: tensors | {"layer1.0.se.weight": np.zeros(2, np.float32)}, r"layer1\.0\.se\.weight matches"),
+        (lambda tensors: tensors | {"layer1.0.gate.weight": np.zeros(2, np.float32)}, r"layer1\.0\.gate\.weight match"),
         (lambda tensors: tensors | {"bn1.bias": np.zeros(2, np.int8)}, "'bn1.bias' among its weights, of type int8"),
         (lambda tensors: {name: tensors[name] for name in tensors if name != "bn1.bias"}, r"bn1\.bias is missing"),
         (lambda _: {"fc.weight": np.zeros((10, 64), np.float32)}, "nothing in it is of use"),
@@ -305,3 +307,109 @@ def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):
 
 def test_training_gets_none_of_the_command_s_flags():
     assert not {"last_stride", "height", "width", "best"} & set(flags.FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "dtype", "message"),
+    [
+        ("layer2.0.conv1.weight", np.nan, np.float32, r"NaN or infinite numbers in layer2\.0\.conv1\.weight"),
+        ("bn1.running_mean", np.inf, np.float32, r"NaN or infinite numbers in bn1\.running_mean"),
+        ("classifier.bias", -np.inf, np.float16, r"NaN or infinite numbers in classifier\.bias"),
+        ("up1.conv.2.bias", 1e300, np.float64, r"NaN or infinite numbers in up1\.conv\.2\.bias"),
+        ("bn1.running_var", -0.1, np.float32, r"a negative variance in bn1\.running_var"),
+    ],
+)
+def test_number_that_would_spoil_the_features_is_refused_by_name_of_the_tensor(tmp_path, name, value, dtype, message):
+    tensors = torch_tensors()
+    tensors[name] = tensors[name].astype(dtype)
+    tensors[name].flat[1] = value
+    path = write(tmp_path / "theirs", tensors)
+    with pytest.raises(UserError, match=message) as refused:
+        import_file(path, tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=message):
+        start_from(path, state_of(), architecture=SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_whose_weights_broke_is_no_start(tmp_path):
+    state = state_of(seed=1)
+    state.encoder["classifier"]["bias"] = state.encoder["classifier"]["bias"].at[2].set(jnp.nan)
+    save(tmp_path / "run", state)
+    with pytest.raises(UserError, match=r"run/checkpoints/7 holds NaN or infinite numbers in classifier\.bias"):
+        start_from(tmp_path / "run", state_of(), architecture=SMALL)
+
+
+def files_under(folder: Path) -> list[str]:
+    return sorted(str(entry.relative_to(folder)) for entry in folder.rglob("*"))
+
+
+@pytest.mark.filterwarnings("ignore")  # what orbax's threads leave behind when a write fails
+@pytest.mark.parametrize("there", [False, True])
+def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, there):
+    """A limit on the size of files stands for the disk: writing fails half-way, in orbax's threads."""
+    path, out = write(tmp_path / "theirs", torch_tensors()), tmp_path / "deep" / "out"
+    if there:
+        out.mkdir(parents=True)
+    before = files_under(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"cannot write {out} .*; make room or give another folder") as refused:
+            import_file(path, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(refused.value)
+    assert files_under(tmp_path) == before
+    import_file(path, out, height=64, width=32)
+    assert sorted(entry.name for entry in out.iterdir()) == ["best", "checkpoints"]
+    assert_same(start_from(out, state_of(seed=2), architecture=SMALL), state_of())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_import_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, moment):
+    path, out = write(tmp_path / "theirs", torch_tensors()), tmp_path / "out"
+    save_state = checkpoints.Checkpoints.save
+
+    def interrupted(self, *arguments):
+        if moment == "after":
+            save_state(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_file(path, out)
+    assert files_under(tmp_path) == ["theirs"]
+
+
+def test_import_after_one_that_was_killed_takes_its_place(tmp_path):
+    (tmp_path / "out" / ".importing" / "checkpoints").mkdir(parents=True)
+    import_file(write(tmp_path / "theirs", torch_tensors()), tmp_path / "out")
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["best", "checkpoints"]
+
+
+@pytest.mark.parametrize("theirs", ["fastreid", "strong_baseline"])
+def test_weights_of_another_stem_name_the_field(tmp_path, theirs):
+    shape = dataclasses.replace(SMALL, stem=theirs)
+    prefix = {"fastreid": "backbone.", "strong_baseline": "base."}[theirs]
+    body = {name: it for name, it in torch_tensors(seed=1).items() if name.startswith(("conv1.", "bn1.", "layer"))}
+    path = write(tmp_path / "theirs", {prefix + name: it for name, it in body.items()})
+    with pytest.raises(UserError, match=f"another stem; set encoder.stem, which is torchvision, to {theirs}"):
+        start_from(path, state_of(), architecture=SMALL)
+    state = start_from(path, state_of(shape, seed=2), architecture=shape)
+    assert_same(state.encoder["stem"], state_of(seed=1).encoder["stem"])
+    bare = start_from(write(tmp_path / "imagenet", body), state_of(shape, seed=2), architecture=shape)
+    assert_same(bare.encoder["stem"], state.encoder["stem"])
+
+
+def test_neck_is_left_out_where_there_is_none_and_fits_where_there_is_one(tmp_path, capsys):
+    necked = dataclasses.replace(SMALL, neck="bn", fc_dim=0)
+    path = write(tmp_path / "theirs", torch_tensors(necked, seed=1))
+    bare = dataclasses.replace(SMALL, fc_dim=0)
+    assert_same(start_from(path, state_of(bare, seed=2), architecture=bare), state_of(bare, seed=1))
+    assert "(no neck here)" in capsys.readouterr().out
+    assert_same(start_from(path, state_of(necked, seed=2), architecture=necked), state_of(necked, seed=1))
+    with pytest.raises(UserError, match=r"matches nothing of ours .*; encoder\.fc_dim is 8, theirs 0"):
+        start_from(
+            path, state_of(dataclasses.replace(SMALL, neck="bn")), architecture=dataclasses.replace(SMALL, neck="bn")
+        )

@@ -18,12 +18,12 @@ from PIL import Image
 from runs import save_run, write_pictures
 from small_networks import SHAPE, UNOPTIMISED
 
-from san_jax import devices
+from san_jax import devices, model
 from san_jax.data import augmentation, input_pipeline
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
-from san_jax.gallery.pseudo_textures import DRAWN_BY, Generator, Pictures
-from san_jax.training import checkpoints
+from san_jax.gallery.pseudo_textures import DRAWN_BY, Pictures
+from san_jax.weights import stored
 from tfds_builders import open_source
 
 start = functools.partial(commands.start, "generate_textures.py")
@@ -37,7 +37,7 @@ def workdir(tmp_path_factory):
 
 @functools.cache
 def generator_of(workdir):
-    return Generator.restore(checkpoints.find(workdir), devices.make_mesh())
+    return model.of_checkpoint(stored.find(workdir), devices.make_mesh())
 
 
 @pytest.fixture
@@ -213,10 +213,10 @@ def test_folder_keeps_to_the_generator_that_began_it(generator, folder, tmp_path
     draw(generator, folder, output)
     before = contents(output)
     other = generator_of(save_run(tmp_path / "other", seed=1))
-    with pytest.raises(UserError, match=rf"{output} holds textures that {generator.checkpoint} drew, not {tmp_path}"):
+    with pytest.raises(UserError, match=rf"{output} holds textures that {generator.source} drew, not {tmp_path}"):
         draw(other, folder, output)
     assert contents(output) == before
-    elsewhere = dataclasses.replace(generator, checkpoint=tmp_path / "moved")
+    elsewhere = dataclasses.replace(generator, source=str(tmp_path / "moved"))
     assert draw(elsewhere, folder, output) == {}, "the same weights in another place"
     (output / DRAWN_BY).write_text("{}")
     with pytest.raises(UserError, match=f"{DRAWN_BY} cannot be read"):
@@ -233,9 +233,11 @@ def test_textures_of_unknown_origin_are_not_taken_for_drawn_ones(generator, fold
 
 
 def test_checkpoint_without_a_decoder_says_what_to_give(tmp_path):
-    run = save_run(tmp_path, mode="baseline")
-    with pytest.raises(UserError, match=r"has no decoder.*; give one of a run in mode san"):
-        generator_of(run)
+    generator = generator_of(save_run(tmp_path / "run", mode="baseline"))
+    pictures = Pictures("none", [], [], lambda row: b"")
+    with pytest.raises(UserError, match=r"has no decoder.*; give a network of mode san or san_pg"):
+        pseudo_textures.write_textures(generator, pictures, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -42,15 +42,6 @@ def test_baseline_differs_from_san_in_mode_and_data_alone():
     assert {key for key in one["data"] if one["data"][key] != other["data"][key]} == {"train"}
 
 
-def test_run_of_another_mode_is_refused_and_stays(tmp_path):
-    run_config.keep(san.get_config(), tmp_path)
-    with pytest.raises(UserError, match=f"{tmp_path} holds a run of mode san, not san_pg; give another --workdir"):
-        run_config.check_mode(san_pg.get_config(), tmp_path)
-    run_config.check_mode(san.get_config(), tmp_path)
-    run_config.check_mode(san_pg.get_config(), tmp_path / "new")
-    assert run_config.read(tmp_path).mode == "san"
-
-
 @pytest.mark.parametrize(("size", "decoder_width"), [("full", 1.0), ("small", 0.5)])
 def test_texture_generator_has_the_networks_of_san_and_when_small_a_wider_decoder(size, decoder_width):
     one, other = (module.get_config(size).to_dict() for module in (san, san_pg))

@@ -288,3 +288,10 @@ def test_safetensors_of_an_unknown_type_name_tensor_and_type(tmp_path):
     path.write_bytes(safetensors.numpy.save({"fc.weight": BASE.astype(np.complex64)}))
     with pytest.raises(UserError, match=r"fc\.weight is of type C64"):
         read_tensors_file(path)
+
+
+@both_formats
+def test_milestones_of_a_scheduler_beside_the_weights_are_no_obstacle(tmp_path, save):
+    milestones = Call(Global("collections", "Counter"), ({40: 1, 90: 1},))
+    checkpoint = read_back(tmp_path, save, {"model": {}, "scheduler": {"milestones": milestones}})
+    assert checkpoint["scheduler"]["milestones"] == {40: 1, 90: 1}

@@ -17,6 +17,7 @@ from array_source import ArraySource
 from cuhk03_release import write_release
 
 from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -80,14 +81,14 @@ def unbroken(tmp_path_factory, data):
     return workdir, output
 
 
-def stored(workdir):
+def arrays_in(workdir):
     with ocp.PyTreeCheckpointer() as reader:
-        newest = checkpoints.newest(workdir)
+        newest = stored.newest(workdir)
         return int(newest.name), reader.restore((newest / checkpoints.STATE).resolve())
 
 
 def assert_same_bits(one, other):
-    (step, state), (other_step, other_state) = stored(one), stored(other)
+    (step, state), (other_step, other_state) = arrays_in(one), arrays_in(other)
     assert step == other_step
     leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
     assert len(leaves) == len(other_leaves) > 50
@@ -103,7 +104,7 @@ def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
     while True:
         process = start(tmp_path, data)
         while kills < 3 and process.poll() is None:
-            newest = checkpoints.newest(tmp_path)
+            newest = stored.newest(tmp_path)
             if newest is not None and int(newest.name) > step:
                 step = int(newest.name)
                 time.sleep(rng.uniform(0, 0.5))
@@ -120,7 +121,7 @@ def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     process = start(tmp_path, data)
-    while checkpoints.newest(tmp_path) is None and process.poll() is None:
+    while stored.newest(tmp_path) is None and process.poll() is None:
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     process.kill()  # it alone, not its process group
@@ -139,13 +140,13 @@ def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
 def stop_and_go_on(workdir, *arguments):
     """A run that is asked to stop after its first checkpoint, and then runs to its end."""
     process = start(workdir, *arguments)
-    while checkpoints.newest(workdir) is None and process.poll() is None:
+    while stored.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, output = finish(process)
     assert status == 143, output
     said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
-    assert checkpoints.newest(workdir).name in said
+    assert stored.newest(workdir).name in said
     status, output = finish(start(workdir, *arguments))
     assert status == 0, output
 
@@ -263,16 +264,16 @@ def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named,
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert named in lines[0]
-    assert checkpoints.newest(workdir) is None
+    assert stored.newest(workdir) is None
 
 
 def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
     workdir, _ = unbroken
-    before = stored(workdir)[0]
+    before = arrays_in(workdir)[0]
     status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
     assert status == 1
     assert "fc_dim 16 (this run: 24)" in output
-    assert stored(workdir)[0] == before
+    assert arrays_in(workdir)[0] == before
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
@@ -280,10 +281,10 @@ def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(data, tmp_p
     """`ulimit -f` stands in for it: no file may grow beyond so many blocks."""
     status, output = finish(start(tmp_path, data | {"schedule.epochs": 1, "schedule.warmup_epochs": 1}))
     assert status == 0, output
-    before = stored(tmp_path)[0]
+    before = arrays_in(tmp_path)[0]
     line = " ".join(f"'{part}'" for part in command(tmp_path, data))
     done = subprocess.run(["bash", "-c", f"ulimit -f 100; {line}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert [text for text in done.stderr.splitlines() if "cannot write a checkpoint under" in text]
     assert "Traceback" not in done.stderr
-    assert stored(tmp_path)[0] == before
+    assert arrays_in(tmp_path)[0] == before

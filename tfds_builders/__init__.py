@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from san_jax.batch import Record
@@ -39,7 +38,7 @@ class ReidSource:
         self.name, self.split = name, split
         self._builder, self._stored_split, self._rows = builder, rows.stored_split, rows.rows
         self.pids = rows.pids
-        self.camids = builder.column(rows.stored_split, "camid")[rows.rows].astype(np.int32)
+        self.camids = builder.numbers(rows.stored_split, "camid")[rows.rows]
         self.names = builder.column(rows.stored_split, "name")[rows.rows].tolist()
         self.has_textures = bool(builder.column(rows.stored_split, "has_texture")[rows.rows].all())
 
@@ -64,7 +63,7 @@ class ReidSource:
             image=stored["image"],
             texture=stored["texture"],
             pid=int(self.pids[row]),
-            camid=int(stored["camid"]),
+            camid=int(self.camids[row]),
             name=stored["name"].decode(),
         )
 
@@ -95,9 +94,12 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
         raise UserError(f"{name} has no split {split}; it has {', '.join(builder_class.SPLITS)}")
     builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
     try:
-        return ReidSource(builder, builder.rows(split, variant), name=name, split=split)
+        source = ReidSource(builder, builder.rows(split, variant), name=name, split=split)
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
+    if not len(source):
+        raise UserError(f"{name} has no pictures in split {split}; choose another set")
+    return source
 
 
 def all_variants(name: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What several commands do: flags, data sets by name, training by config, errors in one line."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,26 +14,38 @@ from ml_collections import ConfigDict
 import tfds_builders
 from san_jax import devices
 from san_jax.batch import Source
+from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.scoring.evaluation import TestSet
+from san_jax.training import config_fields, resuming, train_loop, train_step
 from san_jax.training import run as runs
-from san_jax.training import run_config, train_loop, train_step
 
 EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
 EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
 
 
-def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
     """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
 
     Args:
       main: is given the paths that stand on the command line beside the flags.
       files: what these are, for who gives more or fewer.
+      module: whose docstring and flags `--help` shows.
     """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
+        sys.exit(0)
     _quiet_tracker()
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+
+
+def _help_of(module: str) -> str:
+    """The flags that a command has defined, and --config, which another module defines."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
+    config = [flags.FLAGS[config_file.FLAG]] if config_file.FLAG in flags.FLAGS else []
+    return "".join(f"\n  --{flag.name}: {flag.help}" for flag in (*config, *own) if flag.name != "help")
 
 
 def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
@@ -68,9 +81,9 @@ def _quiet_tracker() -> None:
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
     try:
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _end("error: " + " ".join(str(error).split()), 1)
+        return flags.FLAGS(config_file.with_default(arguments))
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _end(f"error: {config_file.readable(error)}", 1)
 
 
 def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -88,10 +101,13 @@ def _end(line: str, status: int) -> NoReturn:
 
 def train(config: ConfigDict, workdir: Path) -> None:
     """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
-    run_config.check_mode(config, workdir)
+    config_fields.check(config)
+    resuming.check_config(config, workdir)  # before data are prepared for nothing
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     built = runs.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
-    run_config.keep(config, workdir)
+    if idle := config_fields.changed_in_vain(config, config_file.defaults()):
+        note = f"without effect in mode {config.mode}, as the other fields are: {', '.join(idle)}"
+        built = dataclasses.replace(built, notes=(note, *built.notes))
     train_loop.train(built)
 
 
@@ -109,8 +125,12 @@ def open_test_sets(data: ConfigDict) -> list[TestSet]:
 
 def open_scored_sets(config: ConfigDict) -> list[TestSet] | list[Source]:
     """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
-    data = config.data
-    if train_step.learns_people(config.mode):
+    return open_scored(config.data, mode=config.mode)
+
+
+def open_scored(data: ConfigDict, *, mode: str) -> list[TestSet] | list[Source]:
+    """What a network of some mode is scored on, by the names in `data.test`, or in `data.train`."""
+    if train_step.learns_people(mode):
         return open_test_sets(data)
     return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
 

@@ -1,7 +1,7 @@
 """Scores test sets without an encoder: chance, and colour histograms compared by chi-square.
 
-    python -m san_jax.commands.reference_scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
-    python -m san_jax.commands.reference_scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
+    san-jax reference-scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
+    san-jax reference-scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
 """
 
 import json
@@ -54,7 +54,7 @@ def main() -> None:
         path = Path(output.value) if output.value else None
         write_scores(data, metric=metric.value, workers=workers.value, output=path)
 
-    common.run(run)
+    common.run(run, module=__name__)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Draws a contact sheet of the synthetic world: people with their textures, as six cameras see them.
 
-    python -m san_jax.commands.sheet people.png
-    python -m san_jax.commands.sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
+    san-jax sheet people.png
+    san-jax sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
 """
 
 from pathlib import Path
@@ -16,33 +16,49 @@ from san_jax.drawing.contact_sheet import Cell
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment, World
 
-PEOPLE = flags.DEFINE_integer("people", 8, "How many people.", lower_bound=1)
-CAMERAS = flags.DEFINE_integer("cameras", 6, "How many cameras.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of the world.")
-OCCLUSION = flags.DEFINE_float("occlusion", 0.25, "Share of pictures with something before the person.", 0, 1)
-SLOPPINESS = flags.DEFINE_float("sloppiness", 0.5, "Of the boxes.", 0, 1)
-VARIETY = flags.DEFINE_float("variety", 1.0, "Of the cameras' light and lenses.", 0, 1)
-HEIGHT = flags.DEFINE_integer("height", 256, "Of the pictures in pixels; they are half as wide.", lower_bound=16)
 
-
-def main(output: Path) -> None:
-    """Renders and writes the sheet."""
-    crowd, cameras, height = PEOPLE.value, CAMERAS.value, HEIGHT.value
-    world = studio.make_world(
-        jax.random.key(SEED.value),
-        cameras=cameras,
-        occlusion=OCCLUSION.value,
-        sloppiness=SLOPPINESS.value,
-        variety=VARIETY.value,
+def main() -> None:
+    """The command; its flags are defined here, so that who imports this module does not get them."""
+    number, share = flags.DEFINE_integer, flags.DEFINE_float
+    given = {
+        "people": number("people", 8, "How many people.", lower_bound=1),
+        "cameras": number("cameras", 6, "How many cameras.", lower_bound=1),
+        "seed": number("seed", 0, "Of the world."),
+        "occlusion": share("occlusion", 0.25, "Share of pictures with something before the person.", 0, 1),
+        "sloppiness": share("sloppiness", 0.5, "Of the boxes.", 0, 1),
+        "variety": share("variety", 1.0, "Of the cameras' light and lenses.", 0, 1),
+        "height": number("height", 256, "Of the pictures in pixels; they are half as wide.", lower_bound=16),
+    }
+    files = ("OUT.png",)
+    common.run(
+        lambda output: draw_people(output, **{name: holder.value for name, holder in given.items()}),
+        files=files,
+        module=__name__,
     )
+
+
+def draw_people(
+    output: Path,
+    *,
+    people: int,
+    cameras: int,
+    seed: int,
+    occlusion: float,
+    sloppiness: float,
+    variety: float,
+    height: int,
+) -> None:
+    """Renders and writes the sheet; arguments as the flags say."""
+    trouble = dict(occlusion=occlusion, sloppiness=sloppiness, variety=variety)
+    world = studio.make_world(jax.random.key(seed), cameras=cameras, **trouble)
     sheet = contact_sheet.draw(
-        rows(world, crowd=crowd, cameras=cameras, height=height),
-        row_titles=[f"person {number}" for number in range(crowd)],
+        rows(world, crowd=people, cameras=cameras, height=height),
+        row_titles=[f"person {number}" for number in range(people)],
         column_titles=["texture", *(f"camera {camera + 1}" for camera in range(cameras))],
         cell_height=height,
     )
     contact_sheet.save(output, sheet)
-    print(f"{output}: {crowd} people before {cameras} cameras")
+    print(f"{output}: {people} people before {cameras} cameras")
 
 
 def rows(world: World, *, crowd: int, cameras: int, height: int) -> list[list[Cell]]:
@@ -58,4 +74,4 @@ def rows(world: World, *, crowd: int, cameras: int, height: int) -> list[list[Ce
 
 
 if __name__ == "__main__":
-    common.run(main, files=("OUT.png",))
+    main()

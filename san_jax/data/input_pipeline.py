@@ -128,7 +128,9 @@ def training_batches(
     size = rows.shape[1]
     local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
     host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
-    pids = source.pids[rows[start:, :people]]
+    # Whatever the pids are, the classifier's outputs are numbered from 0, in the order of the pids.
+    labels = np.unique(source.pids, return_inverse=True)[1].astype(np.int32)
+    pids = labels[rows[start:, :people]]
     for step, arrays in enumerate(_in_workers(host, workers)):
         put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
         yield Batch(image=put["image"], texture=put.get("texture"), pid=devices.put_everywhere(mesh, pids[step]))

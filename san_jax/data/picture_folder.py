@@ -66,6 +66,25 @@ def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) 
     return ""
 
 
+def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Resizes a picture that is in memory to fill an array, and returns ""; or a line that says why it cannot.
+
+    Args:
+      picture: one of Pillow's, or uint8 [h w 3].
+      into: is filled, with Pillow's bilinear filter.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            return f"it is an array {picture.dtype} of shape {picture.shape}, not uint8 [height, width, 3]"
+        picture = Image.fromarray(picture)
+    try:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        into[:] = np.asarray(upright.resize((into.shape[1], into.shape[0]), Image.Resampling.BILINEAR))
+    except Exception as error:  # Pillow reads lazily, and fails in many ways on damaged files
+        return " ".join((str(error) or type(error).__name__).split())
+    return ""
+
+
 def _upright(encoded: bytes) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as picture:
         return ImageOps.exif_transpose(picture).convert("RGB")

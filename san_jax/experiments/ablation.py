@@ -20,15 +20,15 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from san_jax import devices, files
-from san_jax.commands import common
+from san_jax.commands import common, config_file
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.report import event_files
 from san_jax.scoring import evaluation
-from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 PAIRS = 8  # in a batch, where there are any; the paper does not say how many
 TRUE_TEXTURES = "true_textures"
@@ -90,7 +90,7 @@ def train_and_score(
         if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
             raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
         return
-    whole, started = checkpoints.newest(workdir) is None, time.monotonic()
+    whole, started = stored.newest(workdir) is None, time.monotonic()
     common.train(config, workdir)
     seconds = time.monotonic() - started
     scores = score(config, workdir, devices.make_mesh())
@@ -146,7 +146,7 @@ def last_losses(workdir: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/ablation.py", "What all variants share.")
+    CONFIG = config_file.define("configs/ablation.py", "What all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the runs leave behind.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder of the runs' scores.")
     SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Of weights and batches; may come several times.")

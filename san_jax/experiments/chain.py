@@ -21,17 +21,19 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 import tfds_builders
 from san_jax import devices
-from san_jax.commands import common
+from san_jax.commands import common, config_file
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
 from san_jax.gallery import pseudo_textures
-from san_jax.gallery.pseudo_textures import Generator, Pictures
-from san_jax.training import checkpoints
+from san_jax.gallery.pseudo_textures import Pictures
+from san_jax.model import of_checkpoint
+from san_jax.training import config_fields
+from san_jax.weights import stored
 from tfds_builders import Drawn
 
 
@@ -70,7 +72,12 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     Raises:
       UserError: as of any stage; or no training set of `san` has textures to draw.
     """
-    san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
+    parts = {part: config.get(part) for part in ("san", "san_pg")}
+    if missing := [part for part, one in parts.items() if one is None]:
+        raise UserError(f"the config has no part {missing[0]}; give one like configs/chain.py")
+    for part, one in parts.items():
+        config_fields.check(one, where=f"{part}.")
+    san, san_pg = (with_data_of(workdir, one) for one in parts.values())
     names = common.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:
@@ -141,7 +148,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 
 def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
     """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
-    generator = Generator.restore(checkpoints.find(workdir / "san_pg", best=True), mesh)
+    generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
     source = tfds_builders.open_source(
         textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir
     )
@@ -153,6 +160,6 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
+    CONFIG = config_file.define("configs/chain.py", "What to train; :small for two CPU cores.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
     common.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

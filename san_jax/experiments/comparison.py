@@ -8,31 +8,26 @@ for some queries to FOLDER/ranked.png.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from san_jax import devices, files
 from san_jax.commands import common
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
+from san_jax.model import of_checkpoint
 from san_jax.report import ranked_pictures
 from san_jax.scoring import evaluation, references
-from san_jax.scoring.evaluation import TestSet
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training import checkpoints, run_config
+from san_jax.scoring.evaluation import TestFeats, TestSet
+from san_jax.training import run_config
+from san_jax.weights import stored
 
 RUNS = ("baseline", "san")
 SHOWN_QUERIES = 5  # drawn at random, the same for both runs
 SHOWN_PICTURES = 8  # of the gallery
-
-
-class Found(NamedTuple):
-    """Features of a test set by one run."""
-
-    query: np.ndarray
-    gallery: np.ndarray
 
 
 def main(folder: Path) -> None:
@@ -58,21 +53,13 @@ def main(folder: Path) -> None:
         print(f"what both find for {shown} queries, right in green and wrong in red: {folder / 'ranked.png'}")
 
 
-def features(workdir: Path, config, test: TestSet, mesh) -> Found:
+def features(workdir: Path, config: ConfigDict, test: TestSet, mesh: Mesh) -> TestFeats:
     """Features of query and gallery by the newest checkpoint of a run."""
-    checkpoint = checkpoints.find(workdir)
-    encoder, stats, _ = checkpoints.restore_encoder(checkpoint, devices.replicated(mesh))
-    extractor = Extractor(
-        checkpoints.read_architecture(checkpoint),
-        mesh,
-        batch_size=config.scoring.batch_size,
-        compute_dtype=config.compute_dtype,
-        workers=config.data.workers,
-    )
-    return Found(*(extractor(encoder, stats, source) for source in (test.query, test.gallery)))
+    model = of_checkpoint(stored.find(workdir), mesh, compute_dtype=config.compute_dtype)
+    return evaluation.features(model, test, batch_size=config.scoring.batch_size, workers=config.data.workers)
 
 
-def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
+def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
     """The sheet: for each query the first pictures by one run, and below by the other."""
     queries = np.random.default_rng(0).choice(len(test.query), min(SHOWN_QUERIES, len(test.query)), replace=False)
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)

@@ -6,8 +6,8 @@ A killed drawing goes on where it was: whole files stay, torn ones are drawn aga
 import dataclasses
 import functools
 import io
-import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,20 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
-from jaxtyping import Array, Int, PyTree, UInt8
+from jaxtyping import Array, Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
 from san_jax import devices, files
 from san_jax.batch import Source
-from san_jax.data import input_pipeline, picture_folder
+from san_jax.data import input_pipeline, picture_batches, picture_folder
+from san_jax.data.picture_batches import PictureBatch
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
 from san_jax.errors import UserError
+from san_jax.model import Model, Weights, as_pixels, drawn_by
 from san_jax.networks.architecture import Architecture
-from san_jax.scoring import texture_scores
-from san_jax.training import checkpoints
 
 SIDE = 256  # pixels, of the released textures and of every one written here, whatever size the network draws
 DRAWN_BY = "drawn_by.json"  # says whose textures a folder holds
@@ -80,54 +79,17 @@ class Pictures:
         return cls(str(folder), list(by_name), list(map(str, paths)), lambda row: paths[row].read_bytes())
 
 
-@dataclasses.dataclass(frozen=True)
-class Generator:
-    """The encoder and decoder of a checkpoint, on all devices.
-
-    Attributes:
-      checkpoint: its folder.
-      architecture: of the networks; gives the pictures' size too.
-      weights: `encoder`, `encoder_stats`, `decoder`, `decoder_stats` of its TrainState, on every device.
-      mesh: over whose devices a batch is cut.
-    """
-
-    checkpoint: Path
-    architecture: Architecture
-    weights: PyTree
-    mesh: Mesh
-
-    @classmethod
-    def restore(cls, checkpoint: Path, mesh: Mesh) -> "Generator":
-        """From a checkpoint; nothing but these networks is read.
-
-        Raises:
-          UserError: it cannot be read, or has no decoder.
-        """
-        weights, _ = checkpoints.restore_networks(checkpoint, devices.replicated(mesh), draws=True)
-        return cls(checkpoint, checkpoints.read_architecture(checkpoint), weights, mesh)
-
-    @functools.cached_property
-    def draw(self) -> Callable[[PyTree, UInt8[Array, "B H W 3"]], UInt8[Array, "B 256 256 3"]]:
-        """`textures` of these networks as (weights, images) -> textures on every device, jitted."""
-        everywhere = devices.replicated(self.mesh)
-        return jax.jit(functools.partial(textures, architecture=self.architecture), out_shardings=everywhere)
-
-    def digest(self) -> str:
-        """SHA-256 of everything that a texture depends on beside its picture, in hexadecimal."""
-        return self.architecture.digest(self.weights)
-
-
 def textures(
-    weights: PyTree, images: UInt8[Array, "B H W 3"], *, architecture: Architecture
+    weights: Weights, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
 ) -> UInt8[Array, "B 256 256 3"]:
     """What the decoder draws of pictures, by running statistics; resampled bilinearly where it draws another size."""
-    drawn = texture_scores.draw_textures(weights, images, architecture=architecture, compute_dtype="float32")
+    drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
     drawn = jax.image.resize(jnp.clip(drawn, -1, 1), (len(images), SIDE, SIDE, 3), "linear")
-    return jnp.round((drawn + 1) * 127.5).astype(jnp.uint8)
+    return as_pixels(drawn)
 
 
 def write_textures(
-    generator: Generator, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int = 2
+    generator: Model, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int = 2
 ) -> dict[str, str]:
     """Writes the textures that are not there yet, each PNG whole or not at all; shows how far it is.
 
@@ -144,6 +106,7 @@ def write_textures(
     Raises:
       UserError: `output` cannot be written or holds another generator's textures; a prepared data set is damaged.
     """
+    generator.check_draws()
     claim(output, generator)
     paths = [output / f"{name}.png" for name in pictures.names]
     failed: dict[int, str] = {}
@@ -151,15 +114,13 @@ def write_textures(
         # The first process's look counts: who looks later finds what others have drawn by then.
         there = multihost_utils.broadcast_one_to_all(np.array(list(pool.map(is_whole, paths)), bool))
         _say(f"{pictures.title}: {len(there)} pictures, {there.sum()} have their textures")
-        batches = drawn_batches(generator, pictures, np.flatnonzero(~there), batch_size=batch_size, pool=pool)
+        todo = np.flatnonzero(~there)
         with _bar(there) as bar:
-            # Fetched one batch late: the devices compute while this process writes, and reads the next pictures.
-            for (rows, reasons, drawn), _ in itertools.pairwise(itertools.chain(batches, [None])):
-                failed |= {int(row): why for row, why in zip(rows, reasons, strict=True) if why}
-                mine = jax.device_get(drawn)[devices.local_rows(generator.mesh, len(drawn))]
-                readable = [place for place, why in enumerate(reasons) if not why]
-                list(pool.map(_write, [paths[rows[place]] for place in readable], mine[readable]))
-                bar.update(min(len(drawn), bar.total - bar.n))
+            for rows, reasons, drawn in drawn_batches(generator, pictures, todo, batch_size=batch_size, pool=pool):
+                failed |= reasons
+                readable = [place for place, row in enumerate(rows) if row not in reasons]
+                list(pool.map(_write, [paths[rows[place]] for place in readable], drawn[readable]))
+                bar.update(min(devices.rounded_up(generator.mesh, batch_size), bar.total - bar.n))
     failed = of_all_processes(failed, pictures)
     _say(f"{output}: {len(there) - len(failed)} textures, {len(there) - there.sum() - len(failed)} of them new")
     return {pictures.labels[row]: why for row, why in failed.items()}
@@ -179,9 +140,9 @@ def _say(line: str) -> None:
 
 
 def drawn_batches(
-    generator: Generator, pictures: Pictures, rows: Int[np.ndarray, "n"], *, batch_size: int, pool: Executor
-) -> Iterator[tuple[Int[np.ndarray, "local"], list[str], UInt8[Array, "B 256 256 3"]]]:
-    """Some pictures' textures in batches of one size, which the devices may still compute.
+    generator: Model, pictures: Pictures, rows: Int[np.ndarray, "n"], *, batch_size: int, pool: Executor
+) -> Iterator[tuple[Int[np.ndarray, "local"], dict[int, str], UInt8[np.ndarray, "local 256 256 3"]]]:
+    """Some pictures' textures in batches, of each the part that this process has read.
 
     Args:
       generator: what draws.
@@ -191,17 +152,24 @@ def drawn_batches(
       pool: reads and decodes.
 
     Yields:
-      The rows that this process has read, why each of them cannot be read ("" = it can), and the textures: those of
-      unreadable pictures, and of the last batch's missing ones, are drawn of black.
+      The rows that this process has read, row -> reason of those that it could not read, and the textures; those of
+      unreadable pictures are drawn of black.
     """
-    architecture, mesh = generator.architecture, generator.mesh
-    size = -(-min(batch_size, len(rows)) // mesh.size) * mesh.size
-    for start in range(0, len(rows), max(size, 1)):
-        batch, local = rows[start : start + size], devices.local_rows(mesh, size)
-        mine = batch[local[local < len(batch)]]
-        images = np.zeros((len(local), architecture.height, architecture.width, 3), np.uint8)
-        reasons = list(pool.map(functools.partial(_read, pictures), mine.tolist(), images))
-        yield mine, reasons, generator.draw(generator.weights, devices.put_rows(mesh, images, num_rows=size))
+    readers = [functools.partial(_read, pictures, row) for row in rows.tolist()]
+    size = dict(height=generator.architecture.height, width=generator.architecture.width, batch_size=batch_size)
+    read: deque[PictureBatch] = deque()
+
+    def images() -> Iterator[tuple[Array]]:
+        for batch in picture_batches.batches(readers, mesh=generator.mesh, pool=pool, **size):
+            read.append(batch._replace(images=None))
+            yield (batch.images,)
+
+    for drawn in generator.over(textures, images()):
+        batch = read.popleft()
+        local = devices.local_rows(generator.mesh, len(drawn))
+        local = local[batch.start + local < len(rows)]
+        reasons = {int(rows[number]): why for number, why in batch.reasons.items()}
+        yield rows[batch.start + local], reasons, drawn[local]
 
 
 def _read(pictures: Pictures, row: int, into: np.ndarray) -> str:
@@ -233,18 +201,18 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def claim(output: Path, generator: Generator) -> None:
+def claim(output: Path, generator: Model) -> None:
     """Writes into a folder whose textures it holds.
 
     Raises:
       UserError: the folder cannot be written, or holds textures of another origin, which would be taken for whole.
     """
-    path, digest = output / DRAWN_BY, generator.digest()
+    path, digest = output / DRAWN_BY, generator.digest(*generator.weights)
     try:
         found = json.loads(path.read_text())
         if found["weights"] != digest:
             raise UserError(
-                f"{output} holds textures that {found['checkpoint']} drew, not {generator.checkpoint}; "
+                f"{output} holds textures that {found['checkpoint']} drew, not {generator.source}; "
                 "delete that folder, or write the textures somewhere else"
             )
     except (FileNotFoundError, NotADirectoryError):
@@ -254,14 +222,14 @@ def claim(output: Path, generator: Generator) -> None:
                 "be taken for a texture; write the textures somewhere else"
             ) from None
         if jax.process_index() == 0:
-            found = {"checkpoint": str(generator.checkpoint), "weights": digest}
+            found = {"checkpoint": str(generator.source), "weights": digest}
             files.write(path, json.dumps(found, indent=2) + "\n")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); write the textures somewhere else") from error
 
 
 def sheet_of(
-    generator: Generator, pictures: Pictures, output: Path, *, count: int = 24, seed: int = 0
+    generator: Model, pictures: Pictures, output: Path, *, count: int = 24, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"] | None:
     """A contact sheet: some pictures as the networks see them, each beside its texture; None if there is no texture.
 

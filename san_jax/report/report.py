@@ -4,25 +4,21 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh
 from jaxtyping import Float64, Int, UInt8
 from ml_collections import ConfigDict
 
-from san_jax import devices
 from san_jax.batch import Source
 from san_jax.data import input_pipeline
 from san_jax.drawing import html_page
 from san_jax.drawing.html_page import Markup, element
+from san_jax.model import Model
 from san_jax.networks.architecture import Architecture
 from san_jax.report import event_files, ranked_pictures
 from san_jax.scoring import camera_pairs, evaluation, ranking, references, texture_scores
 from san_jax.scoring.chance import chance_scores
-from san_jax.scoring.evaluation import TestSet
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.scoring.texture_scores import Weights
+from san_jax.scoring.evaluation import TestFeats, TestSet
 
 NUM_QUERIES = 5  # hardest ones, and as many easiest
 NUM_FOUND = 10  # gallery pictures of each
@@ -54,67 +50,58 @@ QUERIES = "By average precision in the whole gallery, one query a person; of equ
 
 def page(
     config: ConfigDict,
-    weights: Weights,
+    model: Model,
     *,
-    architecture: Architecture,
-    workdir: Path,
-    checkpoint: Path,
-    step: int,
+    workdir: Path | None,
     sets: Sequence[TestSet] | Sequence[Source],
     scores: Mapping[str, Mapping[str, float]],
-    mesh: Mesh,
-    mirror: bool = False,
+    feats: Mapping[str, TestFeats],
 ) -> str:
     """The page, whole in itself. All processes compute it together, and each has it.
 
     Args:
       config: of the run; `scoring.metric` is that of the scores.
-      weights: `encoder` and `encoder_stats` of a TrainState; `decoder` and `decoder_stats` too if textures are shown.
-      architecture: of the networks.
-      workdir: whose event files say how the run went.
-      checkpoint: where the weights are from.
-      step: updates made until then.
+      model: what was scored; textures are shown where it draws.
+      workdir: whose event files say how the run went; None where there was none.
       sets: what was scored: test sets, or a texture generator's held-out pairs.
       scores: by set, as scores.json has them.
-      mesh: over whose devices pictures and gallery are cut.
-      mirror: whether features are means over a picture and its mirror image, as in `scores`.
+      feats: by set, those that were scored; of test sets alone.
 
     Raises:
       UserError: a picture cannot be read.
     """
-    options = dict(
-        batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
-    )
-    extractor = Extractor(architecture, mesh, **options, mirror=mirror)
     sections = []
     for one in sets:
         found = isinstance(one, TestSet)
         numbers = [score_table(scores[one.name])]
         if found:
-            numbers = of_people(one, weights, scores[one.name], extractor=extractor, metric=config.scoring.metric)
-        drawn = of_textures(one.query if found else one, weights, extractor=extractor) if "decoder" in weights else []
+            options = dict(metric=config.scoring.metric, workers=config.data.workers)
+            numbers = of_people(one, feats[one.name], scores[one.name], model=model, **options)
+        drawn = of_textures(one.query if found else one, model) if model.draws else []
         sections.append(element("section", element("h2", one.name), *numbers, *drawn))
-    title = f"{config.mode} on {', '.join(one.name for one in sets)}"
+    title = f"{model.mode} on {', '.join(one.name for one in sets)}"
+    training = of_training(workdir / "events") if workdir is not None else []
     return html_page.page(
         title,
-        element("header", element("h1", title), about(config, architecture, checkpoint=checkpoint, step=step)),
+        element("header", element("h1", title), about(config, model)),
         *sections,
-        element("section", element("h2", "How the run went"), *of_training(workdir / "events")),
+        *([element("section", element("h2", "How the run went"), *training)] if training else []),
         element("section", element("h2", "Config"), fields(config)),
     )
 
 
-def about(config: ConfigDict, architecture: Architecture, *, checkpoint: Path, step: int) -> Markup:
+def about(config: ConfigDict, model: Model) -> Markup:
     """What was scored."""
-    shape, neck = architecture, f" with fc{architecture.fc_dim}" if architecture.fc_dim else ""
+    shape = model.architecture
+    neck = f" with fc{shape.fc_dim}" if shape.fc_dim else ""
     facts = {
-        "checkpoint": checkpoint,
-        "updates made": f"{step:,}",
-        "trained on": config.data.train,
+        "checkpoint": model.source,
+        "updates made": f"{model.step:,}",
         "encoder": f"ResNet-{shape.depth}{neck}, width {shape.encoder_width:g}",
         "pictures": f"{shape.height} x {shape.width} pixels",
-        "seed": config.seed,
     }
+    if config.data.train:  # else these are weights without a run
+        facts |= {"trained on": config.data.train, "seed": config.seed}
     return html_page.fields_table(facts)
 
 
@@ -125,11 +112,10 @@ def fields(config: ConfigDict) -> Markup:
 
 
 def of_people(
-    test: TestSet, weights: Weights, numbers: Mapping[str, float], *, extractor: Extractor, metric: str
+    test: TestSet, feats: TestFeats, numbers: Mapping[str, float], *, model: Model, metric: str, workers: int
 ) -> list[Markup]:
     """Scores beside references, CMC, camera pairs, hardest and easiest queries of a test set."""
-    mesh, workers = extractor.mesh, extractor.workers
-    feats = [extractor(weights["encoder"], weights["encoder_stats"], source) for source in (test.query, test.gallery)]
+    mesh = model.mesh
     colours = [references.colours(source, mesh=mesh, workers=workers) for source in (test.query, test.gallery)]
     compared = {
         "this run": evaluation.score_feats(*feats, test, metric=metric, mesh=mesh),
@@ -140,7 +126,7 @@ def of_people(
     }
     ranks = np.asarray(ranking.rank(*feats, **evaluation.labels(test), mesh=mesh))
     hardest, easiest = hardest_and_easiest(ranks, test.query.pids)
-    shown = functools.partial(of_query, test, *feats, ranks=ranks, architecture=extractor.architecture)
+    shown = functools.partial(of_query, test, *feats, ranks=ranks, architecture=model.architecture)
     return [
         element("p", size_of(test), class_="faint"),
         element("p", METRICS[metric], class_="faint"),
@@ -254,13 +240,13 @@ def of_query(
     return [element("p", said), element("ol", *entries, class_="pictures")]
 
 
-def of_textures(source: Source, weights: Weights, *, extractor: Extractor) -> list[Markup]:
+def of_textures(source: Source, model: Model) -> list[Markup]:
     """Some pictures, what the decoder draws of them, and the true textures where the set has them."""
-    architecture = extractor.architecture
+    architecture = model.architecture
     count = min(NUM_TEXTURES, len(source))
     rows = np.sort(np.random.default_rng(SEED).choice(len(source), count, replace=False)).tolist()
     images = pictures(source, rows, height=architecture.height, width=architecture.width)
-    columns = {"picture": images, "drawn": draw(images, weights, extractor=extractor)}
+    columns = {"picture": images, "drawn": model.textures(images)}
     if source.has_textures:
         columns["true"] = pictures(source, rows, "texture", height=architecture.height, width=architecture.height)
     lists = []
@@ -277,18 +263,6 @@ def of_textures(source: Source, weights: Weights, *, extractor: Extractor) -> li
         element("p", words, class_="faint"),
         element("div", *lists, class_="beside"),
     ]
-
-
-def draw(
-    images: UInt8[np.ndarray, "n H W 3"], weights: Weights, *, extractor: Extractor
-) -> UInt8[np.ndarray, "n H H 3"]:
-    """The decoder's drawings as pictures."""
-    drawing = functools.partial(
-        texture_scores.draw_textures, architecture=extractor.architecture, compute_dtype=extractor.compute_dtype
-    )
-    mesh = extractor.mesh
-    textures = jax.jit(drawing, out_shardings=devices.replicated(mesh))(weights, devices.put_everywhere(mesh, images))
-    return np.round(127.5 * (np.clip(jax.device_get(textures), -1, 1) + 1)).astype(np.uint8)
 
 
 def pictures(

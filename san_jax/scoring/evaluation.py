@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Float32
 
 from san_jax.batch import Source
 from san_jax.errors import UserError
-from san_jax.scoring import query_expansion, ranking, reranking
-from san_jax.scoring.feature_extraction import Extractor
+from san_jax.model import Model
+from san_jax.scoring import feature_extraction, query_expansion, ranking, reranking
 from san_jax.scoring.verification import tpr_at_fpr
 
 METRICS = ("market1501", "cuhk03")
@@ -49,30 +50,36 @@ class Search:
 PLAIN = Search()
 
 
+class TestFeats(NamedTuple):
+    """Features of both splits of a test set, in their order."""
+
+    query: Float32[np.ndarray, "Q D"]
+    gallery: Float32[np.ndarray, "G D"]
+
+
 def evaluate(
-    encoder: PyTree,
-    stats: PyTree,
-    test_sets: Sequence[TestSet],
-    *,
-    extractor: Extractor,
-    metric: str,
-    search: Search = PLAIN,
-    tpr: bool = False,
+    model: Model, test_sets: Sequence[TestSet], *, metric: str, batch_size: int = 100, workers: int = 2
 ) -> dict[str, dict[str, float]]:
-    """Scores of an encoder by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
+    """Scores of a network by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
 
     Args:
-      encoder: parameters.
-      stats: running statistics.
+      model: computes the features.
       test_sets: each is scored by itself.
-      extractor: computes the features.
       metric: one of METRICS; of "cuhk03" the deviations over its draws are given too, as rank1_std and so on.
-      search: what is made of the features.
-      tpr: whether to give the TPR of all pairs, by the plain features, at each of `verification.FPRS` as TPR@1e-2.
+      batch_size, workers: as of `feature_extraction.features`.
     """
     check_metric(metric)
-    options = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
-    return {test.name: score(encoder, stats, test, **options) for test in test_sets}
+    model.check_learnt_people()
+    options = dict(batch_size=batch_size, workers=workers)
+    return {
+        test.name: score(features(model, test, **options), test, metric=metric, mesh=model.mesh) for test in test_sets
+    }
+
+
+def features(model: Model, test: TestSet, **options) -> TestFeats:
+    """Features of query and gallery; options as of `feature_extraction.features`."""
+    splits = (test.query, test.gallery)
+    return TestFeats(*(feature_extraction.features(model, source, **options) for source in splits))
 
 
 def check_metric(metric: str) -> None:
@@ -82,24 +89,32 @@ def check_metric(metric: str) -> None:
 
 
 def score(
-    encoder: PyTree,
-    stats: PyTree,
-    test: TestSet,
-    *,
-    extractor: Extractor,
-    metric: str,
-    search: Search = PLAIN,
-    tpr: bool = False,
+    feats: TestFeats, test: TestSet, *, metric: str, mesh: Mesh, search: Search = PLAIN
 ) -> dict[str, float]:
-    """Scores of an encoder on one test set."""
-    feats = [extractor(encoder, stats, source) for source in (test.query, test.gallery)]
-    repeats = score_repeats(*feats, test, metric=metric, mesh=extractor.mesh, search=search)
+    """Scores of features on their test set, as `evaluate` gives them; `search` says what is made of the features."""
+    repeats = score_repeats(*feats, test, metric=metric, mesh=mesh, search=search)
     mean, spread = ranking.mean_and_spread(repeats)
-    numbers = in_numbers(mean) | (with_suffix(in_numbers(spread)) if len(repeats) > 1 else {})
-    if tpr:
-        found = tpr_at_fpr(*feats, **labels(test), distance=search.distance, mesh=extractor.mesh)
-        numbers |= {f"TPR@1e{round(np.log10(accepted.fpr))}": accepted.tpr for accepted in found}
-    return numbers
+    return in_numbers(mean) | (with_suffix(in_numbers(spread)) if len(repeats) > 1 else {})
+
+
+class Verified(NamedTuple):
+    """How well a distance tells whether two pictures are of one person.
+
+    Attributes:
+      scores: the TPR of all pairs at each of `verification.FPRS`, as TPR@1e-2.
+      thresholds: the distance below which to believe it for that FPR, as fpr_1e-2.
+    """
+
+    scores: dict[str, float]
+    thresholds: dict[str, float]
+
+
+def verify(feats: TestFeats, test: TestSet, *, mesh: Mesh, distance: str = "euclidean") -> Verified:
+    """TPR at FPR over all pairs of query and gallery, by the plain features."""
+    found = tpr_at_fpr(*feats, **labels(test), distance=distance, mesh=mesh)
+    by_fpr = {f"1e{round(np.log10(accepted.fpr))}": accepted for accepted in found}
+    scores = {f"TPR@{fpr}": accepted.tpr for fpr, accepted in by_fpr.items()}
+    return Verified(scores, {f"fpr_{fpr}": float(accepted.threshold) for fpr, accepted in by_fpr.items()})
 
 
 def score_feats(

@@ -13,12 +13,6 @@ from san_jax.errors import UserError
 NAME = "config.json"
 
 
-def check_mode(config: ConfigDict, workdir: Path) -> None:
-    """Raises a UserError if the workdir holds a run of another mode, whose state is another one."""
-    if (workdir / NAME).exists() and (old := read(workdir).mode) != config.mode:
-        raise UserError(f"{workdir} holds a run of mode {old}, not {config.mode}; give another --workdir")
-
-
 def keep(config: ConfigDict, workdir: Path) -> None:
     """Writes the config into the workdir; of a run that goes on under another one, prints what changed.
 

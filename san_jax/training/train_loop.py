@@ -11,11 +11,12 @@ from jaxtyping import Array, Bool, UInt8
 
 from san_jax.drawing import contact_sheet
 from san_jax.errors import Stopped, UserError
-from san_jax.training import checkpoints
+from san_jax.training import checkpoints, run_config
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
+from san_jax.weights import stored
 
 
 def train(run: Run) -> TrainState:
@@ -26,11 +27,12 @@ def train(run: Run) -> TrainState:
       Stopped: somebody asked the run to stop; its state is saved.
     """
     state = start(run)
+    run_config.keep(run.config, run.workdir)  # only now: a state that cannot be restored leaves the run as it was
     step = int(jax.device_get(state.step))
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
         asked_to_stop() as asked,
-        Checkpoints(run.workdir, run.networks.architecture, best_by=run.scoring.best_by) as saved,
+        checkpoints_of(run) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
     ):
         for note in run.notes:
@@ -45,7 +47,7 @@ def train(run: Run) -> TrainState:
             progress.show(step, terms)
             step += 1
             stop = asked() or saved.reached_preemption(step)
-            if stop or step in run.score_at or step % run.save_every == 0:
+            if stop or run.is_saved_at(step):
                 progress.settle()
                 check_finite(state, step)
                 saved.save(step, state)
@@ -56,9 +58,15 @@ def train(run: Run) -> TrainState:
     return state
 
 
+def checkpoints_of(run: Run) -> Checkpoints:
+    """The checkpoints of a run."""
+    networks = run.networks
+    return Checkpoints(run.workdir, networks.architecture, mode=networks.mode, best_by=run.scoring.best_by)
+
+
 def start(run: Run) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
-    newest = checkpoints.newest(run.workdir)
+    newest = stored.newest(run.workdir)
     if newest is None:
         return run.make_state()
     return checkpoints.restore(newest, run.state)
@@ -70,7 +78,10 @@ def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progres
     if scores:
         progress.say(f"scores after step {step}, {run.scoring.units}\n{run.scoring.as_table(scores)}")
         progress.add_scores(step, scores)
-        saved.save_if_best(step, state, next(iter(scores.values())))
+        data, of_first_set = next(iter(scores.items()))
+        scored_on = {"metric": run.scoring.metric, "data": data}
+        if forgotten := saved.save_if_best(step, state, of_first_set, scored_on=scored_on):
+            progress.say(forgotten)
     if sheet is not None:
         show_sheet(run, step, sheet, progress=progress)
     progress.restart_clock(step)
