@@ -155,13 +155,10 @@ def test_file_says_what_its_networks_are_and_comes_back_bit_for_bit(tmp_path, na
 
 
 @pytest.mark.parametrize("mode", ["san", "baseline", "san_pg"])
-def test_mode_is_that_of_the_run_s_config_or_what_the_checkpoint_shows(tmp_path, mode):
+def test_mode_is_that_of_the_checkpoint(tmp_path, mode):
     save(tmp_path / "run", state_of(mode=mode))
     export(tmp_path / "run", tmp_path / "out")
     assert load_weights(tmp_path / "out").mode == mode
-    (tmp_path / "run" / "config.json").write_text('{"mode": "san_pg"}')
-    export(tmp_path / "run", tmp_path / "out")
-    assert load_weights(tmp_path / "out").mode == "san_pg"
 
 
 def test_texture_generator_in_a_file_gives_its_body_and_decoder_alone(tmp_path, capsys):

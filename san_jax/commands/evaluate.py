@@ -47,7 +47,8 @@ def score_sets(
     """Scores by test set; arguments and errors as of `san_jax.evaluate`."""
     names = sets if isinstance(sets, str) else ",".join(sets)
     data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
-    return Scorer(metric=metric).score(model, common.open_scored(data, mode=model.mode)).scores
+    # No worker processes: they would import a script that calls this, and run it again where it has no main guard.
+    return Scorer(metric=metric, workers=0).score(model, common.open_scored(data, mode=model.mode)).scores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import grain
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 from jaxtyping import Int, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
@@ -170,6 +171,8 @@ def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Itera
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)
     if workers:
+        if not flags.FLAGS.is_parsed():  # grain reads some, and where Python calls us nobody has parsed them
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
     with contextlib.closing(iter(elements)) as iterator:

@@ -34,7 +34,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """As `input_pipeline.decode`, but upright where a phone was held otherwise (EXIF); raises what Pillow raises."""
+    """As `input_pipeline.decode`, but `as_seen`; raises what Pillow raises."""
     return np.asarray(_upright(encoded).resize((width, height), Image.Resampling.BILINEAR))
 
 
@@ -78,8 +78,8 @@ def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]
             return f"it is an array {picture.dtype} of shape {picture.shape}, not uint8 [height, width, 3]"
         picture = Image.fromarray(picture)
     try:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        into[:] = np.asarray(upright.resize((into.shape[1], into.shape[0]), Image.Resampling.BILINEAR))
+        resized = as_seen(picture).resize((into.shape[1], into.shape[0]), Image.Resampling.BILINEAR)
+        into[:] = np.asarray(resized)
     except Exception as error:  # Pillow reads lazily, and fails in many ways on damaged files
         return " ".join((str(error) or type(error).__name__).split())
     return ""
@@ -87,4 +87,29 @@ def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]
 
 def _upright(encoded: bytes) -> Image.Image:
     with Image.open(io.BytesIO(encoded)) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        return as_seen(picture)
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB, as a viewer shows it.
+
+    It is upright where a phone was held otherwise (EXIF), transparent parts are white, and more than 8 bits a channel
+    are scaled to 8 (Pillow's own conversion cuts them off, which makes such pictures white). Of an animation it is the
+    first frame.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _in_8_bits(picture)
+    if picture.has_transparency_data:
+        layers = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    return picture.convert("RGB")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of integers or floats: of 16 bits, of 8 bits, or between 0 and 1, whichever holds its values."""
+    values = np.nan_to_num(np.asarray(picture, np.float64))
+    largest = values.max(initial=0)
+    ranges = {"F": (1, 255), "I": (255, 65535)}.get(picture.mode, (65535,))  # the others are I;16 and its kin
+    full = next((top for top in ranges if largest <= top), largest)
+    return Image.fromarray(np.round(255 * np.clip(values / full, 0, 1)).astype(np.uint8))
