@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import signal
 import sys
 from importlib import metadata
 
@@ -26,6 +27,7 @@ def main() -> None:
         print(f"san_jax {metadata.version('san_jax')}")
     elif name in COMMANDS:
         sys.argv = [f"san-jax {name}", *rest]
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the import takes seconds; Ctrl-C would end in a long trace
         importlib.import_module(f"san_jax.commands.{COMMANDS[name][0]}").main()
     else:
         close = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -196,3 +196,14 @@ def test_strided_product_of_a_1x1_kernel_flattens_no_map():
     program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, kernel))
     assert program.count("dot_general") == 3
     assert "reshape" not in program
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 4), (7, 7)])
+def test_max_pool_lets_a_nan_through(place):
+    x = normal(1, 8, 8, 2)
+    x[0, *place, 1] = np.nan
+    found = np.asarray(layers.max_pool(jnp.asarray(x)))
+    rows, columns = ({(at + 1) // 2, at // 2} for at in place)
+    expected = {(row, column) for row in rows for column in columns if row < 4 and column < 4}
+    assert set(zip(*np.nonzero(np.isnan(found[0, ..., 1])), strict=True)) == expected
+    assert not np.isnan(found[..., 0]).any()

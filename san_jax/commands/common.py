@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -21,8 +23,9 @@ from san_jax.scoring.evaluation import TestSet
 from san_jax.training import config_fields, resuming, train_loop, train_step
 from san_jax.training import run as runs
 
-EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
-EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
+# As a shell reports a process that a signal has ended.
+EXIT_INTERRUPTED = 128 + 2
+EXIT_UNREAD = 128 + 13
 
 
 def run(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
@@ -36,6 +39,8 @@ def run(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
         sys.exit(0)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a door has set another until here
     _quiet_tracker()
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
@@ -60,7 +65,9 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
-        _end(str(stopped), EXIT_STOPPED)
+        _end(str(stopped), stopped.status)
+    except KeyboardInterrupt:
+        _end("stopped by Ctrl-C; start the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
         os._exit(EXIT_UNREAD)
 

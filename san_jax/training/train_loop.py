@@ -2,13 +2,16 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
+from san_jax import devices, files
 from san_jax.drawing import contact_sheet
 from san_jax.errors import Stopped, UserError
 from san_jax.training import checkpoints, run_config
@@ -18,14 +21,22 @@ from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 
+LOCK = "lock"  # the file of a workdir that says which process trains there
+
 
 def train(run: Run) -> TrainState:
     """Trains to the end; starts from the newest checkpoint of the workdir, if there is one.
 
     Raises:
-      UserError: a loss or the state is not finite, or a checkpoint cannot be written.
+      UserError: a loss or the state is not finite, a checkpoint cannot be read or written, or another process trains
+        in the workdir.
       Stopped: somebody asked the run to stop; its state is saved.
     """
+    with locked_workdir(run.workdir):
+        return _train(run)
+
+
+def _train(run: Run) -> TrainState:
     state = start(run)
     run_config.keep(run.config, run.workdir)  # only now: a state that cannot be restored leaves the run as it was
     step = int(jax.device_get(state.step))
@@ -37,25 +48,54 @@ def train(run: Run) -> TrainState:
     ):
         for note in run.notes:
             progress.say(note)
-        if step in run.score_at:  # stopped between a save and the scores that were due with it
+        if step >= run.total:
+            progress.say(nothing_left(run, step))
+        if step >= run.total or step in run.score_at:  # the latter: stopped between a save and the scores due with it
             score(run, step, state, saved=saved, progress=progress)
         if step < run.total:
             progress.say("compiling the train step")
-        for batch in run.batches(step):
+        for batch in run.batches(step) if step < run.total else ():
             with jax.transfer_guard("disallow"):
                 state, terms = run.step_of(step)(state, batch)
             progress.show(step, terms)
             step += 1
-            stop = asked() or saved.reached_preemption(step)
+            preempted = saved.reached_preemption(step)
+            stop = asked() or (signal.SIGTERM if preempted else None)
             if stop or run.is_saved_at(step):
                 progress.settle()
                 check_finite(state, step)
                 saved.save(step, state)
             if stop:
-                raise Stopped(f"stopped after step {step}, which is saved; start again on {run.workdir} to go on")
+                line = f"stopped after step {step}, which is saved; start again on {run.workdir} to go on"
+                raise Stopped(line, stop)
             if step in run.score_at:
                 score(run, step, state, saved=saved, progress=progress)
     return state
+
+
+@contextlib.contextmanager
+def locked_workdir(workdir: Path) -> Iterator[None]:
+    """Holds the workdir against other runs: process 0 does, and all processes end where it cannot.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    refused = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(files.locked(workdir / LOCK, what="a training"))
+            except UserError as error:
+                refused = error
+        if devices.of_first_process([refused is not None])[0]:
+            raise refused or UserError(f"{workdir} is in use by another process, as process 0 says")
+        yield
+
+
+def nothing_left(run: Run, step: int) -> str:
+    """A line about a run whose state is at its config's last step, or past it."""
+    where = "is at its last step" if step == run.total else f"is past its last step, {run.total} by this config"
+    return f"{run.workdir} {where}: {step} steps are made and none is left; raise schedule.epochs to go on"
 
 
 def checkpoints_of(run: Run) -> Checkpoints:
@@ -110,10 +150,11 @@ def check_finite(state: TrainState, step: int) -> None:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT came since; a second one ends the process as usual.
+def asked_to_stop() -> Iterator[Callable[[], int | None]]:
+    """The signal that came since, SIGTERM or SIGINT, or None; a second one ends the process as usual.
 
-    On several processes JAX watches for SIGTERM itself, so that all stop after the same step.
+    On several processes JAX watches for SIGTERM itself, so that all stop after the same step. Outside the main thread,
+    where Python takes no handlers, signals stay as they are.
     """
     came = []
 
@@ -121,10 +162,10 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         came.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    watched = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
-    before = {number: signal.signal(number, remember) for number in watched}
+    watches = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT) if watches}
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
