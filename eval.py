@@ -7,6 +7,7 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pai
     python eval.py --workdir=runs/san --data=cuhk03/detected           # on another test set
     python eval.py --workdir=runs/san --data=cuhk03/labeled_classic:all --metric=cuhk03     # mean over its 20 sets
     python eval.py --workdir=runs/san --flip --rerank --tpr            # mirror images, k-reciprocal re-ranking, TPR
+    python eval.py --workdir=runs/san --same_camera=keep               # sets of one camera: all but the query itself
     python eval.py --workdir=runs/san --report                         # and WORKDIR/report.html, a page that shows it
 """
 
@@ -28,6 +29,13 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=Tr
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Score this checkpoint, or the newest of this run, instead.")
 BEST = flags.DEFINE_bool("best", False, "Score the best checkpoint by mAP, a generator's by L1, instead of the newest.")
 METRIC = flags.DEFINE_enum("metric", None, evaluation.METRICS, "Default: the config's scoring.metric.")
+SAME_CAMERA = flags.DEFINE_enum(
+    "same_camera",
+    None,
+    evaluation.SAME_CAMERA,
+    "Gallery pictures of a query's person by its own camera: remove them, or keep all but the very same picture. "
+    "Default: the config's scoring.same_camera.",
+)
 DATA = flags.DEFINE_string("data", None, "Test sets, separated by commas. Default: the config's.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Default: the config's data.manual_dir.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Default: the config's data.data_dir.")
@@ -54,10 +62,11 @@ def main() -> None:
     for field, flag in (("test", DATA), ("manual_dir", MANUAL_DIR), ("data_dir", DATA_DIR)):
         config.data[field] = config.data[field] if flag.value is None else flag.value
     config.scoring.metric = METRIC.value or config.scoring.metric
+    config.scoring.same_camera = SAME_CAMERA.value or config.scoring.same_camera
     checkpoint, mesh = checkpoints.find(Path(CHECKPOINT.value or workdir), best=BEST.value), devices.make_mesh()
     networks = Networks(config.mode, checkpoints.read_architecture(checkpoint), config.compute_dtype)
     search = evaluation.Search(expand=AQE.value, rerank=RERANK.value)
-    given = [flag.name for flag in (METRIC, FLIP, AQE, RERANK, TPR) if flag.value]
+    given = [flag.name for flag in (METRIC, SAME_CAMERA, FLIP, AQE, RERANK, TPR) if flag.value]
     if given and not networks.learns_people:
         raise UserError(f"--{given[0]} is of people; {workdir} is a texture generator, scored by L1, PSNR and SSIM")
     if REPORT.value != "false" and search != evaluation.PLAIN:
@@ -72,9 +81,13 @@ def main() -> None:
     if jax.process_index() == 0:
         sets = scores | evaluation.means_of_variants(scores)
         print(f"{checkpoint}, {scoring.units}\n{scoring.as_table(sets)}")
+        if networks.learns_people:
+            sets = evaluation.with_counts(sets, test_sets)
         main_set = test_sets[0].name if len(sets) == len(scores) else list(sets)[-1]
         summary = {**sets[main_set], "metric": scoring.metric, "data": main_set, "step": step, "sets": sets}
-        summary |= {name: True for name in given if name != "metric"}
+        summary |= {name: True for name in given if name not in ("metric", "same_camera")}
+        if networks.learns_people:
+            summary["same_camera"] = config.scoring.same_camera
         files.write(workdir / "scores.json", json.dumps(summary, indent=2) + "\n")
     if place is not None:
         page = report.page(

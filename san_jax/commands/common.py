@@ -106,18 +106,18 @@ def open_training_set(data: ConfigDict) -> Source:
     return JoinedSource.of([_open(name, "train", data) for name in names(data.train, field="data.train")])
 
 
-def open_test_sets(data: ConfigDict) -> list[TestSet]:
+def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[TestSet]:
     """What `data.test` names, or query and gallery of the training sets."""
     listed = names(data.test or data.train, field="data.test")
     chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
-    return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data)) for name in chosen]
+    return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data), same_camera) for name in chosen]
 
 
 def open_scored_sets(config: ConfigDict) -> list[TestSet] | list[Source]:
     """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
     data = config.data
     if train_step.learns_people(config.mode):
-        return open_test_sets(data)
+        return open_test_sets(data, same_camera=config.scoring.same_camera)
     return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
 
 

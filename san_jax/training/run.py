@@ -133,6 +133,10 @@ def build(
         plan = identity_sampler.with_pairs(
             plan, num_rows=len(pairs), first_row=len(source), pictures=config.batch.pit_pictures, seed=config.seed
         )
+    due = score_at(plan, config.schedule.eval_every)
+    if due and networks.learns_people:
+        for test in test_sets:
+            evaluation.check_matches(test)
     phases = Phases.of(config, plan)
     rate, reid_tx, recon_tx = make_optimizers(config, phases)
     make_state = functools.partial(
@@ -167,7 +171,7 @@ def build(
         rates=lambda step: {"reid": float(rate(step))} if networks.learns_people else {},
         total=plan.num_steps,
         batch_size=plan.rows.shape[1],
-        score_at=score_at(plan, config.schedule.eval_every),
+        score_at=due,
         save_every=config.schedule.save_every,
         scoring=make_scoring(config, networks, test_sets=test_sets, mesh=mesh),
         notes=notes_on(source, pairs, config=config, networks=networks),
@@ -371,11 +375,16 @@ def make_scoring(
         extractor = Extractor(networks.architecture, mesh, **options, mirror=mirror)
         metric = config.scoring.metric
         how = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
+        remarks = evaluation.remarks(test_sets)
+        kept = " with the same camera kept" if config.scoring.same_camera == "keep" else ""
 
         def score(weights: Weights) -> Scored:
             return Scored(evaluation.evaluate(weights["encoder"], weights["encoder_stats"], test_sets, **how))
 
-        return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
+        def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+            return "\n".join([evaluation.as_table(scores), *remarks])
+
+        return Scoring(score, metric, f"{metric} metric{kept}, in percent", as_table, checkpoints.BY_MAP)
     painter = Painter(networks.architecture, mesh, **options)
 
     def score_textures(weights: Weights) -> Scored:
