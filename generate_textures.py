@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 from absl import flags
 
-import tfds_builders
 from san_jax import devices
 from san_jax.commands import common
 from san_jax.drawing import contact_sheet
@@ -65,7 +64,7 @@ def open_pictures(name: str, *, output: Path) -> Pictures:
     """The pictures that --input names."""
     if not name.startswith(TFDS):
         return Pictures.in_folder(Path(name), output=output)
-    source = tfds_builders.open_source(
+    source = common.open_source(
         name.removeprefix(TFDS), SPLIT.value, data_dir=DATA_DIR.value, manual_dir=MANUAL_DIR.value
     )
     return Pictures.of_source(source, split=SPLIT.value)

@@ -8,7 +8,10 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
+import jax
+import numpy as np
 from absl import app, flags, logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import tfds_builders
@@ -137,4 +140,29 @@ def names(listed: str, *, field: str) -> list[str]:
 
 
 def _open(name: str, split: str, data: ConfigDict) -> Source:
-    return tfds_builders.open_source(name, split, data_dir=Path(data.data_dir), manual_dir=data.manual_dir)
+    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir)
+
+
+def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Source:
+    """As `tfds_builders.open_source`; of several processes the first prepares what is missing while the others wait.
+
+    Where they do not share `data_dir`, the first of each machine prepares its own afterwards.
+    """
+    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
+    if jax.distributed.is_initialized():
+        _prepare_by_first(name.partition(":")[0], **places)
+    return tfds_builders.open_source(name, split, **places)
+
+
+def _prepare_by_first(name: str, **places: Path | str) -> None:
+    problem = None
+    if jax.process_index() == 0:
+        try:
+            tfds_builders.prepare(name, **places)
+        except UserError as error:
+            problem = error
+    failed = bool(multihost_utils.broadcast_one_to_all(np.array(problem is not None)))
+    if problem:
+        raise problem
+    if failed:
+        raise UserError(f"the first process could not prepare {name}; its message says why")
