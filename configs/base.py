@@ -95,6 +95,7 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.scoring = ConfigDict()
     config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, ten draws
+    config.scoring.same_camera = "remove"  # gallery pictures of a query's person by its camera; keep: all but itself
     config.scoring.batch_size = 100  # pictures whose features are computed at once, over all devices
 
     if size == "small":

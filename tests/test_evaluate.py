@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _people(monkeypatch):
-    monkeypatch.setattr(common, "open_test_sets", lambda data: [PEOPLE])
+    monkeypatch.setattr(common, "open_test_sets", lambda data, same_camera: [PEOPLE])
 
 
 def scored(**given):
@@ -55,6 +55,7 @@ def test_scores_of_a_run_s_own_checkpoint_are_kept_beside_it_and_name_it(runs):
     assert (found["metric"], found["data"]) == ("market1501", "test/people")
     assert found["mAP"] == found["sets"]["test/people"]["mAP"]
     assert "thresholds" not in found
+    assert (found["queries_without_match"], found["same_camera"]) == (0, "remove")
 
 
 def test_scores_of_another_run_never_replace_a_run_s_own(runs, capsys):
@@ -113,13 +114,15 @@ def test_flags_that_do_not_go_together_say_what_to_give(given, said, runs):
 def test_python_gives_the_scores_of_the_command(runs):
     scored(workdir=runs / "one")
     found = san_jax.evaluate(san_jax.load(runs / "one"), ["test/people"])
-    assert found == read(runs / "one" / "scores.json")["sets"]
+    expected = read(runs / "one" / "scores.json")["sets"]["test/people"]
+    assert expected.pop("queries_without_match") == 0
+    assert found == {"test/people": expected}
 
 
 def test_data_without_a_run_are_those_that_are_named(monkeypatch, runs):
     named = []
 
-    def opened(data: ConfigDict):
+    def opened(data: ConfigDict, same_camera: str):
         named.append((data.test, data.data_dir, data.manual_dir))
         return [PEOPLE]
 

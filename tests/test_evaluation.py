@@ -125,3 +125,87 @@ def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
     assert list(found.scores.values()) == pytest.approx([each.tpr for each in accepted])
     assert list(found.thresholds) == ["fpr_1e-2", "fpr_1e-3", "fpr_1e-4"]
     assert list(found.thresholds.values()) == pytest.approx([each.threshold for each in accepted])
+
+
+def labelled(pids, camids, names):
+    """A source of which labels and names alone matter."""
+    source = ArraySource(pids)
+    source.camids, source.names = np.array(camids, np.int32), list(names)
+    return source
+
+
+def one_camera(same_camera):
+    """Queries a, b, c of people 0, 0 and 1 in a gallery that holds a and c too; all by camera 0."""
+    query = labelled([0, 0, 1], [0, 0, 0], "abc")
+    return TestSet("test/one", query, labelled([0, 0, 1, 1, 2], [0] * 5, "adcef"), same_camera)
+
+
+def test_where_the_same_camera_is_kept_a_query_is_removed_itself_and_nothing_else():
+    """At distance 0 of itself a query would be found first; by hand: a finds d second, b finds a first, c finds e."""
+    feats = [np.array([[x, 0]], np.float32) for x in (0.0, 0.3, 5.0)], [0.0, 2.0, 5.0, 6.0, 1.0]
+    query_feats, gallery_feats = np.concatenate(feats[0]), np.array([[x, 0] for x in feats[1]], np.float32)
+    ranks = ranking.rank(query_feats, gallery_feats, **evaluation.labels(one_camera("keep")))
+    # a: person 2 at 1 comes before d at 2. b: a at 0.3, person 2 at 0.7, d at 1.7. c: e at 1.
+    np.testing.assert_array_equal(ranks, [[2, 0], [1, 3], [1, 0]])
+    scores = evaluation.score_feats(
+        query_feats, gallery_feats, one_camera("keep"), metric="market1501", mesh=devices.make_mesh()
+    )
+    assert scores.cmc[0] == pytest.approx(2 / 3)
+    assert scores.mAP == pytest.approx((1 / 2 + (1 + 2 / 3) / 2 + 1) / 3)
+
+
+def test_same_name_of_another_person_is_another_picture():
+    test = TestSet("test/names", labelled([0], [0], "a"), labelled([0, 1, 0], [0, 0, 0], "aab"), "keep")
+    ranks = ranking.rank(np.zeros((1, 2), np.float32), np.zeros((3, 2), np.float32), **evaluation.labels(test))
+    np.testing.assert_array_equal(ranks, [[2]])
+
+
+def test_same_camera_that_is_kept_gives_the_scores_of_cameras_that_are_all_different():
+    """On sets without a picture on both sides, keeping means that nobody's camera is anybody else's."""
+    feats = evaluation.features(model(), TestSet("one", QUERY, GALLERY), workers=0)
+    names = [[f"{split}{row}" for row in range(count)] for split, count in (("query", 5), ("gallery", 20))]
+
+    def scores(query_camids, gallery_camids, same_camera):
+        query, gallery = labelled(QUERY.pids, query_camids, names[0]), labelled(GALLERY.pids, gallery_camids, names[1])
+        test = TestSet("one", query, gallery, same_camera)
+        return evaluation.in_numbers(
+            evaluation.score_feats(*feats, test, metric="market1501", mesh=devices.make_mesh())
+        )
+
+    kept = scores(QUERY.camids, GALLERY.camids, "keep")
+    assert kept == scores(np.arange(5), [9] * 20, "remove")
+    assert kept != scores(QUERY.camids, GALLERY.camids, "remove")
+
+
+def test_set_of_one_camera_is_refused_with_the_way_to_score_it():
+    with pytest.raises(UserError, match=r"test/one cannot be scored: it has one camera .*scoring\.same_camera to keep"):
+        evaluation.check_matches(one_camera("remove"))
+    evaluation.check_matches(one_camera("keep"))
+    with pytest.raises(UserError, match=r"test/one cannot be scored: it has one camera alone"):
+        evaluation.evaluate(model(), [one_camera("remove")], metric="market1501", workers=0)
+
+
+def test_set_in_which_nobody_is_seen_by_two_cameras_is_refused_with_its_reason():
+    query, gallery = labelled([0, 1], [0, 1], "ab"), labelled([0, 1], [0, 1], "cd")
+    with pytest.raises(UserError, match=r"nobody of the queries is in the gallery by another .*same_camera to keep"):
+        evaluation.check_matches(TestSet("test/two", query, gallery))
+    with pytest.raises(UserError, match=r"nobody of the queries .* do not count; check people and cameras$"):
+        evaluation.check_matches(TestSet("test/two", query, labelled([2, 3], [0, 1], "cd")))
+    with pytest.raises(UserError, match="no query has another picture of its person in the gallery"):
+        evaluation.check_matches(TestSet("test/two", query, labelled([0, 1], [0, 1], "ab"), "keep"))
+
+
+def test_queries_without_a_match_are_counted_and_named_under_the_table():
+    test = TestSet("a/b:1", labelled([0, 1, 2, 3], [0] * 4, "abcd"), labelled([0, 1, 1, 5], [1, 0, 1, 1], "efgh"))
+    assert evaluation.queries_without_match(test) == 2
+    assert evaluation.remarks([test]) == ["a/b:1: 2 of 4 queries have no match in the gallery and are left out"]
+    assert evaluation.remarks([TestSet("one", QUERY, GALLERY)]) == []
+    other = TestSet("a/b:2", test.query, labelled([0], [1], "e"))
+    scores = {"a/b:1": {"mAP": 1.0}, "a/b:2": {"mAP": 0.5}}
+    counted = evaluation.with_counts(scores | evaluation.means_of_variants(scores), [test, other])
+    assert {name: numbers["queries_without_match"] for name, numbers in counted.items()} == {
+        "a/b:1": 2,
+        "a/b:2": 3,
+        "a/b, mean of 2": 5,
+    }
+    assert counted["a/b:1"]["mAP"] == 1.0

@@ -5,9 +5,7 @@ import fcntl
 import functools
 import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
+from tfds_builders import staging
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.pit import Pit
 from tfds_builders.record import Drawn, ReidBuilder, Rows
@@ -155,9 +154,8 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> 
         return builder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir, name) as leftovers:
-            for folder in leftovers:
-                shutil.rmtree(folder)
+        with locked(data_dir, name):
+            staging.clear(data_dir, name)
             if not builder.data_path.is_dir():
                 write_records(name, data_dir, manual_dir)
     except OSError as error:
@@ -181,23 +179,17 @@ def damaged(name: str, folder: str | Path) -> UserError:
 
 
 @contextlib.contextmanager
-def locked(data_dir: Path, name: str) -> Iterator[list[Path]]:
-    """Holds the data set's lock; yields the folders that killed processes left, which are nobody's then."""
-    with open(data_dir / f"{staging_prefix(name)}lock", "w") as file:
+def locked(data_dir: Path, name: str) -> Iterator[None]:
+    """Holds the data set's lock, where the file system has locks; it may hold on this machine alone."""
+    with open(data_dir / f"{staging.prefix(name)}lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: several may write, each for itself; the first to finish counts
-            yield []
-            return
-        yield [path for path in data_dir.glob(f"{staging_prefix(name)}*") if path.is_dir()]
-
-
-def staging_prefix(name: str) -> str:
-    """How the names of a data set's lock and unfinished folders begin."""
-    return f".{name.replace('/', '-')}."
+            pass
+        yield
 
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
@@ -211,8 +203,8 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
         )
     print(f"preparing {name} in {data_dir}", file=sys.stderr, flush=True)
     target = make_builder(name, data_dir).data_path
-    with tempfile.TemporaryDirectory(prefix=staging_prefix(name), dir=data_dir) as staging:
-        builder = make_builder(name, Path(staging))
+    with staging.folder(data_dir, name) as own:
+        builder = make_builder(name, own)
         builder.open_source = functools.partial(open_source, data_dir=data_dir, manual_dir=manual_dir)
         download_config = tfds.download.DownloadConfig(manual_dir=release)
         try:

@@ -10,7 +10,10 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
+import jax
+import numpy as np
 from absl import app, flags, logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import tfds_builders
@@ -123,22 +126,22 @@ def open_training_set(data: ConfigDict) -> Source:
     return JoinedSource.of([_open(name, "train", data) for name in names(data.train, field="data.train")])
 
 
-def open_test_sets(data: ConfigDict) -> list[TestSet]:
+def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[TestSet]:
     """What `data.test` names, or query and gallery of the training sets."""
     listed = names(data.test or data.train, field="data.test")
     chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
-    return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data)) for name in chosen]
+    return [TestSet(name, _open(name, "query", data), _open(name, "gallery", data), same_camera) for name in chosen]
 
 
 def open_scored_sets(config: ConfigDict) -> list[TestSet] | list[Source]:
     """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
-    return open_scored(config.data, mode=config.mode)
+    return open_scored(config.data, mode=config.mode, same_camera=config.scoring.same_camera)
 
 
-def open_scored(data: ConfigDict, *, mode: str) -> list[TestSet] | list[Source]:
+def open_scored(data: ConfigDict, *, mode: str, same_camera: str = "remove") -> list[TestSet] | list[Source]:
     """What a network of some mode is scored on, by the names in `data.test`, or in `data.train`."""
     if train_step.learns_people(mode):
-        return open_test_sets(data)
+        return open_test_sets(data, same_camera=same_camera)
     return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
 
 
@@ -158,4 +161,29 @@ def names(listed: str, *, field: str) -> list[str]:
 
 
 def _open(name: str, split: str, data: ConfigDict) -> Source:
-    return tfds_builders.open_source(name, split, data_dir=Path(data.data_dir), manual_dir=data.manual_dir)
+    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir)
+
+
+def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Source:
+    """As `tfds_builders.open_source`; of several processes the first prepares what is missing while the others wait.
+
+    Where they do not share `data_dir`, the first of each machine prepares its own afterwards.
+    """
+    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
+    if jax.distributed.is_initialized():
+        _prepare_by_first(name.partition(":")[0], **places)
+    return tfds_builders.open_source(name, split, **places)
+
+
+def _prepare_by_first(name: str, **places: Path | str) -> None:
+    problem = None
+    if jax.process_index() == 0:
+        try:
+            tfds_builders.prepare(name, **places)
+        except UserError as error:
+            problem = error
+    failed = bool(multihost_utils.broadcast_one_to_all(np.array(problem is not None)))
+    if problem:
+        raise problem
+    if failed:
+        raise UserError(f"the first process could not prepare {name}; its message says why")

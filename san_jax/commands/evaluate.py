@@ -7,6 +7,7 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pai
     python eval.py --workdir=runs/san --data=cuhk03/detected           # on another test set
     python eval.py --workdir=runs/san --data=cuhk03/labeled_classic:all --metric=cuhk03     # mean over its 20 sets
     python eval.py --workdir=runs/san --flip --rerank --tpr            # mirror images, k-reciprocal re-ranking, TPR
+    python eval.py --workdir=runs/san --same_camera=keep               # sets of one camera: all but the query itself
     python eval.py --workdir=runs/san --report                         # and WORKDIR/report.html, a page that shows it
     python eval.py --checkpoint=san.safetensors --data=cuhk03/labeled  # weights from anywhere, without a run
 """
@@ -37,7 +38,7 @@ from san_jax.training import run_config
 WITHOUT_RUN = {
     "compute_dtype": "float32",
     "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": 2},
-    "scoring": {"metric": "market1501", "batch_size": 100},
+    "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
 
 
@@ -81,6 +82,8 @@ class Scorer:
         evaluation.check_metric(self.metric)
         found = Scored({}, {}, {})
         for test in sets:
+            evaluation.check_matches(test)
+        for test in sets:
             feats = evaluation.features(model, test, flip=self.flip, **options)
             how = dict(metric=self.metric, mesh=model.mesh, search=self.search)
             found.scores[test.name] = evaluation.score(feats, test, **how)
@@ -109,6 +112,13 @@ def main() -> None:
         "checkpoint": text("checkpoint", None, "Score this run's newest, checkpoint or file of weights instead."),
         "best": flag("best", False, "The best checkpoint by mAP, of a generator by L1, instead of the newest."),
         "metric": flags.DEFINE_enum("metric", None, evaluation.METRICS, "Default: the config's scoring.metric."),
+        "same_camera": flags.DEFINE_enum(
+            "same_camera",
+            None,
+            evaluation.SAME_CAMERA,
+            "Gallery pictures of a query's person by its own camera: remove them, or keep all but the very same "
+            "picture. Default: the config's scoring.same_camera.",
+        ),
         "data": text("data", None, "Test sets, separated by commas. Default: the config's."),
         "manual_dir": text("manual_dir", None, "Default: the config's data.manual_dir."),
         "data_dir": text("data_dir", None, "Default: the config's data.data_dir."),
@@ -133,18 +143,23 @@ def evaluate(given: Mapping[str, Any]) -> None:
     model = dataclasses.replace(model, compute_dtype=config.compute_dtype)
     places = places_of(given, workdir, model)
     scorer = scorer_of(given, config, model, pages=places.report is not None)
-    sets = common.open_scored(config.data, mode=model.mode)
+    sets = common.open_scored(config.data, mode=model.mode, same_camera=config.scoring.same_camera)
     scored = scorer.score(model, sets)
     shown = scored.scores | evaluation.means_of_variants(scored.scores)
     if jax.process_index() == 0:
         generates = model.mode == "san_pg"
-        units = texture_scores.UNITS if generates else f"{scorer.metric} metric, in percent"
-        table = (texture_scores if generates else evaluation).as_table(shown)
-        print(f"{model.source}, {units}\n{table}")
+        kept = " with the same camera kept" if config.scoring.same_camera == "keep" else ""
+        units = texture_scores.UNITS if generates else f"{scorer.metric} metric{kept}, in percent"
+        lines = [(texture_scores if generates else evaluation).as_table(shown)]
+        if not generates:
+            lines += evaluation.remarks(sets)
+            shown = evaluation.with_counts(shown, sets)
+        print("\n".join([f"{model.source}, {units}", *lines]))
         if places.scores is not None:
             main_set = list(shown)[0 if len(shown) == len(sets) else -1]
             about = {"metric": "textures" if generates else scorer.metric, "data": main_set, "step": model.step}
             about |= {"checkpoint": model.source}
+            about |= {} if generates else {"same_camera": config.scoring.same_camera}
             about |= {name: True for name in ("flip", "aqe", "rerank", "tpr") if given[name]}
             if sets[0].name in scored.thresholds:
                 about["thresholds"] = scored.thresholds[sets[0].name]
@@ -172,6 +187,8 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
         config.data[field] = config.data[field] if given[name] is None else given[name]
     config.scoring.metric = given["metric"] or config.scoring.metric
+    # Runs of before this field have none.
+    config.scoring.same_camera = given["same_camera"] or config.scoring.get("same_camera", "remove")
     return workdir, config
 
 
@@ -204,7 +221,7 @@ def scorer_of(given: Mapping[str, Any], config: ConfigDict, model: Model, *, pag
     Raises:
       UserError: flags that do not go together, or not with this network.
     """
-    named = [name for name in ("metric", "flip", "aqe", "rerank", "tpr") if given[name]]
+    named = [name for name in ("metric", "same_camera", "flip", "aqe", "rerank", "tpr") if given[name]]
     if named and model.mode == "san_pg":
         raise UserError(f"--{named[0]} is of people; {model.source} is a texture generator, scored by L1, PSNR, SSIM")
     search = Search(expand=given["aqe"], rerank=given["rerank"])

@@ -16,25 +16,28 @@ from san_jax.commands import common
 from san_jax.scoring import evaluation, references
 
 
-def write_scores(data: ConfigDict, *, metric: str, workers: int, output: Path | None) -> None:
+def write_scores(
+    data: ConfigDict, *, metric: str, workers: int, output: Path | None, same_camera: str = "remove"
+) -> None:
     """Prints the table and, where `output` is given, writes the scores there as fractions.
 
     Args:
       data: `test`, `data_dir` and `manual_dir` as in configs/base.py; what `test` names is scored.
       metric: one of `evaluation.METRICS`.
       workers: processes that read and decode; 0 = this one.
+      same_camera: as of a `TestSet`.
       output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}}}.
 
     Raises:
       UserError: there is no such data set, it cannot be read, or the file cannot be written.
     """
-    scores = references.evaluate(
-        common.open_test_sets(data), mesh=devices.make_mesh(), metric=metric, workers=workers
-    )
+    test_sets = common.open_test_sets(data, same_camera=same_camera)
+    scores = references.evaluate(test_sets, mesh=devices.make_mesh(), metric=metric, workers=workers)
     if jax.process_index():
         return
     rows = {f"{name} {reference}": numbers for name, by in scores.items() for reference, numbers in by.items()}
-    print(f"{metric} metric, in percent\n{evaluation.as_table(rows)}", flush=True)
+    lines = [f"{metric} metric, in percent", evaluation.as_table(rows), *evaluation.remarks(test_sets)]
+    print("\n".join(lines), flush=True)
     if output:
         files.write(output, json.dumps({"metric": metric, "sets": scores}, indent=2) + "\n")
 
@@ -45,6 +48,9 @@ def main() -> None:
     data_dir = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
     manual_dir = flags.DEFINE_string("manual_dir", "", "Folder of the release; needed only to prepare a data set.")
     metric = flags.DEFINE_enum("metric", "market1501", evaluation.METRICS, "How ranks become scores.")
+    same_camera = flags.DEFINE_enum(
+        "same_camera", "remove", evaluation.SAME_CAMERA, "Gallery pictures of a query's person by its own camera."
+    )
     workers = flags.DEFINE_integer("workers", 2, "Processes that read and decode; 0 = this one.", lower_bound=0)
     output = flags.DEFINE_string("output", None, "JSON file for the scores.")
 
@@ -52,7 +58,8 @@ def main() -> None:
         test = ",".join(common.names(names.value, field="--data"))
         data = ConfigDict(dict(test=test, data_dir=data_dir.value, manual_dir=manual_dir.value))
         path = Path(output.value) if output.value else None
-        write_scores(data, metric=metric.value, workers=workers.value, output=path)
+        options = dict(metric=metric.value, same_camera=same_camera.value, workers=workers.value, output=path)
+        write_scores(data, **options)
 
     common.run(run, module=__name__)
 

@@ -28,6 +28,7 @@ from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.report import event_files
 from san_jax.scoring import evaluation
+from san_jax.training import run_config
 from san_jax.weights import stored
 
 PAIRS = 8  # in a batch, where there are any; the paper does not say how many
@@ -116,7 +117,7 @@ def config_of(path: Path) -> dict[str, Any]:
       UserError: it says nothing.
     """
     try:
-        return dict(json.loads(path.read_text())["config"])
+        return flatten_dict(run_config.LATER, sep=".") | dict(json.loads(path.read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no file of a run ({error}); delete it and start the ablation again") from error
 
@@ -128,7 +129,7 @@ def flattened(config: ConfigDict) -> dict[str, Any]:
 
 def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
     """Scores of a run's newest checkpoint on its first test set, as fractions."""
-    test = common.open_test_sets(config.data)[0]
+    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
     found = comparison.features(workdir, config, test, mesh)
     scores = evaluation.score_feats(*found, test, metric=config.scoring.metric, mesh=mesh)
     return evaluation.in_numbers(scores)

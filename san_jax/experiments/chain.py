@@ -149,9 +149,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
     """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
     generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
-    source = tfds_builders.open_source(
-        textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir
-    )
+    source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)
     pictures, folder = Pictures.of_source(source, split="train"), Path(data.manual_dir) / textures.folder
     pseudo_textures.write_textures(generator, pictures, folder)
     sheet = pseudo_textures.sheet_of(generator, pictures, folder) if jax.process_index() == 0 else None

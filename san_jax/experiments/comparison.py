@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     if configs["baseline"].data.to_dict() != config.data.to_dict():
         raise UserError(f"the runs {folder}/baseline and {folder}/san read different data; train both on the same")
     mesh = devices.make_mesh()
-    test = common.open_test_sets(config.data)[0]
+    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
     found = {name: features(folder / name, configs[name], test, mesh) for name in RUNS}
     metric = config.scoring.metric
     scores = references.evaluate([test], mesh=mesh, metric=metric, workers=config.data.workers)[test.name]
@@ -46,7 +46,9 @@ def main(folder: Path) -> None:
         scores[name] = evaluation.in_numbers(found_scores)
     if jax.process_index() == 0:
         print(f"{test.name}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
-        about = {"data": test.name, "metric": metric}
+        print("".join(f"{line}\n" for line in evaluation.remarks([test])), end="")
+        unmatched = evaluation.queries_without_match(test)
+        about = {"data": test.name, "metric": metric, "queries_without_match": unmatched}
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))

@@ -178,8 +178,8 @@ def max_pool(x: Float[Array, "B H W C"], *, padding: int = 1) -> Float[Array, "B
     With one pixel of padding: half the height and width, rounded up. Without: rounded down, and the last window may
     reach one pixel beyond the map (PyTorch's ceil_mode).
 
-    A NaN comes through. The gradient goes to the first of equal maxima, as PyTorch's does. Comparing nine shifted views takes a sixth of
-    the time of XLA's gradient of a windowed maximum on the CPU.
+    A NaN comes through. The gradient goes to the first of equal maxima, as PyTorch's does. Comparing nine shifted views
+    takes a sixth of the time of XLA's gradient of a windowed maximum on the CPU.
     """
     height, width = (x.shape[1] + padding) // 2, (x.shape[2] + padding) // 2
     x = jnp.pad(x, ((0, 0), (padding, 1), (padding, 1), (0, 0)), constant_values=-jnp.inf)

@@ -10,7 +10,7 @@ from san_jax.batch import Source
 from san_jax.data import input_pipeline
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
-from san_jax.scoring import distances
+from san_jax.scoring import distances, evaluation
 from san_jax.scoring.evaluation import TestSet
 
 
@@ -55,12 +55,13 @@ def nearest(
 ) -> list[Int32[np.ndarray, "n"]]:
     """The `first` gallery rows by distance for each of a few queries, or as many as there are.
 
-    Pictures of the query's person by its camera are left out.
+    What the test set's `same_camera` removes is left out.
     """
     chosen, gallery = (jnp.asarray(feats, jnp.float32) for feats in (query_feats[queries], gallery_feats))
     distmat = distances.whole_distmat(chosen, gallery)
-    same_pid = test.query.pids[queries][:, None] == test.gallery.pids[None, :]
-    same_camid = test.query.camids[queries][:, None] == test.gallery.camids[None, :]
+    labels = evaluation.labels(test)
+    same_pid = labels["query_pids"][queries][:, None] == labels["gallery_pids"][None, :]
+    same_camid = labels["query_camids"][queries][:, None] == labels["gallery_camids"][None, :]
     # Of equal ones, top_k takes the first.
     nearness, found = jax.device_get(lax.top_k(jnp.where(same_pid & same_camid, -jnp.inf, -distmat), first))
     return [row[near > -np.inf] for near, row in zip(nearness, found, strict=True)]

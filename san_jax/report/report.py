@@ -1,5 +1,6 @@
 """One HTML page of a run: how it scores, what it finds and misses, what it draws, and how its training went."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ METRICS = {
     "cuhk03": "CUHK03's single-gallery-shot metric: one gallery picture of each person at random, "
     f"mean of {evaluation.DRAWS} draws. The parts below the curve are of the whole gallery.",
 }
+KEPT = "Of the pictures of the query's person by its own camera the very same one alone is left out."
 PAIRS = (
     "Queries of one camera in the pictures of another one alone. Within a camera there is nothing to find: "
     "pictures of the query's person by its own camera do not count."
@@ -130,10 +132,12 @@ def of_people(
     return [
         element("p", size_of(test), class_="faint"),
         element("p", METRICS[metric], class_="faint"),
+        *([element("p", KEPT, class_="faint")] if test.same_camera == "keep" else []),
+        *(element("p", line, class_="faint") for line in evaluation.remarks([test])),
         score_table(numbers, **{name: evaluation.in_numbers(compared[name]) for name in list(compared)[1:]}),
         element("h3", "Cumulative matching characteristic"),
         cmc_chart(compared),
-        *of_cameras(camera_pairs.score(*feats, **evaluation.labels(test))),
+        *of_cameras(camera_pairs.score(*feats, **evaluation.labels(dataclasses.replace(test, same_camera="remove")))),
         element("h3", "Hardest queries"),
         element("p", QUERIES, class_="faint"),
         *(part for query in hardest for part in shown(query)),

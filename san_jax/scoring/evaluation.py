@@ -16,6 +16,7 @@ from san_jax.scoring import feature_extraction, query_expansion, ranking, rerank
 from san_jax.scoring.verification import tpr_at_fpr
 
 METRICS = ("market1501", "cuhk03")
+SAME_CAMERA = ("remove", "keep")
 SHOWN_RANKS = (1, 5, 10, 20)
 DRAWS = 10  # of the single-gallery-shot metric
 DRAW_SEED = 0  # one seed for all, so that two runs are compared on the same draws
@@ -25,11 +26,20 @@ SPREAD = "_std"
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """What is searched for in what."""
+    """What is searched for in what.
+
+    Attributes:
+      name: as people write it.
+      query: pictures to search for.
+      gallery: pictures to search in.
+      same_camera: "remove" leaves the gallery pictures of the query's person by the query's own camera out of that
+        query's gallery, as benchmarks do; "keep" leaves out the very same picture alone, which has the query's name.
+    """
 
     name: str
     query: Source
     gallery: Source
+    same_camera: str = "remove"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +80,8 @@ def evaluate(
     """
     check_metric(metric)
     model.check_learnt_people()
+    for test in test_sets:
+        check_matches(test)
     options = dict(batch_size=batch_size, workers=workers)
     return {
         test.name: score(features(model, test, **options), test, metric=metric, mesh=model.mesh) for test in test_sets
@@ -86,6 +98,50 @@ def check_metric(metric: str) -> None:
     """Raises a UserError for an unknown metric."""
     if metric not in METRICS:
         raise UserError(f"metric is {metric!r} (--metric, scoring.metric); there are {', '.join(METRICS)}")
+
+
+def queries_without_match(test: TestSet) -> int:
+    """Queries that have no picture to be found in the gallery; scores leave them out."""
+    correct, _ = ranking.same_person(**labels(test))
+    return int(np.sum(np.all(correct < 0, axis=1)))
+
+
+def check_matches(test: TestSet) -> None:
+    """Raises a UserError that says why, and what to do, if no query of a set has anything to be found."""
+    if queries_without_match(test) < len(test.query):
+        return
+    if test.same_camera == "keep":
+        raise UserError(f"{test.name} cannot be scored: no query has another picture of its person in the gallery")
+    cameras = len(np.unique(np.concatenate([test.query.camids, test.gallery.camids])))
+    reason = "it has one camera alone" if cameras == 1 else "nobody of the queries is in the gallery by another camera"
+    kept = dataclasses.replace(test, same_camera="keep")
+    way_out = "check people and cameras"
+    if queries_without_match(kept) < len(test.query):
+        way_out = "set scoring.same_camera to keep (eval.py --same_camera=keep), which removes only the query itself"
+    raise UserError(
+        f"{test.name} cannot be scored: {reason}, and pictures of the query's person by its own camera do not count; "
+        + way_out
+    )
+
+
+def remarks(test_sets: Sequence[TestSet]) -> list[str]:
+    """A line for every set in which queries are left out, for people."""
+    counts = {test.name: (queries_without_match(test), len(test.query)) for test in test_sets}
+    return [
+        f"{name}: {count} of {total} queries have no match in the gallery and are left out"
+        for name, (count, total) in counts.items()
+        if count
+    ]
+
+
+def with_counts(scores: Mapping[str, Mapping[str, float]], test_sets: Sequence[TestSet]) -> dict[str, dict[str, float]]:
+    """Scores by set with their `queries_without_match`; of `means_of_variants`, those of all variants together."""
+    counts = {test.name: queries_without_match(test) for test in test_sets}
+    found = {}
+    for name, numbers in scores.items():
+        of_mean = [count for one, count in counts.items() if one.partition(":")[0] == name.partition(",")[0]]
+        found[name] = {**numbers, "queries_without_match": counts.get(name, sum(of_mean))}
+    return found
 
 
 def score(
@@ -161,12 +217,19 @@ def score_repeats(
 
 
 def labels(test: TestSet) -> dict[str, np.ndarray]:
-    """People and cameras of a test set, as `ranking` takes them."""
+    """People and cameras of a test set, as `ranking` takes them.
+
+    Where the same camera is kept, every picture counts as a camera of its own, so that a query is only removed itself.
+    """
+    query_camids, gallery_camids = test.query.camids, test.gallery.camids
+    if test.same_camera == "keep":
+        numbers = np.unique([*test.query.names, *test.gallery.names], return_inverse=True)[1]
+        query_camids, gallery_camids = np.split(numbers.astype(np.int32), [len(test.query)])
     return dict(
         query_pids=test.query.pids,
         gallery_pids=test.gallery.pids,
-        query_camids=test.query.camids,
-        gallery_camids=test.gallery.camids,
+        query_camids=query_camids,
+        gallery_camids=gallery_camids,
     )
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from san_jax.errors import UserError
 from san_jax.networks.architecture import COMPUTE_DTYPES
 from san_jax.networks.encoder import BLOCKS
-from san_jax.scoring.evaluation import METRICS
+from san_jax.scoring.evaluation import METRICS, SAME_CAMERA
 from san_jax.training.optimizers import OPTIMIZERS
 from san_jax.training.train_step import MODES
 
@@ -137,6 +137,7 @@ RANGES: Mapping[str, Range] = {
     "schedule.eval_every": whole(0),
     "schedule.save_every": whole(0),
     "scoring.metric": one_of(METRICS),
+    "scoring.same_camera": one_of(SAME_CAMERA),
     "scoring.batch_size": whole(1),
 }
 
@@ -213,6 +214,7 @@ def unused(config: ConfigDict) -> frozenset[str]:
         "schedule.warmup_rate": people and schedule.warmup_epochs > 0,
         "schedule.warmup_growth": people and schedule.warmup_epochs > 0,
         "scoring.metric": people,
+        "scoring.same_camera": people,
     }
     idle = tuple(start for start, is_used in used_if.items() if not is_used)
     return frozenset(name for name in RANGES if name.startswith(idle)) if idle else frozenset()

@@ -136,6 +136,10 @@ def build(
         plan = identity_sampler.with_pairs(
             plan, num_rows=len(pairs), first_row=len(source), pictures=config.batch.pit_pictures, seed=config.seed
         )
+    due = score_at(plan, config.schedule.eval_every)
+    if due and networks.learns_people:
+        for test in test_sets:
+            evaluation.check_matches(test)
     phases = Phases.of(config, plan)
     rate, reid_tx, recon_tx = make_optimizers(config, phases)
     make_state = functools.partial(
@@ -174,7 +178,7 @@ def build(
         rates=lambda step: {"reid": float(rate(step))} if networks.learns_people else {},
         total=plan.num_steps,
         batch_size=plan.rows.shape[1],
-        score_at=score_at(plan, config.schedule.eval_every),
+        score_at=due,
         save_every=config.schedule.save_every,
         scoring=make_scoring(config, networks, test_sets=test_sets, mesh=mesh),
         notes=notes_on(source, pairs, config=config, networks=networks),
@@ -373,11 +377,16 @@ def make_scoring(
 
     if networks.learns_people:
         metric = config.scoring.metric
+        remarks = evaluation.remarks(test_sets)
+        kept = " with the same camera kept" if config.scoring.same_camera == "keep" else ""
 
         def score(weights: Weights) -> Scored:
             return Scored(evaluation.evaluate(model(weights), test_sets, metric=metric, **options))
 
-        return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
+        def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+            return "\n".join([evaluation.as_table(scores), *remarks])
+
+        return Scoring(score, metric, f"{metric} metric{kept}, in percent", as_table, checkpoints.BY_MAP)
 
     def score_textures(weights: Weights) -> Scored:
         return Scored(*texture_scores.evaluate(model(weights), test_sets, **options))
