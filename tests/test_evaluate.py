@@ -15,7 +15,7 @@ from san_jax.scoring.evaluation import TestSet
 PEOPLE = TestSet("test/people", ArraySource(np.arange(5)), ArraySource(np.repeat(np.arange(5), 4), seed=1))
 TEXTS = (
     *("workdir", "checkpoint", "metric", "data", "manual_dir", "data_dir"),
-    *("height", "width", "report_file", "output"),
+    *("height", "width", "report_file", "output", "same_camera"),
 )
 NOTHING = dict.fromkeys(TEXTS) | dict.fromkeys(("best", "flip", "aqe", "rerank", "tpr", "report"), False)
 

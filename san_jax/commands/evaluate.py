@@ -187,8 +187,7 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
         config.data[field] = config.data[field] if given[name] is None else given[name]
     config.scoring.metric = given["metric"] or config.scoring.metric
-    # Runs of before this field have none.
-    config.scoring.same_camera = given["same_camera"] or config.scoring.get("same_camera", "remove")
+    config.scoring.same_camera = given["same_camera"] or config.scoring.same_camera
     return workdir, config
 
 
