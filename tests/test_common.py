@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -69,6 +70,24 @@ def test_what_the_first_process_cannot_prepare_ends_all(cluster):
     with pytest.raises(UserError, match="the first process could not prepare missing/set; its message says why"):
         common.open_source("missing/set", "train", **PLACES)
     assert happened[2:] == ["meet"]
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error(unread):
+    done = subprocess.run([sys.executable, "train.py", "--help"], stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
+    (tmp_path / "ü.py").write_text("from configs import san\n\nget_config = san.get_config\n")
+    done = subprocess.run(
+        [sys.executable, Path("train.py").absolute(), "--config=ü.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "workdir: runs/\\xfc\n")
+    assert done.stderr.startswith("error: cuhk03/labeled_texture is not in data_dir")
 
 
 @pytest.mark.slow

@@ -4,6 +4,12 @@ from san_jax import files
 from san_jax.errors import UserError
 
 
+def test_name_that_is_no_text_is_escaped(tmp_path):
+    name = b"\xfcx".decode(errors="surrogateescape")
+    files.write(tmp_path / "a", f"{name} ü")
+    assert (tmp_path / "a").read_text() == r"\udcfcx ü"
+
+
 def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "a" / "b" / "scores.json"
     files.write(path, "ü")

@@ -21,6 +21,17 @@ def test_pictures_of_a_tree_are_found_in_order_and_nothing_else(tmp_path):
     assert found == ["a.png", "b.JPG", "e.webp", "sub/c.jpeg", "sub/deep/d.bmp"]
 
 
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    names = ["a.png", "._a.png", ".DS_Store.png", ".ipynb_checkpoints/a.png", "sub/.c.jpg", "sub/c.jpg", ".x/y/z.png"]
+    for name in names:
+        (tmp_path / ".hidden" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".hidden" / name).write_bytes(b"")
+    found = picture_folder.find(tmp_path / ".hidden")
+    assert [path.relative_to(tmp_path / ".hidden").as_posix() for path in found] == ["a.png", "sub/c.jpg"]
+    with pytest.raises(UserError, match="holds no pictures"):
+        picture_folder.find(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [

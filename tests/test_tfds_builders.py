@@ -268,6 +268,21 @@ def test_command_prepares_and_counts(release, tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_command_whose_reader_has_gone_says_nothing(prepared, unread):
+    command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={prepared}"]
+    done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_command_prints_what_stdout_cannot_write_with_escapes(prepared, tmp_path):
+    (tmp_path / "dätä").symlink_to(prepared)
+    command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={tmp_path / 'dätä'}"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{NAME} is in {tmp_path}/d\\xe4t\\xe4/" in done.stdout
+
+
 def test_command_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tfds_builders", "cuhk03/labeled", f"--data_dir={tmp_path}"])
     with pytest.raises(SystemExit) as caught:

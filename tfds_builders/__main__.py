@@ -1,6 +1,7 @@
 """Prepares a data set: `python -m tfds_builders NAME[/CONFIG] --manual_dir=RELEASE --data_dir=DATA`."""
 
 import argparse
+import os
 import sys
 import time
 
@@ -9,9 +10,13 @@ import numpy as np
 from san_jax.errors import UserError
 from tfds_builders import find_builder, known_names, open_source, prepare
 
+EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
+
 
 def main() -> None:
     """Prepares what is missing and prints the splits; exits with 1 on an error that the user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
     parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="Prepares a data set.")
     parser.add_argument("name", metavar="NAME[/CONFIG]", help=", ".join(known_names()))
     parser.add_argument("--manual_dir", default="", help="folder that holds the release")
@@ -19,9 +24,12 @@ def main() -> None:
     args = parser.parse_args()
     try:
         show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+        os._exit(EXIT_UNREAD)
 
 
 def show(name: str, *, data_dir: str, manual_dir: str) -> None:

@@ -181,12 +181,13 @@ def open_photograph(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name.
+    """The picture files of a folder that are not hidden, sorted by name.
 
     Raises:
       UserError: there is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    found = sorted(path for path in files if path.suffix.lower() in ENDINGS)
     if not found:
         raise UserError(f"{folder} holds no pictures ({', '.join(ENDINGS)}); give the folder it is in as manual_dir")
     return found

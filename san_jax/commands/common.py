@@ -36,8 +36,13 @@ def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
       files: what these are, for who gives more or fewer.
     """
     _quiet_tracker()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
-    app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+    try:
+        app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+    except BrokenPipeError:
+        os._exit(EXIT_UNREAD)
 
 
 def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
@@ -49,6 +54,7 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
             raise UserError(f"this command {wanted}, not {' '.join(words) or 'nothing'}; --help shows more")
         devices.join_cluster()
         main(*map(Path, words))
+        sys.stdout.flush()  # here a reader who has gone is told from others; Python's own flush comes too late
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
@@ -74,6 +80,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
     try:
         return flags.FLAGS(config_file.with_default(arguments))
+    except BrokenPipeError:  # an OSError; --help prints here
+        raise
     except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         _end(f"error: {config_file.readable(error)}", 1)
 

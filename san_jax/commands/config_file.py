@@ -111,7 +111,7 @@ def find(file: str) -> Path:
     for path in (Path(file), ROOT / file):
         if path.is_file():
             return path
-    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*.py"))]
+    known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_.]*.py"))]
     folders = [] if Path(file).is_absolute() else sorted({str(Path.cwd()), str(ROOT)})
     places = f" in {' or '.join(folders)}" if folders else ""
     hint = nearest(file, known) or f"; there are {', '.join(known)}"

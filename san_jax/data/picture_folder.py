@@ -17,7 +17,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 def find(folder: Path) -> list[Path]:
     """Files of a folder and its subfolders that end in one of SUFFIXES, in capitals or not; ascending.
 
-    Links to folders are not followed.
+    Links to folders are not followed. Hidden files and folders, whose names begin with a dot, are what systems and
+    editors leave (macOS' ._a.png, .ipynb_checkpoints): they are not looked at.
 
     Raises:
       UserError: a folder cannot be read, or there is no such file.
@@ -26,7 +27,10 @@ def find(folder: Path) -> list[Path]:
     def fail(error: OSError):
         raise UserError(f"{error.filename} cannot be read ({error.strerror}); give a folder of pictures") from error
 
-    found = [Path(root, name) for root, _, inside in os.walk(folder, onerror=fail) for name in inside]
+    found = []
+    for root, folders, inside in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # where os.walk goes on
+        found += [Path(root, name) for name in inside if not name.startswith(".")]
     paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}); give a folder that does")

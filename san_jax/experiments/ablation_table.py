@@ -49,7 +49,7 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
       UserError: there are none, or one is not of a run.
     """
     reports = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("[!.]*.json")):
         try:
             report = json.loads(path.read_text())
             missing = {"variant", "seed", "scores", "losses", "seconds"} - set(report)

@@ -248,7 +248,7 @@ def claim(output: Path, generator: Generator) -> None:
                 "delete that folder, or write the textures somewhere else"
             )
     except (FileNotFoundError, NotADirectoryError):
-        if (stranger := next(output.rglob("*.png"), None)) is not None:
+        if (stranger := next(output.rglob("[!.]*.png"), None)) is not None:
             raise UserError(
                 f"{output} holds {stranger.relative_to(output)} and no {DRAWN_BY}, so it was not drawn here, and would "
                 "be taken for a texture; write the textures somewhere else"

@@ -17,7 +17,7 @@ def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
     what stands behind it in that file, is left out. A folder that is missing has no scalars.
     """
     scalars: dict[str, dict[int, float]] = {}
-    for path in sorted(folder.glob("*tfevents*")):  # their names begin with the time
+    for path in sorted(folder.glob("[!.]*tfevents*")):  # their names begin with the time
         for event in _events(path.read_bytes()):
             if event.HasField("session_log"):
                 scalars = {tag: _before(event.step, values) for tag, values in scalars.items()}
