@@ -52,8 +52,9 @@ def main(folder: Path) -> None:
     if jax.process_index() == 0:
         print(f"{test.name}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
         print("".join(f"{line}\n" for line in evaluation.remarks([test])), end="")
-        unmatched = evaluation.queries_without_match(test)
-        about = {"data": test.name, "metric": metric, "queries_without_match": unmatched}
+        about = {"data": test.name, "metric": metric}
+        if unmatched := evaluation.queries_without_match(test):
+            about["queries_without_match"] = unmatched
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))
