@@ -10,6 +10,11 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pai
     python eval.py --workdir=runs/san --report                         # and WORKDIR/report.html, a page that shows it
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 import json
 from pathlib import Path
 

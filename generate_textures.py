@@ -5,6 +5,11 @@ r"""Draws a pseudo texture of every picture, PNG of 256 x 256 under the picture'
         --output=RELEASE/cuhk03/texture_cuhk03_labeled        # for cuhk03/labeled_texture
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 import sys
 from pathlib import Path
 

@@ -7,6 +7,11 @@ Every picture should show one person, cut out from head to foot. The first searc
 embed what is new or changed since.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 import os
 import sys
 from pathlib import Path

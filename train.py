@@ -4,6 +4,11 @@
     python train.py --config=configs/san.py:small --workdir=runs/small --config.batch.identities=4
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 from pathlib import Path
 
 from absl import flags

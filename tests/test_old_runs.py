@@ -9,8 +9,10 @@ made by `config_of` and `build` below with schedule.epochs=1, then `run_config.k
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 
 import jax
@@ -20,6 +22,7 @@ from array_source import ArraySource
 
 from configs import san
 from san_jax import devices
+from san_jax.errors import UserError
 from san_jax.scoring.evaluation import TestSet
 from san_jax.training import checkpoints, run_config, train_loop
 from san_jax.training import run as runs
@@ -105,3 +108,39 @@ def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
     assert f"step 12/{built.total}" in capsys.readouterr().out
     assert checkpoints.newest(workdir).name == str(built.total)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("fields", [{"schedule.epochs": 1}, {"batch.identities": 6}], ids=str)
+def test_run_with_nothing_left_says_so_and_is_scored(fields, workdir, capsys):
+    built = build(config_of(**fields), workdir)
+    state = train_loop.train(built)
+    assert int(state.step) == 11
+    said = capsys.readouterr().out
+    past = "is at its last step" if built.total == 11 else f"is past its last step, {built.total} by this config"
+    assert f"{workdir} {past}: 11 steps are made and none is left; raise schedule.epochs to go on\n" in said
+    assert "scores after step 11, market1501 metric, in percent" in said
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["11"]
+
+
+def test_training_may_run_in_a_thread_of_a_notebook(workdir):
+    built, ended = build(config_of(), workdir), []
+    thread = threading.Thread(target=lambda: ended.append(train_loop.train(built)))
+    thread.start()
+    thread.join()
+    assert [int(state.step) for state in ended] == [11]
+
+
+def test_second_training_of_a_workdir_is_refused_before_anything_is_written(workdir):
+    built = build(config_of(**{"schedule.epochs": 2}), workdir)
+    before = (workdir / "config.json").read_bytes()
+    with train_loop.held_workdir(workdir), pytest.raises(UserError, match=f"in use by a training, pid {os.getpid()}"):
+        train_loop.train(built)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_hosts_that_do_not_share_the_workdir_are_told(workdir, monkeypatch):
+    built = build(config_of(), workdir)
+    monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, train_loop.NO_STEP])
+    said = "process 0 finds the checkpoint of step 11 in .*, process 1 no checkpoint: the workdir must be one folder"
+    with pytest.raises(UserError, match=said):
+        train_loop.train(built)

@@ -129,23 +129,58 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     assert not [line for line in cmdlines if "spawn_main" in line]
 
 
-def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
-    stop_and_go_on(tmp_path, data)
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_save_and_the_run_goes_on(number, expected, unbroken, data, tmp_path):
+    stop_and_go_on(tmp_path, data, number=number, expected=expected)
     assert_same_bits(unbroken[0], tmp_path)
 
 
-def stop_and_go_on(workdir, *arguments):
+def stop_and_go_on(workdir, *arguments, number=signal.SIGTERM, expected=143):
     """A run that is asked to stop after its first checkpoint, and then runs to its end."""
     process = start(workdir, *arguments)
     while checkpoints.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)  # workers hear it too, as on a terminal
     status, output = finish(process)
-    assert status == 143, output
-    said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
-    assert checkpoints.newest(workdir).name in said
+    assert status == expected, output
+    assert "Traceback" not in output
+    said = [line for line in output.splitlines() if line.startswith("stopped")]
+    assert len(said) == 1, output
+    # While it is scored, or compiles for another phase, nothing is unsaved and it ends at once.
+    assert said[0].startswith("stopped by") or f"after step {checkpoints.newest(workdir).name}," in said[0]
     status, output = finish(start(workdir, *arguments))
     assert status == 0, output
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, unbroken, data, tmp_path):
+    """From the first imports on, through data, compiling and steps; the same workdir goes on each time."""
+    for seconds in (0.2, 1, 2, 4, 6, 8, 12, 16):
+        process = start(tmp_path, data)
+        time.sleep(seconds * random.uniform(0.8, 1.2))
+        os.killpg(process.pid, number)
+        sent = time.monotonic()
+        status, output = finish(process)
+        assert time.monotonic() - sent < 15, output
+        assert status == expected, (seconds, output)
+        assert "Traceback" not in output
+        assert output.splitlines()[-1].startswith("stopped"), output
+    status, output = finish(start(tmp_path, data))
+    assert status == 0, output
+    assert_same_bits(unbroken[0], tmp_path)
+
+
+def test_second_run_on_a_workdir_is_refused_and_the_first_goes_on(unbroken, data, tmp_path):
+    first = start(tmp_path, data)
+    while not (tmp_path / "config.json").exists() and first.poll() is None:
+        time.sleep(0.05)
+    second = start(tmp_path, data)
+    status, output = finish(second)
+    assert status == 1, output
+    assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
+    status, output = finish(first)
+    assert status == 0, output
+    assert_same_bits(unbroken[0], tmp_path)
 
 
 def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):

@@ -1,12 +1,18 @@
 """Data sets by name: prepared when missing, read at random. `python -m tfds_builders NAME` only prepares."""
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # this package is run, and the imports below take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 import contextlib
 import fcntl
 import functools
 import io
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from san_jax.errors import UserError
+from san_jax.errors import Stopped, UserError
+from san_jax.process import stopping
 from tfds_builders import find_builder, known_names, open_source, prepare
 
 
@@ -18,7 +19,10 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data", help="folder of prepared data sets (default: %(default)s)")
     args = parser.parse_args()
     try:
-        show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+        with stopping.unwinding():  # a set that is half prepared is cleared away
+            show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+    except Stopped as stopped:
+        stopping.end(str(stopped), stopped.status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

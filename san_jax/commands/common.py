@@ -1,6 +1,7 @@
 """What several commands do: flags, data sets by name, training by config, errors in one line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
@@ -15,12 +16,12 @@ from san_jax import devices
 from san_jax.batch import Source
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
+from san_jax.process import stopping
 from san_jax.scoring.evaluation import TestSet
 from san_jax.training import resuming, train_loop, train_step
 from san_jax.training import run as runs
 
-EXIT_STOPPED = 128 + 15  # as a shell reports a process that SIGTERM ended
-EXIT_UNREAD = 128 + 13  # likewise SIGPIPE
+EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 
 def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
@@ -30,6 +31,7 @@ def run(main: Callable[..., None], *, files: Sequence[str] = ()) -> None:
       main: is given the paths that stand on the command line beside the flags.
       files: what these are, for who gives more or fewer.
     """
+    stopping.end_on_signals()
     _quiet_tracker()
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
@@ -47,7 +49,9 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
-        _end(str(stopped), EXIT_STOPPED)
+        stopping.end(str(stopped), stopped.status)
+    except KeyboardInterrupt:  # raised by somebody who handles Ctrl-C himself
+        stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)
     except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
         os._exit(EXIT_UNREAD)
 
@@ -130,4 +134,5 @@ def names(listed: str, *, field: str) -> list[str]:
 
 
 def _open(name: str, split: str, data: ConfigDict) -> Source:
-    return tfds_builders.open_source(name, split, data_dir=Path(data.data_dir), manual_dir=data.manual_dir)
+    with stopping.unwinding():  # a set that is half prepared is cleared away
+        return tfds_builders.open_source(name, split, data_dir=Path(data.data_dir), manual_dir=data.manual_dir)

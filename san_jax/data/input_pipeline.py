@@ -4,6 +4,9 @@ import contextlib
 import ctypes
 import dataclasses
 import io
+import itertools
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +21,7 @@ from san_jax import devices
 from san_jax.batch import Batch, Source
 from san_jax.data.augmentation import room_for_crop
 from san_jax.errors import UserError
+from san_jax.process import stopping
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent dies
 
@@ -170,7 +174,11 @@ def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Itera
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    with contextlib.closing(iter(elements)) as iterator:
+    with stopping.unheard():  # from the first moment on: their imports would end in traces
+        iterator = iter(elements)
+        first = list(itertools.islice(iterator, 1))
+    with contextlib.closing(iterator):
+        yield from first
         yield from iterator
 
 
@@ -180,6 +188,8 @@ def _end_with_parent(worker: int, num_workers: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != multiprocessing.parent_process().pid:  # it died before that
+        os._exit(1)
     # The parent saves and stops on these; its workers must not end before it has.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
