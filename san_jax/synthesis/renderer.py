@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from san_jax.synthesis import atlas, body, solids
+from san_jax.synthesis.backdrop import Backdrop
 from san_jax.synthesis.body import Balls, Body
 from san_jax.synthesis.camera import Box, Camera, rays
+from san_jax.synthesis.light import sky_share
 from san_jax.synthesis.solids import FAR, Solids, Vectors
-from san_jax.synthesis.street import Backdrop, Place, sky_share
+from san_jax.synthesis.street import Place
 
 SAMPLES = 2  # a pixel, each way
 SUN_WIDTH = 0.35  # tangent of the half angle of the softest sun

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
 from san_jax.synthesis import body, camera, lens, renderer, street, things
+from san_jax.synthesis.backdrop import draw_backdrop
 from san_jax.synthesis.body import Body
 from san_jax.synthesis.camera import Box, Camera
 from san_jax.synthesis.people import Person
@@ -107,7 +108,7 @@ def _picture(key, person, place, trouble, *, position, yaw, height, width, photo
         hiding, strength=trouble.occlusion, camera=seen_from.position, person=middle, height=person.proportions.stature
     )
     directions = camera.rays(seen_from, box, height=height, width=width)
-    backdrop = street.backdrop(place, seen_from.position, directions)
+    backdrop = draw_backdrop(place, seen_from.position, directions)
     if photograph is not None:
         backdrop = backdrop._replace(colour=lens.photograph(photograph, cropping, height=height, width=width))
     picture = renderer.paint(somebody, person.texture, occluders, colours, place, backdrop, seen_from, box)
