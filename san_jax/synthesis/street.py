@@ -171,6 +171,7 @@ def _surfaces_of(scene: Int[Array, ""], field: str) -> Int[Array, "4"]:
 
 
 def _random_light(key, indoors):
+    """Direction, colour, sky colour and softness of the sun, or of the lamps of a hall; as in `Place`."""
     dice = Dice(*jax.random.split(key))
     cloudy = jnp.where(dice.chance(0.4), dice.between(0.85, 1.0), dice.between(0.0, 0.5))
     softness = jnp.where(indoors, dice.between(0.7, 1.0), cloudy)
@@ -178,7 +179,7 @@ def _random_light(key, indoors):
     height = jnp.where(indoors, 1.3, height)
     level = jnp.stack([jnp.cos(height) * jnp.sin(azimuth), jnp.sin(height), jnp.cos(height) * jnp.cos(azimuth)])
     total = dice.between(0.6, 0.9)
-    direct = (1 - softness) * 0.6 + 0.15  # share of the light that has a direction
+    direct = (1 - softness) * 0.6 + 0.15  # share of the light that comes from the sun
     low = jnp.clip((0.9 - height) / 0.5, 0, 1)  # a low sun is yellow
     warm = jnp.array([1.0, 0.94, 0.85]) ** (1 + 2 * low)
     cool = jnp.array([0.92, 0.97, 1.06]) ** dice.between(0.0, 1.2)
@@ -188,11 +189,11 @@ def _random_light(key, indoors):
 
 
 def draw_together(places: Place, variety: Float[Array, ""]) -> Place:
-    """Places, in rows, whose light and lenses differ less.
+    """Reduces how much light and lenses differ between places.
 
     Args:
-      places: as drawn.
-      variety: 0 gives all the mean light and the mean lens, 1 leaves them.
+      places: one in each row.
+      variety: 0 gives all places the mean light and the mean lens, 1 changes nothing.
     """
 
     def nearer(field):
@@ -207,7 +208,7 @@ def draw_together(places: Place, variety: Float[Array, ""]) -> Place:
 
 
 def relight(place: Place, key: Key[Array, ""]) -> Place:
-    """The same place some minutes or hours later: light and exposure differ a little."""
+    """The same place minutes or hours later, with slightly different light and exposure."""
     dice = Dice(*jax.random.split(key))
     turn, lift = 0.25 * dice.normal(), 0.06 * dice.normal()
     cos, sin = jnp.cos(turn), jnp.sin(turn)
