@@ -32,6 +32,17 @@ def memory_of_a_module():
     gc.collect()
 
 
+@pytest.fixture(scope="session")
+def san_page(tmp_path_factory):
+    """The report's page of a SAN run on one test set, and its scores."""
+    import report_pages  # imports jax, for which the variables above must be set
+
+    workdir = tmp_path_factory.mktemp("run")
+    report_pages.log(workdir)
+    scores = report_pages.scores_of(report_pages.people_set(), "market1501")
+    return report_pages.page_of(workdir, report_pages.people_set(), scores=scores), scores
+
+
 def pytest_terminal_summary(terminalreporter):
     versions = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")]
     terminalreporter.write_line(", ".join([f"Python {platform.python_version()}", *versions]))

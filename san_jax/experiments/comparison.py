@@ -65,7 +65,7 @@ def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
     """The sheet: for each query the first pictures by one run, and below by the other."""
     queries = np.random.default_rng(0).choice(len(test.query), min(SHOWN_QUERIES, len(test.query)), replace=False)
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)
-    by_run = [ranked_pictures.rows(test, queries, *feats, **size) for feats in found.values()]
+    by_run = [ranked_pictures.sheet_rows(test, queries, *feats, **size) for feats in found.values()]
     both = [row for pair in zip(*by_run, strict=True) for row in pair]
     return contact_sheet.draw(
         both,
