@@ -1,4 +1,4 @@
-"""What a run has written for TensorBoard, read back without TensorBoard."""
+"""Reads TensorBoard's event files without TensorBoard."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,13 @@ HEADER, FOOTER = 12, 4
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Step -> value of every scalar by its tag, steps ascending.
+    """The scalars of a run: tag -> step -> value, steps ascending.
 
-    A run that went on from a checkpoint has written some steps twice: the later ones count. What a kill cut off, and
-    what stands behind it in that file, is left out. A folder that is missing has no scalars.
+    A run that was resumed from a checkpoint has logged some steps twice; the later values count. A record that a kill
+    cut off is left out, and so is all that follows it in its file. A missing folder has no scalars.
     """
     scalars: dict[str, dict[int, float]] = {}
-    for path in sorted(folder.glob("*tfevents*")):  # their names begin with the time
+    for path in sorted(folder.glob("*tfevents*")):  # their names start with the time
         for event in _events(path.read_bytes()):
             if event.HasField("session_log"):
                 scalars = {tag: _before(event.step, values) for tag, values in scalars.items()}
