@@ -51,7 +51,7 @@ def draw_people(
     """Renders and writes the sheet; arguments as the flags say."""
     trouble = dict(occlusion=occlusion, sloppiness=sloppiness, variety=variety)
     world = studio.make_world(jax.random.key(seed), cameras=cameras, **trouble)
-    sheet = contact_sheet.draw(
+    sheet = contact_sheet.compose(
         rows(world, crowd=people, cameras=cameras, height=height),
         row_titles=[f"person {number}" for number in range(people)],
         column_titles=["texture", *(f"camera {camera + 1}" for camera in range(cameras))],

@@ -33,7 +33,7 @@ class Cell(NamedTuple):
     frame: tuple[int, int, int] | None = None
 
 
-def draw(
+def compose(
     rows: Sequence[Sequence[Cell | None]],
     *,
     title: str = "",

@@ -93,7 +93,7 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
     for textures in drawn:
-        draw(textures, workdir, data=san.data, mesh=devices.make_mesh())
+        write_training_textures(textures, workdir, data=san.data, mesh=devices.make_mesh())
     return san, ",".join(textures.pictures for textures in drawn)
 
 
@@ -146,7 +146,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
         ) from error
 
 
-def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
+def write_training_textures(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
     """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
     generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
     source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)

@@ -67,7 +67,7 @@ def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)
     by_run = [ranked_pictures.sheet_rows(test, queries, *feats, **size) for feats in found.values()]
     both = [row for pair in zip(*by_run, strict=True) for row in pair]
-    return contact_sheet.draw(
+    return contact_sheet.compose(
         both,
         title=f"{test.name}: who is it? Right in green, wrong in red",
         row_titles=list(found) * len(queries),

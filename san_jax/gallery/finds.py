@@ -83,7 +83,7 @@ def sheet(
         left = Cell(picture_folder.thumbnail(query, height=CELL_HEIGHT), f"query\n{_folded(Path(query.name))}", INK)
         for start in range(0, len(cells), FINDS_IN_A_ROW):
             rows.append([None if start else left, *cells[start : start + FINDS_IN_A_ROW]])
-    return contact_sheet.draw(rows, title=_ascii(title), cell_height=CELL_HEIGHT), shown
+    return contact_sheet.compose(rows, title=_ascii(title), cell_height=CELL_HEIGHT), shown
 
 
 def _remark(find):

@@ -249,4 +249,4 @@ def sheet_of(
             cells += [Cell(picture), Cell(texture, caption=pictures.names[row])]
     wide = 2 * PAIRS_IN_A_ROW
     rows = [cells[start : start + wide] for start in range(0, len(cells), wide)]
-    return contact_sheet.draw(rows, title=f"{pictures.title}: pictures and their textures") if rows else None
+    return contact_sheet.compose(rows, title=f"{pictures.title}: pictures and their textures") if rows else None

@@ -70,7 +70,7 @@ class _NearestOfTile:
 def nearest_of_tile(tile: tiles.Tile, *, k: int) -> Nearest:
     """The k nearest of the whole gallery for the queries of a tile, on all devices; for functions of `by_tiles`."""
     found = _smallest(tile.distmat, min(k, len(tile.rows)))
-    distances, rows = tile.everywhere(found.distances), tile.everywhere(tile.rows[found.rows])
+    distances, rows = tile.all_gather(found.distances), tile.all_gather(tile.rows[found.rows])
     return _columns(_top_k(distances, k), rows)
 
 

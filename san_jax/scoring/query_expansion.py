@@ -26,8 +26,8 @@ def expand(
     mesh = mesh or tiles.one_device()
     options = dict(distance=distance, tile=tile, mesh=mesh)
     rows = nearest.nearest(query_feats, gallery_feats, k=k, **options).rows
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return _mean(*jax.device_put((query_feats, gallery_feats), everywhere), rows)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return _mean(*jax.device_put((query_feats, gallery_feats), replicated), rows)
 
 
 @jax.jit

@@ -119,15 +119,15 @@ def refinement(
 def _points(query_feats, gallery_feats, mesh):
     """Features of all points on all devices."""
     tiles.check_any(query_feats, gallery_feats)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    query_feats, gallery_feats = (jax.device_put(feats, everywhere) for feats in (query_feats, gallery_feats))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    query_feats, gallery_feats = (jax.device_put(feats, replicated) for feats in (query_feats, gallery_feats))
     distances.check_finite(distances.squared_norms(query_feats), name="query")
     distances.check_finite(distances.squared_norms(gallery_feats), name="gallery")
     return jnp.concatenate([query_feats, gallery_feats]).astype(jnp.float32)
 
 
 def _whole(tile, _query, _shared):
-    return tile.everywhere(tile.distmat)
+    return tile.all_gather(tile.distmat)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ def score_pairs(
         source, batch_size=size, height=side, width=model.architecture.width, mesh=model.mesh, workers=workers
     )
     all_scores, kept = [], [np.empty((0, side, side, 3), np.uint8)]
-    for number, (scores, drawn) in enumerate(model.over(draw_and_score, pairs)):
+    for number, (scores, drawn) in enumerate(model.over(drawing_scores, pairs)):
         all_scores.append(scores)
         kept.append(drawn[[row - number * size for row in shown if number * size <= row < (number + 1) * size]])
     return np.concatenate(all_scores)[: len(source)], np.concatenate(kept)
@@ -72,7 +72,7 @@ def sheet(
     records = [source[row] for row in rows]
     images = input_pipeline.decode_all(source, records, "image", height=height, width=width)
     textures = input_pipeline.decode_all(source, records, "texture", height=height, width=height)
-    return contact_sheet.draw(
+    return contact_sheet.compose(
         [[Cell(picture) for picture in pictures] for pictures in (images, drawn, textures)],
         row_titles=["picture", "drawn", "true"],
         column_titles=[record["name"] for record in records],
@@ -91,7 +91,7 @@ def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def draw_and_score(
+def drawing_scores(
     weights: Weights,
     images: UInt8[Array, "B H W 3"],
     textures: UInt8[Array, "B S S 3"],

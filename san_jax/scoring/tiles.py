@@ -159,8 +159,8 @@ class Tile:
         found = jnp.take_along_axis(self.distmat, jnp.where(here, local, 0), axis=1, mode="promise_in_bounds")
         return jnp.where(rows < 0, jnp.inf, lax.psum(jnp.where(here, found, 0), self.axes))
 
-    def everywhere(self, numbers):
-        """[B n] of this device beside those of all others, in the gallery's order: [B devices*n], on all."""
+    def all_gather(self, numbers):
+        """Gathers the columns [B n] of all devices, in the gallery's order: [B devices*n], the same on every device."""
         num_rows, num_columns = numbers.shape
         places = jnp.zeros((num_rows, lax.axis_size(self.axes), num_columns), numbers.dtype)
         places = places.at[:, lax.axis_index(self.axes)].set(numbers)

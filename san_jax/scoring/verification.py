@@ -17,7 +17,7 @@ BINS = 1024  # of a histogram; two passes make bins of a few millionths of the r
 ROWS = 8  # of a tile that are counted at once: each takes several arrays of its length
 
 
-class Accepted(NamedTuple):
+class OperatingPoint(NamedTuple):
     """What a threshold accepts that takes at most a share `fpr` of the strangers for one person.
 
     Attributes:
@@ -61,7 +61,7 @@ def tpr_at_fpr(
     distance: str = "euclidean",
     tile: int | None = None,
     mesh: Mesh | None = None,
-) -> list[Accepted]:
+) -> list[OperatingPoint]:
     """The share of the pairs of one person that is found at every one of `fprs`, falling.
 
     All pairs of query and gallery count but those of one person under one camera, which the Market-1501 metric removes
@@ -88,7 +88,7 @@ def tpr_at_fpr(
     places = [_last_edge(coarse, fpr) for fpr in fprs]
     # A bin more on either side: the passes round differently, so a distance at an edge may change sides.
     fine = histograms(coarse.edges[max(min(places) - 1, 0)], coarse.edges[min(max(places) + 2, BINS)])
-    return [_accepted(fine, fpr) for fpr in fprs]
+    return [_operating_point(fine, fpr) for fpr in fprs]
 
 
 def _largest(query_feats, gallery_feats, distance):
@@ -105,12 +105,12 @@ def _last_edge(histograms, fpr):
     return int(np.searchsorted(below[:-1], fpr * below[-1], side="right")) - 1
 
 
-def _accepted(histograms, fpr):
+def _operating_point(histograms, fpr):
     place = _last_edge(histograms, fpr)
     pairs = histograms.one_person / histograms.one_person.sum()
     width = (histograms.high - histograms.low) / BINS
     threshold = float(histograms.edges[place]) if place >= 0 else histograms.low - width
-    return Accepted(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
+    return OperatingPoint(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
 
 
 def _count(tile: tiles.Tile, query, gallery):
