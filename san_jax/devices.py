@@ -1,11 +1,10 @@
 """One mesh over all devices of all processes, and what lies where on it: batches cut by rows, state on every device."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree, Shaped
 
@@ -48,11 +47,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def rounded_up(mesh: Mesh, num_rows: int) -> int:
-    """The smallest number of rows, at least so many, that can be cut over all devices."""
-    return -(-num_rows // mesh.size) * mesh.size
-
-
 def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
     """Which rows of a global batch this process has to load, ascending, int64. All of them if it runs alone."""
     index = by_rows(mesh).addressable_devices_indices_map((num_rows,))
@@ -67,13 +61,6 @@ def put_rows(mesh: Mesh, rows: Shaped[np.ndarray, "local ..."], *, num_rows: int
 def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:
     """The array on every device; every process has the whole of it."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
-
-
-def of_first_process(numbers: Sequence[int]) -> list[int]:
-    """The numbers (or truth values) of process 0, on every process; all processes must call it together."""
-    if jax.process_count() == 1:
-        return list(numbers)
-    return multihost_utils.broadcast_one_to_all(np.asarray(numbers)).tolist()
 
 
 def with_sharding(tree: PyTree, sharding: NamedSharding) -> PyTree:

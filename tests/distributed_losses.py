@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from absl import flags
 from array_source import ArraySource
-from runs import config_of
+from test_run import config_of
 
 from san_jax import devices
-from san_jax.model import Model
 from san_jax.scoring import texture_scores
 from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.texture_scores import Painter
 from san_jax.training import run
 
 
@@ -30,7 +30,8 @@ def main():
         state, terms = built.step_of(step)(state, batch)
         losses.append({name: float(value) for name, value in terms.items()})
     scores, _ = built.scoring.score(vars(state))
-    drawn, _ = texture_scores.evaluate(Model(built.networks.architecture, "san", vars(state), mesh), [pairs], workers=0)
+    painter = Painter(built.networks.architecture, mesh, workers=0)
+    drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
         print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn}))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import ablation as ablation_config
+from san_jax import event_files
 from san_jax.errors import UserError
 from san_jax.experiments import ablation, ablation_table
-from san_jax.report import event_files
 from san_jax.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent

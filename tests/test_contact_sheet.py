@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from san_jax.drawing import contact_sheet
-from san_jax.drawing.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, draw
+from san_jax import contact_sheet
+from san_jax.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, draw
 from san_jax.errors import UserError
 
 BLUE, PINK = (0, 0, 255), (255, 0, 255)

@@ -17,16 +17,3 @@ def test_file_that_cannot_be_replaced_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or make room"):
         files.write(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "scores.json"
-    files.write(path, "before")
-
-    def interrupted(self, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(type(path), "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        files.write(path, "after")
-    assert (path.read_text(), list(tmp_path.iterdir())) == ("before", [path])

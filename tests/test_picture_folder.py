@@ -5,7 +5,8 @@ import pytest
 from array_source import encoded
 from PIL import Image
 
-from san_jax.data import input_pipeline, picture_folder
+from san_jax import picture_folder
+from san_jax.data import input_pipeline
 from san_jax.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF
@@ -90,41 +91,3 @@ def test_thumbnail_keeps_proportions_up_to_twice_as_wide_as_high(size, width, tm
 def test_thumbnail_of_what_cannot_be_read_is_grey(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert np.unique(picture_folder.thumbnail(tmp_path / "a.png", height=10)).tolist() == [200]
-
-
-def encoded_as(picture, suffix, **options):
-    content = io.BytesIO()
-    picture.save(content, suffix, **options)
-    return content.getvalue()
-
-
-RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
-
-
-@pytest.mark.parametrize(
-    "encoded",
-    [
-        encoded_as(Image.fromarray(RAMP), "PNG"),
-        encoded_as(Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"),
-        encoded_as(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
-        encoded_as(Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF"),
-        encoded_as(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
-        encoded_as(Image.fromarray(RAMP).convert("P"), "GIF"),
-        encoded_as(Image.fromarray(RAMP).convert("RGBA"), "PNG"),
-        encoded_as(Image.fromarray(RAMP).convert("LA"), "PNG"),
-    ],
-    ids=["L", "16 bits", "32-bit integers", "floats to 1", "floats to 255", "palette", "RGBA", "LA"],
-)
-def test_picture_of_any_mode_is_read_as_a_viewer_shows_it(encoded):
-    found = picture_folder.decode(encoded, height=8, width=8)
-    np.testing.assert_allclose(found, np.repeat(RAMP[..., None], 3, axis=2), atol=1)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_parts_are_white(mode):
-    layers = np.zeros((8, 8, 4), np.uint8)
-    layers[:4, :, 3] = 255  # black above, nothing below
-    picture = Image.fromarray(layers)
-    found = picture_folder.decode(encoded_as(picture.convert(mode), "PNG"), height=8, width=8)
-    assert (found[:4] == 0).all()
-    assert (found[4:] == 255).all()

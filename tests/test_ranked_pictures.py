@@ -1,11 +1,9 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from array_source import ArraySource
 
-from san_jax.drawing import contact_sheet
-from san_jax.report import ranked_pictures
+from san_jax import contact_sheet
+from san_jax.scoring import ranked_pictures
 from san_jax.scoring.evaluation import TestSet
 
 
@@ -24,14 +22,6 @@ def test_nearest_are_in_order_of_distance_and_leave_out_the_query_persons_own_ca
     found = ranked_pictures.nearest(test_set, np.array([2, 0]), query, gallery, first=4)
     # Row 4 is person 2 by camera 0, as the query; row 0 is person 0 by camera 0.
     np.testing.assert_array_equal(found, [[5, 2, 3, 1], [1, 3, 2, 4]])
-
-
-def test_same_camera_that_is_kept_leaves_out_the_very_same_picture_alone(test_set):
-    kept = dataclasses.replace(test_set, same_camera="keep")
-    kept.gallery.names[:] = ["a", "b", "c", "d", kept.query.names[2], "f"]
-    query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
-    found = ranked_pictures.nearest(kept, np.array([2, 0]), query, gallery, first=3)
-    np.testing.assert_array_equal(found, [[5, 2, 3], [0, 1, 3]])
 
 
 def test_small_gallery_gives_as_many_as_there_are(test_set):

@@ -14,18 +14,17 @@ import pytest
 from array_source import ArraySource
 from cuhk03_release import write_release
 from flax import nnx
-from page_reader import Page
 from PIL import Image
-from small_networks import SHAPE
+from test_html_page import Page
+from test_train_step import SHAPE
 
 from configs import base
 from san_jax import devices
-from san_jax.model import Model
-from san_jax.networks.architecture import arrays_of
-from san_jax.report import report
-from san_jax.scoring import evaluation
+from san_jax.scoring import evaluation, report
 from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.feature_extraction import Extractor
 from san_jax.training.progress import Progress
+from san_jax.training.train_step import arrays_of
 
 ROOT = Path(__file__).parent.parent
 PEOPLE = np.arange(12)
@@ -53,23 +52,25 @@ def config_of(mode, metric="market1501"):
     return config
 
 
-def model_of(mode, workdir):
-    source = str(workdir / "checkpoints" / "7")
-    return Model(SHAPE, mode, networks(mode != "baseline"), devices.make_mesh(), source=source, step=1234)
-
-
-def scores_of(test, metric):
-    model = model_of("baseline", Path("run"))
-    return evaluation.evaluate(model, [test], metric=metric, batch_size=16, workers=0)
+def scores_of(sets, metric):
+    weights, extractor = networks(False), Extractor(SHAPE, devices.make_mesh(), batch_size=16, workers=0)
+    return evaluation.evaluate(
+        weights["encoder"], weights["encoder_stats"], sets, extractor=extractor, metric=metric
+    )
 
 
 def page_of(workdir, *sets, mode="san", scores=None, metric="market1501"):
-    model = model_of(mode, workdir)
-    tested = [one for one in sets if isinstance(one, TestSet)]
-    feats = {test.name: evaluation.features(model, test, batch_size=16, workers=0) for test in tested}
-    found = {test.name: evaluation.score(feats[test.name], test, metric=metric, mesh=model.mesh) for test in tested}
-    config = config_of(mode, metric)
-    return report.page(config, model, workdir=workdir, sets=sets, scores=scores or found, feats=feats)
+    return report.page(
+        config_of(mode, metric),
+        networks(mode != "baseline"),
+        architecture=SHAPE,
+        workdir=workdir,
+        checkpoint=workdir / "checkpoints" / "7",
+        step=1234,
+        sets=sets,
+        scores=scores or scores_of(sets, metric),
+        mesh=devices.make_mesh(),
+    )
 
 
 def log(workdir, steps=25):
@@ -87,7 +88,7 @@ def whole(tmp_path_factory):
     """A page of a SAN run on one test set, and its scores."""
     workdir = tmp_path_factory.mktemp("run")
     log(workdir)
-    scores = scores_of(people_set(), "market1501")
+    scores = scores_of([people_set()], "market1501")
     return page_of(workdir, people_set(), scores=scores), scores
 
 
@@ -122,7 +123,7 @@ def test_scores_are_those_of_scores_json_with_references_below(whole):
 
 @pytest.mark.parametrize("metric", evaluation.METRICS)
 def test_curve_goes_through_the_scores(tmp_path, metric):
-    scores = scores_of(people_set(), metric)["test/people"]
+    scores = scores_of([people_set()], metric)["test/people"]
     text = page_of(tmp_path, people_set(), mode="baseline", metric=metric)
     ranks = titles(text, "rank ")
     assert len(ranks) == 50

@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from ranking_cases import GOLDEN, golden_case, listed
+from test_ranking import GOLDEN, golden_case, listed
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances, ranking, reranking
@@ -132,14 +132,15 @@ def test_tile_changes_no_rank(tile):
     np.testing.assert_array_equal(reranking.rank(*feats, **labels, tile=tile), reranking.rank(*feats, **labels))
 
 
-def test_long_lists_are_read_run_by_run(monkeypatch, traced_anew):
+def test_long_lists_are_read_run_by_run(monkeypatch):
+    """Shapes that no other test has, so that the program is compiled with these sizes."""
     monkeypatch.setattr(reranking, "RUN", 3)
     monkeypatch.setattr(reranking, "RUNS", 7)
     feats = random_feats(6, 11, 97)
     np.testing.assert_allclose(reranking.distmat(*feats), plain_distmat(feats, 20, 6, 0.3), atol=2e-6)
 
 
-def test_only_tiles_of_distances_are_computed(monkeypatch, traced_anew):
+def test_only_tiles_of_distances_are_computed(monkeypatch):
     real, shapes = distances.distmat, set()
 
     def recorded(*args, **kwargs):

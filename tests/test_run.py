@@ -7,17 +7,34 @@ import numpy as np
 import optax
 import pytest
 from array_source import ArraySource
-from runs import config_of
 
 from configs import baseline, san, san_pg
 from san_jax import devices
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
-from san_jax.scoring.evaluation import TestSet
 from san_jax.training import run, train_step
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
+
+
+def config_of(module=san, **fields):
+    config = module.get_config("small")
+    config.update_from_flattened_dict(
+        {
+            "data.height": 32,
+            "data.width": 16,
+            "data.workers": 0,
+            "encoder.depth": 10,
+            "encoder.width": 0.125,
+            "encoder.fc_dim": 8,
+            "decoder.width": 0.05,
+            "batch.identities": 4,
+            "batch.instances": 4,
+            **fields,
+        }
+    )
+    return config
 
 
 def build(config, source=PEOPLE, pairs=None):
@@ -58,36 +75,6 @@ def test_run_is_scored_every_so_many_epochs_and_at_the_end():
     assert run.score_at(plan, 2) == {15, 31}
     assert run.score_at(plan, 3) == {25, 31}
     assert run.score_at(plan, 50) == {31}
-
-
-def test_zero_turns_scoring_off():
-    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
-    assert run.score_at(plan, 0) == frozenset()
-
-
-def one_camera_set(same_camera="remove"):
-    """Four people before one camera, two queries of whom are not in the gallery."""
-    query, gallery = ArraySource([0, 1, 2, 3], name="own/all"), ArraySource([0, 0, 1, 1], name="own/all")
-    query.camids, gallery.camids = np.zeros(4, np.int32), np.zeros(4, np.int32)
-    return TestSet("own/all", query, gallery, same_camera)
-
-
-def build_scored(test_set, **fields):
-    options = dict(source=PEOPLE, test_sets=[test_set], mesh=devices.make_mesh())
-    return run.build(config_of(baseline, **fields), Path("nowhere"), **options)
-
-
-def test_set_of_one_camera_is_refused_before_the_first_step():
-    with pytest.raises(UserError, match=r"own/all cannot be scored: it has one camera .*scoring\.same_camera to keep"):
-        build_scored(one_camera_set())
-    assert build_scored(one_camera_set(), **{"schedule.eval_every": 0}).total > 0
-
-
-def test_table_of_a_run_tells_the_queries_without_a_match():
-    built = build_scored(one_camera_set("keep"), **{"scoring.same_camera": "keep"})
-    assert built.scoring.units == "market1501 metric with the same camera kept, in percent"
-    *_, line = built.scoring.as_table({"own/all": {"mAP": 0.5}}).splitlines()
-    assert line == "own/all: 2 of 4 queries have no match in the gallery and are left out"
 
 
 def test_people_with_few_pictures_are_counted_in_one_line():

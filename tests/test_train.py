@@ -17,7 +17,6 @@ from array_source import ArraySource
 from cuhk03_release import write_release
 
 from san_jax.training import checkpoints
-from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -81,14 +80,14 @@ def unbroken(tmp_path_factory, data):
     return workdir, output
 
 
-def arrays_in(workdir):
+def stored(workdir):
     with ocp.PyTreeCheckpointer() as reader:
-        newest = stored.newest(workdir)
+        newest = checkpoints.newest(workdir)
         return int(newest.name), reader.restore((newest / checkpoints.STATE).resolve())
 
 
 def assert_same_bits(one, other):
-    (step, state), (other_step, other_state) = arrays_in(one), arrays_in(other)
+    (step, state), (other_step, other_state) = stored(one), stored(other)
     assert step == other_step
     leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
     assert len(leaves) == len(other_leaves) > 50
@@ -98,13 +97,11 @@ def assert_same_bits(one, other):
 
 def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
     """SIGKILL three times, at moments that nobody chose: in a step, in a save, in the scoring."""
-    seed, kills, step = time.time_ns(), 0, 0
-    print(f"moments of the kills by random.Random({seed})")
-    rng = random.Random(seed)
+    rng, kills, step = random.Random(time.time_ns()), 0, 0
     while True:
         process = start(tmp_path, data)
         while kills < 3 and process.poll() is None:
-            newest = stored.newest(tmp_path)
+            newest = checkpoints.newest(tmp_path)
             if newest is not None and int(newest.name) > step:
                 step = int(newest.name)
                 time.sleep(rng.uniform(0, 0.5))
@@ -121,7 +118,7 @@ def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     process = start(tmp_path, data)
-    while stored.newest(tmp_path) is None and process.poll() is None:
+    while checkpoints.newest(tmp_path) is None and process.poll() is None:
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     process.kill()  # it alone, not its process group
@@ -140,13 +137,13 @@ def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
 def stop_and_go_on(workdir, *arguments):
     """A run that is asked to stop after its first checkpoint, and then runs to its end."""
     process = start(workdir, *arguments)
-    while stored.newest(workdir) is None and process.poll() is None:
+    while checkpoints.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, output = finish(process)
     assert status == 143, output
     said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
-    assert stored.newest(workdir).name in said
+    assert checkpoints.newest(workdir).name in said
     status, output = finish(start(workdir, *arguments))
     assert status == 0, output
 
@@ -264,16 +261,16 @@ def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named,
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert named in lines[0]
-    assert stored.newest(workdir) is None
+    assert checkpoints.newest(workdir) is None
 
 
 def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
     workdir, _ = unbroken
-    before = arrays_in(workdir)[0]
+    before = stored(workdir)[0]
     status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
     assert status == 1
     assert "fc_dim 16 (this run: 24)" in output
-    assert arrays_in(workdir)[0] == before
+    assert stored(workdir)[0] == before
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
@@ -281,10 +278,10 @@ def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(data, tmp_p
     """`ulimit -f` stands in for it: no file may grow beyond so many blocks."""
     status, output = finish(start(tmp_path, data | {"schedule.epochs": 1, "schedule.warmup_epochs": 1}))
     assert status == 0, output
-    before = arrays_in(tmp_path)[0]
+    before = stored(tmp_path)[0]
     line = " ".join(f"'{part}'" for part in command(tmp_path, data))
     done = subprocess.run(["bash", "-c", f"ulimit -f 100; {line}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert [text for text in done.stderr.splitlines() if "cannot write a checkpoint under" in text]
     assert "Traceback" not in done.stderr
-    assert arrays_in(tmp_path)[0] == before
+    assert stored(tmp_path)[0] == before

@@ -5,15 +5,17 @@ import fcntl
 import functools
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
-from tfds_builders import staging
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.pit import Pit
 from tfds_builders.record import Drawn, ReidBuilder, Rows
@@ -37,7 +39,7 @@ class ReidSource:
         self.name, self.split = name, split
         self._builder, self._stored_split, self._rows = builder, rows.stored_split, rows.rows
         self.pids = rows.pids
-        self.camids = builder.numbers(rows.stored_split, "camid")[rows.rows]
+        self.camids = builder.column(rows.stored_split, "camid")[rows.rows].astype(np.int32)
         self.names = builder.column(rows.stored_split, "name")[rows.rows].tolist()
         self.has_textures = bool(builder.column(rows.stored_split, "has_texture")[rows.rows].all())
 
@@ -62,7 +64,7 @@ class ReidSource:
             image=stored["image"],
             texture=stored["texture"],
             pid=int(self.pids[row]),
-            camid=int(self.camids[row]),
+            camid=int(stored["camid"]),
             name=stored["name"].decode(),
         )
 
@@ -93,12 +95,9 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
         raise UserError(f"{name} has no split {split}; it has {', '.join(builder_class.SPLITS)}")
     builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
     try:
-        source = ReidSource(builder, builder.rows(split, variant), name=name, split=split)
+        return ReidSource(builder, builder.rows(split, variant), name=name, split=split)
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
-    if not len(source):
-        raise UserError(f"{name} has no pictures in split {split}; choose another set")
-    return source
 
 
 def all_variants(name: str) -> list[str]:
@@ -154,8 +153,9 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> 
         return builder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir, name):
-            staging.clear(data_dir, name)
+        with locked(data_dir, name) as leftovers:
+            for folder in leftovers:
+                shutil.rmtree(folder)
             if not builder.data_path.is_dir():
                 write_records(name, data_dir, manual_dir)
     except OSError as error:
@@ -179,17 +179,23 @@ def damaged(name: str, folder: str | Path) -> UserError:
 
 
 @contextlib.contextmanager
-def locked(data_dir: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock, where the file system has locks; it may hold on this machine alone."""
-    with open(data_dir / f"{staging.prefix(name)}lock", "w") as file:
+def locked(data_dir: Path, name: str) -> Iterator[list[Path]]:
+    """Holds the data set's lock; yields the folders that killed processes left, which are nobody's then."""
+    with open(data_dir / f"{staging_prefix(name)}lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: several may write, each for itself; the first to finish counts
-            pass
-        yield
+            yield []
+            return
+        yield [path for path in data_dir.glob(f"{staging_prefix(name)}*") if path.is_dir()]
+
+
+def staging_prefix(name: str) -> str:
+    """How the names of a data set's lock and unfinished folders begin."""
+    return f".{name.replace('/', '-')}."
 
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
@@ -203,8 +209,8 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
         )
     print(f"preparing {name} in {data_dir}", file=sys.stderr, flush=True)
     target = make_builder(name, data_dir).data_path
-    with staging.folder(data_dir, name) as own:
-        builder = make_builder(name, own)
+    with tempfile.TemporaryDirectory(prefix=staging_prefix(name), dir=data_dir) as staging:
+        builder = make_builder(name, Path(staging))
         builder.open_source = functools.partial(open_source, data_dir=data_dir, manual_dir=manual_dir)
         download_config = tfds.download.DownloadConfig(manual_dir=release)
         try:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import grain
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 from jaxtyping import Int, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
@@ -129,9 +128,7 @@ def training_batches(
     size = rows.shape[1]
     local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
     host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
-    # Whatever the pids are, the classifier's outputs are numbered from 0, in the order of the pids.
-    labels = np.unique(source.pids, return_inverse=True)[1].astype(np.int32)
-    pids = labels[rows[start:, :people]]
+    pids = source.pids[rows[start:, :people]]
     for step, arrays in enumerate(_in_workers(host, workers)):
         put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
         yield Batch(image=put["image"], texture=put.get("texture"), pid=devices.put_everywhere(mesh, pids[step]))
@@ -171,8 +168,6 @@ def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Itera
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)
     if workers:
-        if not flags.FLAGS.is_parsed():  # grain reads some, and where Python calls us nobody has parsed them
-            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
     with contextlib.closing(iter(elements)) as iterator:

@@ -20,16 +20,13 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
-from san_jax import devices, files
-from san_jax.commands import common, config_file
+from san_jax import commands, devices, event_files, files
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
-from san_jax.report import event_files
 from san_jax.scoring import evaluation
-from san_jax.training import run_config
-from san_jax.weights import stored
+from san_jax.training import checkpoints
 
 PAIRS = 8  # in a batch, where there are any; the paper does not say how many
 TRUE_TEXTURES = "true_textures"
@@ -91,8 +88,8 @@ def train_and_score(
         if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
             raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
         return
-    whole, started = stored.newest(workdir) is None, time.monotonic()
-    common.train(config, workdir)
+    whole, started = checkpoints.newest(workdir) is None, time.monotonic()
+    commands.train(config, workdir)
     seconds = time.monotonic() - started
     scores = score(config, workdir, devices.make_mesh())
     if jax.process_index() == 0:
@@ -117,7 +114,7 @@ def config_of(path: Path) -> dict[str, Any]:
       UserError: it says nothing.
     """
     try:
-        return flatten_dict(run_config.LATER, sep=".") | dict(json.loads(path.read_text())["config"])
+        return dict(json.loads(path.read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no file of a run ({error}); delete it and start the ablation again") from error
 
@@ -129,7 +126,7 @@ def flattened(config: ConfigDict) -> dict[str, Any]:
 
 def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
     """Scores of a run's newest checkpoint on its first test set, as fractions."""
-    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
+    test = commands.open_test_sets(config.data)[0]
     found = comparison.features(workdir, config, test, mesh)
     scores = evaluation.score_feats(*found, test, metric=config.scoring.metric, mesh=mesh)
     return evaluation.in_numbers(scores)
@@ -147,7 +144,7 @@ def last_losses(workdir: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    CONFIG = config_file.define("configs/ablation.py", "What all variants share.")
+    CONFIG = config_flags.DEFINE_config_file("config", "configs/ablation.py", "What all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the runs leave behind.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder of the runs' scores.")
     SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Of weights and batches; may come several times.")
@@ -158,4 +155,4 @@ if __name__ == "__main__":
         wanted = dict(seeds=SEEDS.value, variants=WANTED.value)
         run_ablation(CONFIG.value, Path(WORKDIR.value), results=Path(RESULTS.value), **wanted)
 
-    common.run(main)
+    commands.run(main)

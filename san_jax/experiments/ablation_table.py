@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from san_jax import files
-from san_jax.commands import common
+from san_jax import commands, files
 from san_jax.errors import UserError
 
 START = "<!-- runs of {folder}, written by python -m san_jax.experiments.ablation_table -->"
@@ -138,4 +137,4 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    common.run(main, files=("PAGE",))
+    commands.run(main, files=("PAGE",))

@@ -21,19 +21,14 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 import tfds_builders
-from san_jax import devices
-from san_jax.commands import common, config_file
-from san_jax.drawing import contact_sheet
+from san_jax import commands, contact_sheet, devices, pseudo_textures
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
-from san_jax.gallery import pseudo_textures
-from san_jax.gallery.pseudo_textures import Pictures
-from san_jax.model import of_checkpoint
-from san_jax.training import config_fields
-from san_jax.weights import stored
+from san_jax.pseudo_textures import Generator, Pictures
+from san_jax.training import checkpoints
 from tfds_builders import Drawn
 
 
@@ -51,9 +46,9 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     baseline = ConfigDict(san.to_dict())
     baseline.mode, baseline.batch.pit_pictures = "baseline", 0
     stage(3, 5, "SAN with these textures", workdir / "san")
-    common.train(san, workdir / "san")
+    commands.train(san, workdir / "san")
     stage(4, 5, "baseline", workdir / "baseline")
-    common.train(baseline, workdir / "baseline")
+    commands.train(baseline, workdir / "baseline")
     stage(5, 5, "comparison", workdir)
     comparison.main(workdir)
 
@@ -72,13 +67,8 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     Raises:
       UserError: as of any stage; or no training set of `san` has textures to draw.
     """
-    parts = {part: config.get(part) for part in ("san", "san_pg")}
-    if missing := [part for part, one in parts.items() if one is None]:
-        raise UserError(f"the config has no part {missing[0]}; give one like configs/chain.py")
-    for part, one in parts.items():
-        config_fields.check(one, where=f"{part}.")
-    san, san_pg = (with_data_of(workdir, one) for one in parts.values())
-    names = common.names(san.data.train, field="san.data.train")
+    san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
+    names = commands.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:
         raise UserError(
@@ -90,7 +80,7 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", workdir / "san_pg")
-    common.train(san_pg, workdir / "san_pg")
+    commands.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
     for textures in drawn:
         draw(textures, workdir, data=san.data, mesh=devices.make_mesh())
@@ -148,8 +138,10 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 
 def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
     """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
-    generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
-    source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)
+    generator = Generator.restore(checkpoints.find(workdir / "san_pg", best=True), mesh)
+    source = tfds_builders.open_source(
+        textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir
+    )
     pictures, folder = Pictures.of_source(source, split="train"), Path(data.manual_dir) / textures.folder
     pseudo_textures.write_textures(generator, pictures, folder)
     sheet = pseudo_textures.sheet_of(generator, pictures, folder) if jax.process_index() == 0 else None
@@ -158,6 +150,6 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 
 
 if __name__ == "__main__":
-    CONFIG = config_file.define("configs/chain.py", "What to train; :small for two CPU cores.")
+    CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
-    common.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))
+    commands.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

@@ -8,26 +8,28 @@ for some queries to FOLDER/ranked.png.
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from san_jax import devices, files
-from san_jax.commands import common
-from san_jax.drawing import contact_sheet
+from san_jax import commands, contact_sheet, devices, files
 from san_jax.errors import UserError
-from san_jax.model import of_checkpoint
-from san_jax.report import ranked_pictures
-from san_jax.scoring import evaluation, references
-from san_jax.scoring.evaluation import TestFeats, TestSet
-from san_jax.training import run_config
-from san_jax.weights import stored
+from san_jax.scoring import evaluation, ranked_pictures, references
+from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.feature_extraction import Extractor
+from san_jax.training import checkpoints, run_config
 
 RUNS = ("baseline", "san")
 SHOWN_QUERIES = 5  # drawn at random, the same for both runs
 SHOWN_PICTURES = 8  # of the gallery
+
+
+class Found(NamedTuple):
+    """Features of a test set by one run."""
+
+    query: np.ndarray
+    gallery: np.ndarray
 
 
 def main(folder: Path) -> None:
@@ -37,7 +39,7 @@ def main(folder: Path) -> None:
     if configs["baseline"].data.to_dict() != config.data.to_dict():
         raise UserError(f"the runs {folder}/baseline and {folder}/san read different data; train both on the same")
     mesh = devices.make_mesh()
-    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
+    test = commands.open_test_sets(config.data)[0]
     found = {name: features(folder / name, configs[name], test, mesh) for name in RUNS}
     metric = config.scoring.metric
     scores = references.evaluate([test], mesh=mesh, metric=metric, workers=config.data.workers)[test.name]
@@ -46,22 +48,28 @@ def main(folder: Path) -> None:
         scores[name] = evaluation.in_numbers(found_scores)
     if jax.process_index() == 0:
         print(f"{test.name}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
-        print("".join(f"{line}\n" for line in evaluation.remarks([test])), end="")
-        unmatched = evaluation.queries_without_match(test)
-        about = {"data": test.name, "metric": metric, "queries_without_match": unmatched}
+        about = {"data": test.name, "metric": metric}
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))
         print(f"what both find for {shown} queries, right in green and wrong in red: {folder / 'ranked.png'}")
 
 
-def features(workdir: Path, config: ConfigDict, test: TestSet, mesh: Mesh) -> TestFeats:
+def features(workdir: Path, config, test: TestSet, mesh) -> Found:
     """Features of query and gallery by the newest checkpoint of a run."""
-    model = of_checkpoint(stored.find(workdir), mesh, compute_dtype=config.compute_dtype)
-    return evaluation.features(model, test, batch_size=config.scoring.batch_size, workers=config.data.workers)
+    checkpoint = checkpoints.find(workdir)
+    encoder, stats, _ = checkpoints.restore_encoder(checkpoint, devices.replicated(mesh))
+    extractor = Extractor(
+        checkpoints.read_architecture(checkpoint),
+        mesh,
+        batch_size=config.scoring.batch_size,
+        compute_dtype=config.compute_dtype,
+        workers=config.data.workers,
+    )
+    return Found(*(extractor(encoder, stats, source) for source in (test.query, test.gallery)))
 
 
-def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
+def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
     """The sheet: for each query the first pictures by one run, and below by the other."""
     queries = np.random.default_rng(0).choice(len(test.query), min(SHOWN_QUERIES, len(test.query)), replace=False)
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)
@@ -77,4 +85,4 @@ def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    common.run(main, files=("FOLDER",))
+    commands.run(main, files=("FOLDER",))

@@ -6,7 +6,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
-from san_jax.scoring import nearest, tiles
+from san_jax import retrieval
+from san_jax.scoring import tiles
 
 
 def expand(
@@ -21,11 +22,11 @@ def expand(
     """Query features, each the mean of itself and its k nearest gallery features, as they are: not normalised.
 
     All gallery pictures count, those that a metric removes too: a search knows nobody's name. The arguments and errors
-    are those of `nearest.nearest`.
+    are those of `retrieval.nearest`.
     """
     mesh = mesh or tiles.one_device()
     options = dict(distance=distance, tile=tile, mesh=mesh)
-    rows = nearest.nearest(query_feats, gallery_feats, k=k, **options).rows
+    rows = retrieval.nearest(query_feats, gallery_feats, k=k, **options).rows
     everywhere = NamedSharding(mesh, PartitionSpec())
     return _mean(*jax.device_put((query_feats, gallery_feats), everywhere), rows)
 

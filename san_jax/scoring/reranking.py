@@ -15,8 +15,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int32
 
+from san_jax import retrieval
 from san_jax.errors import UserError
-from san_jax.scoring import distances, nearest, ranking, tiles
+from san_jax.scoring import distances, ranking, tiles
 
 ONE = 2**30  # what the weights of a point add up to
 TILE_POINTS = 128  # points whose neighbours are looked at together
@@ -137,7 +138,7 @@ class _Neighbours:
     def __call__(self, tile, _query, _shared):
         """The k nearest points [B k], and the distance [B] of the farthest one."""
         farthest = jnp.max(jnp.where(tile.distmat < jnp.inf, tile.distmat, 0), axis=1)
-        return nearest.nearest_of_tile(tile, k=self.k).rows, lax.pmax(farthest, tile.axes)
+        return retrieval.nearest_of_tile(tile, k=self.k).rows, lax.pmax(farthest, tile.axes)
 
 
 def _trimmed(members, *others):

@@ -1,19 +1,22 @@
 """How well textures are drawn: L1, PSNR and SSIM of held-out pairs by running statistics, and a look at some."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, PyTree, UInt8
 
-from san_jax import devices
+from san_jax import contact_sheet, devices
 from san_jax.batch import Source
+from san_jax.contact_sheet import Cell
 from san_jax.data import augmentation, input_pipeline
-from san_jax.drawing import contact_sheet
-from san_jax.drawing.contact_sheet import Cell
-from san_jax.model import Model, Weights, drawn_by
 from san_jax.networks.architecture import Architecture
+from san_jax.scoring.feature_extraction import fetched
 
 SCORES = ("L1", "PSNR", "SSIM")
 UNITS = "L1 of textures in [-1, 1], PSNR in dB"
@@ -23,9 +26,55 @@ LEAST_MSE = 1e-10  # so that a picture drawn to the last bit has 100 dB
 NUM_SHOWN = 8
 SHOWN_SEED = 0  # one seed for all, so that two runs are compared on the same pairs
 
+Weights = Mapping[str, PyTree]  # the fields of a TrainState from `encoder` to `decoder_stats`
+
+
+@dataclasses.dataclass(frozen=True)
+class Painter:
+    """Draws the textures of pairs, and compares them with the true ones.
+
+    Attributes:
+      architecture: of encoder and decoder; gives the pictures' size too.
+      mesh: over whose devices every batch is cut.
+      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
+      compute_dtype: float32 or bfloat16; the scores are computed in float32 either way.
+      workers: processes that read and decode.
+    """
+
+    architecture: Architecture
+    mesh: Mesh
+    batch_size: int = 100
+    compute_dtype: str = "float32"
+    workers: int = 2
+
+    @functools.cached_property
+    def of_batch(self) -> Callable[[Weights, Array, Array], tuple[Array, Array]]:
+        """(weights, pictures, true textures) -> scores [B 3] and drawings uint8 [B S S 3] on every device, jitted."""
+        return jax.jit(
+            functools.partial(draw_and_score, architecture=self.architecture, compute_dtype=self.compute_dtype),
+            out_shardings=devices.replicated(self.mesh),
+        )
+
+    def __call__(
+        self, weights: Weights, source: Source
+    ) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "n S S 3"]]:
+        """Scores and drawings of all pairs of a split in their order."""
+        count = self.mesh.size
+        pairs = input_pipeline.scored_pairs(
+            source,
+            batch_size=-(-self.batch_size // count) * count,
+            height=self.architecture.height,
+            width=self.architecture.width,
+            mesh=self.mesh,
+            workers=self.workers,
+        )
+        found = fetched(self.of_batch(weights, images, textures) for images, textures in pairs)
+        scores, drawn = zip(*found, strict=True)
+        return np.concatenate(scores)[: len(source)], np.concatenate(drawn)[: len(source)]
+
 
 def evaluate(
-    model: Model, sources: Sequence[Source], *, batch_size: int = 100, workers: int = 2
+    weights: Weights, sources: Sequence[Source], *, painter: Painter
 ) -> tuple[dict[str, dict[str, float]], UInt8[np.ndarray, "H W 3"]]:
     """Scores by set, and a sheet with some pairs of the first.
 
@@ -33,36 +82,17 @@ def evaluate(
     drawings clipped. All are means over the pairs.
 
     Args:
-      model: draws.
+      weights: of encoder and decoder.
       sources: pairs, one set or more; each is scored by itself.
-      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
-      workers: processes that read and decode; 0 = this one.
+      painter: draws.
     """
-    model.check_draws()
-    count = len(sources[0])
-    shown = np.sort(np.random.default_rng(SHOWN_SEED).choice(count, min(NUM_SHOWN, count), replace=False)).tolist()
-    means, drawn = {}, {}
-    for source in sources:
-        kept = shown if source is sources[0] else []
-        scores, drawn[source.name] = score_pairs(model, source, shown=kept, batch_size=batch_size, workers=workers)
-        means[source.name] = dict(zip(SCORES, scores.mean(axis=0, dtype=np.float64).tolist(), strict=True))
-    size = dict(height=model.architecture.height, width=model.architecture.width)
-    return means, sheet(sources[0], shown, drawn[sources[0].name], **size)
-
-
-def score_pairs(
-    model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int = 2
-) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "k S S 3"]]:
-    """Scores of all pairs of a split in their order, and the drawings of some rows, which ascend."""
-    size, side = devices.rounded_up(model.mesh, batch_size), model.architecture.height
-    pairs = input_pipeline.scored_pairs(
-        source, batch_size=size, height=side, width=model.architecture.width, mesh=model.mesh, workers=workers
-    )
-    all_scores, kept = [], [np.empty((0, side, side, 3), np.uint8)]
-    for number, (scores, drawn) in enumerate(model.over(draw_and_score, pairs)):
-        all_scores.append(scores)
-        kept.append(drawn[[row - number * size for row in shown if number * size <= row < (number + 1) * size]])
-    return np.concatenate(all_scores)[: len(source)], np.concatenate(kept)
+    found = {source.name: painter(weights, source) for source in sources}
+    means = {name: scores.mean(axis=0, dtype=np.float64).tolist() for name, (scores, _) in found.items()}
+    _, drawn = found[sources[0].name]
+    rows = np.sort(np.random.default_rng(SHOWN_SEED).choice(len(drawn), min(NUM_SHOWN, len(drawn)), replace=False))
+    size = dict(height=painter.architecture.height, width=painter.architecture.width)
+    shown = sheet(sources[0], rows.tolist(), drawn[rows], **size)
+    return {name: dict(zip(SCORES, numbers, strict=True)) for name, numbers in means.items()}, shown
 
 
 def sheet(
@@ -100,10 +130,27 @@ def draw_and_score(
     compute_dtype: str,
 ) -> tuple[Float32[Array, "B 3"], UInt8[Array, "B S S 3"]]:
     """Scores of every picture's drawing, and the drawing as a picture."""
-    drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
+    drawn = draw_textures(weights, images, architecture=architecture, compute_dtype=compute_dtype)
     l1 = jnp.abs(drawn - augmentation.scale_texture(textures)).mean(axis=(1, 2, 3))
     seen, true = jnp.clip((drawn + 1) / 2, 0, 1), textures.astype(jnp.float32) / 255
     return jnp.stack([l1, psnr(seen, true), ssim(seen, true)], axis=1), jnp.round(255 * seen).astype(jnp.uint8)
+
+
+def draw_textures(
+    weights: Weights, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
+) -> Float32[Array, "B H H 3"]:
+    """The decoder's drawings of pictures by running statistics; good ones lie in [-1, 1]."""
+
+    def run(network: nnx.Module, field: str, inputs: PyTree) -> PyTree:
+        network.eval()
+        graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
+        return nnx.merge(graph, weights[field], weights[f"{field}_stats"])(inputs)
+
+    dtype = jnp.dtype(compute_dtype)
+    encoder = nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0), dtype))
+    decoder = nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0), dtype))
+    stages = run(encoder, "encoder", augmentation.normalise(images)).stages
+    return run(decoder, "decoder", tuple(stages)).texture
 
 
 def psnr(seen: Float[Array, "B H W C"], true: Float[Array, "B H W C"]) -> Float32[Array, "B"]:

@@ -12,19 +12,19 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from san_jax import devices
+from san_jax import devices, starting_weights
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, identity_sampler, input_pipeline
 from san_jax.data.identity_sampler import Plan
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
-from san_jax.model import Model, Weights
 from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation, texture_scores
-from san_jax.training import checkpoints, optimizers, resuming, starting_weights, train_step
+from san_jax.scoring.feature_extraction import Extractor
+from san_jax.scoring.texture_scores import Painter, Weights
+from san_jax.training import checkpoints, optimizers, train_step
 from san_jax.training.checkpoints import BestBy
 from san_jax.training.train_step import Networks, TrainState
-from san_jax.weights import stored
 
 HASTE = {"xla_backend_optimization_level": 1}  # of what runs once: compiled in 0.4 of the time, the same bits
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -62,7 +62,6 @@ class Run:
 
     Attributes:
       workdir: holds everything that the run leaves behind.
-      config: its fields, which stand in the workdir once the run has begun.
       networks: what is trained.
       state: abstract TrainState with the shardings to restore it in.
       make_state: a fresh one.
@@ -72,13 +71,12 @@ class Run:
       total: steps in all.
       batch_size: pictures a step.
       score_at: steps after which the run is scored.
-      save_every: steps between checkpoints; 0 = none in between.
+      save_every: steps between checkpoints.
       scoring: how.
       notes: what its user should know before it starts, a line each.
     """
 
     workdir: Path
-    config: ConfigDict
     networks: Networks
     state: TrainState
     make_state: Callable[[], TrainState]
@@ -91,11 +89,6 @@ class Run:
     save_every: int
     scoring: Scoring
     notes: tuple[str, ...]
-
-    def is_saved_at(self, step: int) -> bool:
-        """Whether a checkpoint is due after `step` updates: every so many, before scores, and at the end."""
-        every = self.save_every
-        return step in self.score_at or step == self.total or (every > 0 and step % every == 0)
 
 
 def build(
@@ -120,12 +113,11 @@ def build(
     Raises:
       UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
-    resuming.check_config(config, workdir)
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
-    if (resumed := stored.newest(workdir)) is not None:
-        check_same(stored.read_architecture(resumed), architecture, where=str(resumed))
+    if (resumed := checkpoints.newest(workdir)) is not None:
+        check_same(checkpoints.read_architecture(resumed), architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
@@ -136,19 +128,12 @@ def build(
         plan = identity_sampler.with_pairs(
             plan, num_rows=len(pairs), first_row=len(source), pictures=config.batch.pit_pictures, seed=config.seed
         )
-    due = score_at(plan, config.schedule.eval_every)
-    if due and networks.learns_people:
-        for test in test_sets:
-            evaluation.check_matches(test)
     phases = Phases.of(config, plan)
     rate, reid_tx, recon_tx = make_optimizers(config, phases)
     make_state = functools.partial(
         train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=config.seed
     )
     everywhere = devices.replicated(mesh)
-    state = devices.with_sharding(jax.eval_shape(make_state), everywhere)
-    if resumed is not None:
-        resuming.check_state(resumed, state)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def make_first_state() -> TrainState:
@@ -159,9 +144,8 @@ def build(
 
     return Run(
         workdir=workdir,
-        config=config,
         networks=networks,
-        state=state,
+        state=devices.with_sharding(jax.eval_shape(make_state), everywhere),
         make_state=make_first_state,
         batches=lambda start: input_pipeline.training_batches(
             source if pairs is None else JoinedSource.of([source, pairs]),
@@ -178,7 +162,7 @@ def build(
         rates=lambda step: {"reid": float(rate(step))} if networks.learns_people else {},
         total=plan.num_steps,
         batch_size=plan.rows.shape[1],
-        score_at=due,
+        score_at=score_at(plan, config.schedule.eval_every),
         save_every=config.schedule.save_every,
         scoring=make_scoring(config, networks, test_sets=test_sets, mesh=mesh),
         notes=notes_on(source, pairs, config=config, networks=networks),
@@ -197,8 +181,6 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
         skips=config.decoder.skips,
         height=config.data.height,
         width=config.data.width,
-        neck=config.encoder.neck,
-        stem=config.encoder.stem,
     )
 
 
@@ -356,9 +338,7 @@ def make_steps(
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
-    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last; none if it is 0."""
-    if not eval_every:
-        return frozenset()
+    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last."""
     return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}
 
 
@@ -368,28 +348,31 @@ def make_scoring(
     *,
     test_sets: Sequence[evaluation.TestSet] | Sequence[Source],
     mesh: Mesh,
+    search: evaluation.Search = evaluation.PLAIN,
+    mirror: bool = False,
+    tpr: bool = False,
 ) -> Scoring:
-    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw."""
-    options = dict(batch_size=config.scoring.batch_size, workers=config.data.workers)
+    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw.
 
-    def model(weights: Weights) -> Model:
-        return Model(networks.architecture, networks.mode, weights, mesh, config.compute_dtype)
-
+    People are found by `search`, and with `mirror` by the mean features of pictures and their mirror images; `tpr` adds
+    the TPR of pairs.
+    """
+    options = dict(
+        batch_size=config.scoring.batch_size, compute_dtype=config.compute_dtype, workers=config.data.workers
+    )
     if networks.learns_people:
+        extractor = Extractor(networks.architecture, mesh, **options, mirror=mirror)
         metric = config.scoring.metric
-        remarks = evaluation.remarks(test_sets)
-        kept = " with the same camera kept" if config.scoring.same_camera == "keep" else ""
+        how = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
 
         def score(weights: Weights) -> Scored:
-            return Scored(evaluation.evaluate(model(weights), test_sets, metric=metric, **options))
+            return Scored(evaluation.evaluate(weights["encoder"], weights["encoder_stats"], test_sets, **how))
 
-        def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-            return "\n".join([evaluation.as_table(scores), *remarks])
-
-        return Scoring(score, metric, f"{metric} metric{kept}, in percent", as_table, checkpoints.BY_MAP)
+        return Scoring(score, metric, f"{metric} metric, in percent", evaluation.as_table, checkpoints.BY_MAP)
+    painter = Painter(networks.architecture, mesh, **options)
 
     def score_textures(weights: Weights) -> Scored:
-        return Scored(*texture_scores.evaluate(model(weights), test_sets, **options))
+        return Scored(*texture_scores.evaluate(weights, test_sets, painter=painter))
 
     by_l1 = BestBy("L1", higher_is_better=False)
     return Scoring(score_textures, "textures", texture_scores.UNITS, texture_scores.as_table, by_l1)
@@ -406,10 +389,6 @@ def notes_on(
     notes = [f"{source.name}: {len(source)} pictures of {len(counts)} people under {cameras} cameras to train on"]
     if few := int((counts < instances).sum()):
         notes.append(f"{few} people have fewer than batch.instances {instances} pictures: drawn with replacement")
-    if config.batch.identities == 1:
-        notes.append("batch.identities is 1: nobody is there to tell a person from, so the triplet losses are 0")
-    if instances == 1:
-        notes.append("batch.instances is 1: every picture is its own positive, so nothing draws a person together")
     if pairs is not None:
         notes.append(f"{pairs.name}: {len(pairs)} pairs of picture and texture, {config.batch.pit_pictures} in a batch")
     return tuple(notes)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from san_jax.batch import Batch
 from san_jax.data import augmentation
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture, arrays_of
+from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture
 from san_jax.networks.decoder import Drawn
 from san_jax.networks.encoder import Encoded
 from san_jax.training import losses
@@ -133,6 +133,12 @@ def make_state(
         reid_opt=reid_tx.init(encoder) if networks.learns_people else {},
         recon_opt=recon_tx.init(drawing_parts(encoder, decoder)) if networks.draws else {},
     )
+
+
+def arrays_of(model: nnx.Module) -> tuple[PyTree, PyTree]:
+    """Parameters and running statistics of a model as nested dictionaries."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
 def drawing_parts(encoder: PyTree, decoder: PyTree) -> PyTree:
