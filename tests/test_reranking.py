@@ -162,7 +162,7 @@ def test_single_shot_of_one_picture_a_person_is_the_whole_gallery():
 
 @pytest.mark.parametrize("options", [dict(k1=0), dict(k2=0), dict(weight=-0.1), dict(weight=1.5)])
 def test_settings_without_sense_are_an_error(options):
-    with pytest.raises(UserError, match="k1 and k2 are 1 or more, the weight 0 to 1"):
+    with pytest.raises(UserError, match="k1 and k2 must be 1 or more, the weight must be from 0 to 1"):
         reranking.distmat(*random_feats(0, 2, 3), **options)
 
 

@@ -1,4 +1,4 @@
-"""Pictures in rows, with frames and captions, as PNG."""
+"""Contact sheets: pictures in rows with frames and captions, saved as PNG files."""
 
 import io
 import math
@@ -14,19 +14,25 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from san_jax import files
 from san_jax.errors import UserError
 
-# Bluish green and orange red, which people who confuse red and green tell apart.
+# Bluish green and orange red: people with red-green colour blindness can tell them apart.
 GREEN = (0, 158, 115)
 RED = (213, 60, 40)
 GREY = (165, 165, 165)
 
-FRAME = 4  # pixels
-SPACE = 3  # pixels between picture and frame
-BORDER = FRAME + SPACE  # left free where there is no frame, so that pictures stand in line
+FRAME = 4  # width of a frame, in pixels
+SPACE = 3  # between picture and frame, in pixels
+BORDER = FRAME + SPACE  # also left free around pictures without a frame, so that all pictures line up
 INK, FAINT, PAPER = (45, 45, 45), (115, 115, 115), (255, 255, 255)
 
 
 class Cell(NamedTuple):
-    """A picture of any size; lines of ASCII under it, each cut to the width of its column; an RGB frame."""
+    """A picture with its caption and its frame.
+
+    Attributes:
+      picture: RGB, of any size.
+      caption: lines of ASCII below the picture; each is cut to the width of its column.
+      frame: RGB colour of the frame; None for no frame.
+    """
 
     picture: UInt8[np.ndarray, "H W 3"]
     caption: str = ""
@@ -41,17 +47,17 @@ def compose(
     column_titles: Sequence[str] = (),
     cell_height: int = 192,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The sheet. Pictures are scaled to one height and stand in columns; None leaves a gap, rows may be short.
+    """Composes a contact sheet. All pictures are scaled to one height and aligned in columns.
 
     Args:
-      rows: from the top, cells from the left.
-      title: one line above everything.
-      row_titles: one a row, left of it, or none at all.
-      column_titles: one a column, above it, or none at all.
-      cell_height: of the pictures in pixels; text grows with it.
+      rows: rows from the top, each with its cells from the left. None leaves a gap; rows may have different lengths.
+      title: one line above the pictures.
+      row_titles: a title left of each row; empty for none.
+      column_titles: a title above each column; empty for none.
+      cell_height: height of the pictures, in pixels; the size of the text is proportional to it.
 
     Raises:
-      ValueError: there is no cell, or not one title for each row or column.
+      ValueError: there are no cells, or the number of titles is not that of the rows or columns.
     """
     columns = list(zip_longest(*rows))
     if not columns:
@@ -61,7 +67,7 @@ def compose(
             raise ValueError(f"{len(titles)} {kind} titles for {number} {kind}s")
 
     font = ImageFont.load_default(max(10, round(cell_height / 14)))
-    # Half as wide as high, the shape of people's pictures, is room enough for a caption.
+    # A column is at least half as wide as high, like pictures of people, so that there is room for captions.
     widths = [max([cell_height // 2, *(_width(cell, cell_height) for cell in column if cell)]) for column in columns]
     blocks = [
         [_block(cell, font, width=width, height=cell_height) for cell, width in zip(row, widths, strict=False)]
@@ -73,7 +79,7 @@ def compose(
         blocks = [[ImageOps.expand(title, level, PAPER), *row] for title, row in zip(titles, blocks, strict=True)]
     if column_titles:
         titles = [_line(words, font, FAINT, limit=width) for words, width in zip(column_titles, widths, strict=True)]
-        blocks.insert(0, [_nothing(0, 0), *titles] if row_titles else titles)
+        blocks.insert(0, [_blank(0, 0), *titles] if row_titles else titles)
     sheet = _pasted(blocks, gap=font.size)
     if title:
         heading = ImageFont.load_default(round(1.6 * font.size))
@@ -83,10 +89,12 @@ def compose(
 
 
 def check_place(path: Path, *, pictures: Sequence[Path]) -> None:
-    """Sees to it that --sheet, `path`, is no picture and not in a folder of `pictures`, where it would become one.
+    """Checks that `path`, the value of --sheet, names a PNG file outside the folders `pictures`.
+
+    Inside them, the sheet would be taken for one of the pictures next time.
 
     Raises:
-      UserError: it is, or its name is not that of a PNG file.
+      UserError: it lies in one of these folders, or its name does not end in .png.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"--sheet is {path}, which does not end in .png; choose another name")
@@ -96,21 +104,25 @@ def check_place(path: Path, *, pictures: Sequence[Path]) -> None:
 
 
 def save(path: Path, sheet: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes a sheet as PNG, whole or not at all; raises a UserError if it cannot be written."""
+    """Writes a sheet as a PNG file, atomically.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     png = io.BytesIO()
     Image.fromarray(sheet).save(png, "PNG")
     files.write(path, png.getvalue())
 
 
 def _width(cell, height):
-    """Of the picture when it is scaled to a height."""
+    """Width of a cell's picture when it is scaled to this height."""
     return max(1, round(height * cell.picture.shape[1] / cell.picture.shape[0]))
 
 
 def _block(cell, font, *, width, height):
-    """A cell's framed picture and its caption, for a column whose pictures are up to `width` wide."""
+    """An image of a cell, frame and caption included, for a column whose pictures are up to `width` wide."""
     if cell is None:
-        return _nothing(width + 2 * BORDER, height + 2 * BORDER)
+        return _blank(width + 2 * BORDER, height + 2 * BORDER)
     picture = Image.fromarray(cell.picture).resize((_width(cell, height), height), Image.Resampling.BICUBIC)
     framed = ImageOps.expand(ImageOps.expand(picture, SPACE, PAPER), FRAME, cell.frame or PAPER)
     lines = [_line(words, font, INK, limit=width) for words in cell.caption.splitlines()]
@@ -118,29 +130,29 @@ def _block(cell, font, *, width, height):
 
 
 def _line(words, font, colour, *, limit):
-    """A line of text, cut to `limit` pixels, that begins where a picture in its frame would."""
+    """An image of a line of text, cut to `limit` pixels; the text is left-aligned with the framed pictures."""
     shown = words = " ".join(words.split())
     while words and font.getlength(shown) > limit:
         words = words[:-1]
         shown = words.rstrip() + "…"
-    image = _nothing(BORDER + math.ceil(font.getlength(shown)), round(1.35 * font.size))
+    image = _blank(BORDER + math.ceil(font.getlength(shown)), round(1.35 * font.size))
     ImageDraw.Draw(image).text((BORDER, image.height / 2), shown, colour, font, anchor="lm")
     return image
 
 
 def _pasted(images, *, gap, wide=0):
-    """Images in rows as one; columns are as wide as their widest image, rows as high as their highest."""
+    """Pastes rows of images into one; a column is as wide as its widest image, a row as high as its highest."""
     columns = zip_longest(*images)
     rights = [max([wide, *(image.width for image in column if image)]) + gap for column in columns]
     bottoms = [max(image.height for image in row) + gap for row in images]
     *lefts, right = accumulate(rights, initial=0)
     *tops, bottom = accumulate(bottoms, initial=0)
-    sheet = _nothing(right - gap, bottom - gap)
+    sheet = _blank(right - gap, bottom - gap)
     for top, row in zip(tops, images, strict=True):
         for left, image in zip(lefts, row, strict=False):
             sheet.paste(image, (left, top))
     return sheet
 
 
-def _nothing(width, height):
+def _blank(width, height):
     return Image.new("RGB", (width, height), PAPER)

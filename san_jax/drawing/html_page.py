@@ -1,6 +1,6 @@
-"""One HTML page that opens from disk: elements whose text is escaped, pictures inside the page, curves as SVG.
+"""Builds a self-contained HTML page: elements with escaped text, embedded pictures, charts as SVG.
 
-The page asks nothing of a network and forbids itself to; it follows the reader's light or dark scheme.
+The page loads nothing, and its content security policy forbids it to. It follows the reader's light or dark scheme.
 """
 
 import base64
@@ -17,12 +17,12 @@ from PIL import Image
 
 from san_jax.drawing import contact_sheet
 
-# Nothing may be loaded from anywhere; what the page shows stands in it.
+# Nothing may be loaded: pictures are data URLs, styles are inline.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-VOID = ("img", "meta")  # elements that have no end
+VOID = ("img", "meta")  # elements without a closing tag
 JPEG_QUALITY = 85
 
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 40  # around a chart's curves, in its own units, in which text is 13 high
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 40  # margins around a chart's curves, in SVG units; text is 13 units high
 
 STYLE = f"""
 :root {{
@@ -90,16 +90,16 @@ svg .at:hover {{ fill: var(--ink); fill-opacity: .12; }}
 
 
 class Markup(str):
-    """Text that is HTML already. Any other string is escaped where it enters an element."""
+    """A string that is HTML already. Any other string is escaped when it becomes part of an element."""
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
-    """`<tag attributes>children</tag>`.
+    """The element `<tag attributes>children</tag>`.
 
     Args:
-      tag: its name.
+      tag: name of the element.
       children: elements, or text, which is escaped.
-      attributes: values are escaped; None leaves one out. `class_` is `class`, `text_anchor` is `text-anchor`.
+      attributes: values are escaped; None omits the attribute. `class_` is `class`, `text_anchor` is `text-anchor`.
     """
     given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
     opening = " ".join([tag, *(f'{name}="{html.escape(str(value))}"' for name, value in given.items())])
@@ -108,7 +108,12 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def page(title: str, *children: str) -> str:
-    """A whole page with this title in its head."""
+    """A complete HTML document.
+
+    Args:
+      title: title of the document.
+      children: contents of its body.
+    """
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -121,11 +126,11 @@ def page(title: str, *children: str) -> str:
 
 
 def picture(pixels: UInt8[np.ndarray, "H W 3"], alt: str) -> Markup:
-    """A picture, inside the page as JPEG.
+    """A picture, embedded as JPEG.
 
     Args:
       pixels: RGB.
-      alt: what it shows, for who cannot see it.
+      alt: alternative text.
     """
     jpeg = io.BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=JPEG_QUALITY)
@@ -135,7 +140,13 @@ def picture(pixels: UInt8[np.ndarray, "H W 3"], alt: str) -> Markup:
 
 
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]], *, caption: str = "") -> Markup:
-    """A table with a title on each row and column; the first row stands out."""
+    """A table of text; the first row is emphasised.
+
+    Args:
+      columns: titles of the columns.
+      rows: title of each row -> its cells.
+      caption: shown above the table.
+    """
     head = element("tr", element("td"), *(element("th", name, scope="col") for name in columns))
     body = [
         element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells), class_=kind)
@@ -149,13 +160,13 @@ def heat_table(
     *,
     rows: Sequence[str], columns: Sequence[str], corner: str, caption: str
 ) -> Markup:
-    """A table of shares from 0 to 1, in percent, the darker the higher; NaN leaves a dash.
+    """A table of percentages with a background that is darker for higher values.
 
     Args:
-      shares: as they stand.
-      rows, columns: their titles.
-      corner: says what they are.
-      caption: says what the numbers are.
+      shares: fractions from 0 to 1; NaN is shown as a dash.
+      rows, columns: titles of rows and columns.
+      corner: text of the top left cell, which says what rows and columns are.
+      caption: shown above the table.
     """
 
     def cell(share: float) -> Markup:
@@ -172,7 +183,7 @@ def heat_table(
 
 
 def fields_table(fields: Mapping[str, object]) -> Markup:
-    """Names and values."""
+    """A table of names and values."""
     rows = [
         element("tr", element("th", name, scope="row"), element("td", str(value))) for name, value in fields.items()
     ]
@@ -180,7 +191,7 @@ def fields_table(fields: Mapping[str, object]) -> Markup:
 
 
 def _scrolling(*children: Markup, **attributes: str) -> Markup:
-    """A table that scrolls by itself where it is wider than the page."""
+    """A table that scrolls sideways if it is wider than the page."""
     return element("div", element("table", *children, **attributes), class_="wide")
 
 
@@ -195,16 +206,16 @@ def line_chart(
     x_ticks: Sequence[int] | None = None,
     top: float | None = None,
 ) -> Markup:
-    """Curves over the same x, up to three of them; zero is on the vertical axis. Pointing shows the numbers.
+    """A chart of up to three curves over the same x. The vertical axis includes zero; hovering shows the values.
 
     Args:
       x: ascending.
-      lines: name -> a number for each x.
-      x_label: what x is.
-      y_label: what the numbers are, with their unit.
-      width, height: of the chart in its own units; it is shown as wide as there is room.
-      x_ticks: marks of the horizontal axis; by default round numbers.
-      top: end of the vertical axis; by default the round number above the curves.
+      lines: name of each curve -> its value at each x.
+      x_label: label of the horizontal axis.
+      y_label: label of the vertical axis, with the unit.
+      width, height: of the chart, in SVG units; the page scales it to the available width.
+      x_ticks: ticks of the horizontal axis; by default round numbers.
+      top: upper end of the vertical axis; by default the round number above the curves.
     """
     values = np.array(list(lines.values()), np.float64)
     y_ticks = round_numbers(min(0.0, values.min()), values.max() if top is None else top)
@@ -224,7 +235,7 @@ def line_chart(
 
 
 class _Plane(NamedTuple):
-    """Where numbers lie on a chart."""
+    """Maps x and y to positions on a chart, in SVG units."""
 
     left: float
     right: float
@@ -255,7 +266,7 @@ def _axes(plane, x_ticks, y_ticks):
 
 
 def _hovers(plane, x, lines, *, x_label):
-    """Strips side by side that say the numbers of their x."""
+    """Invisible strips, one for each x, whose tooltips show the values at this x."""
     borders = plane.across(np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]]))
     for place, (start, end) in enumerate(itertools.pairwise(borders)):
         said = [f"{x_label} {x[place]:g}", *(f"{name}: {line[place]:.4g}" for name, line in lines.items())]
@@ -264,7 +275,7 @@ def _hovers(plane, x, lines, *, x_label):
 
 
 def legend(names: Sequence[str]) -> Markup:
-    """Says which curve of a chart is which."""
+    """The legend of a chart: a sample of each line and its name."""
 
     def entry(place: int, name: str) -> Markup:
         stroke = element("path", d="M0 5L30 5", class_=f"line line{place}")
@@ -274,7 +285,7 @@ def legend(names: Sequence[str]) -> Markup:
 
 
 def round_numbers(low: float, high: float, *, most: int = 6) -> list[float]:
-    """Up to about `most` multiples of 1, 2 or 5 times a power of ten, from `low` or below to `high` or above."""
+    """Ticks from `low` or below to `high` or above, up to about `most` multiples of 1, 2 or 5 times a power of ten."""
     high = high if high > low else low + 1
     power = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (most - 1) >= (high - low) * (1 - 1e-9))

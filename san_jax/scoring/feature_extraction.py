@@ -1,4 +1,4 @@
-"""A network over a data set: the features of all pictures of a split, in their order."""
+"""Features of all pictures of a data set."""
 
 import math
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from san_jax.batch import Source
 from san_jax.data import input_pipeline
 from san_jax.model import Model, feats_of
 
-ALIGNMENT = 64  # bytes; an array that begins elsewhere is copied by JAX
+ALIGNMENT = 64  # in bytes; JAX on the CPU copies arrays that are aligned to less
 
 
 def features(
     model: Model, source: Source, *, batch_size: int = 100, workers: int = 2, flip: bool = False
 ) -> Float32[np.ndarray, "n D"]:
-    """Features of all pictures of a split in their order.
+    """Features of all pictures of a split, in their order.
 
     Args:
-      model: computes them.
+      model: computes the features.
       source: the split.
-      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
-      workers: processes that read and decode; 0 = this one.
+      batch_size: pictures of a batch over all devices; rounded up to a multiple of the number of devices.
+      workers: processes that read and decode pictures; 0 = this one.
       flip: whether a feature is the mean over the picture and its mirror image.
     """
     images = input_pipeline.scored_batches(
@@ -38,7 +38,12 @@ def features(
 
 
 def in_one_array(parts: Iterable[Float32[np.ndarray, "B D"]], num_rows: int) -> Float32[np.ndarray, "n D"]:
-    """The first rows of one part or more, where JAX on the CPU shares them instead of making a copy of its own."""
+    """The first `num_rows` rows of the parts, as one array that JAX on the CPU can use without a copy.
+
+    Args:
+      parts: one or more; together they have at least `num_rows` rows.
+      num_rows: number of rows to keep.
+    """
     whole = None
     for part in parts:
         if whole is None:
@@ -49,7 +54,7 @@ def in_one_array(parts: Iterable[Float32[np.ndarray, "B D"]], num_rows: int) -> 
 
 
 def aligned_empty(shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
-    """An array to be filled, which begins at a multiple of ALIGNMENT."""
+    """An uninitialised array whose address is a multiple of ALIGNMENT."""
     size = 4 * math.prod(shape)
     room = np.empty(size + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT

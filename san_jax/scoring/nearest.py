@@ -1,4 +1,4 @@
-"""The nearest gallery pictures of every query: exact, tile by tile, over all devices."""
+"""Exact search for the nearest gallery pictures of every query, tile by tile, on all devices."""
 
 import dataclasses
 import math
@@ -13,11 +13,16 @@ from jaxtyping import Array, Float, Float32, Int32
 from san_jax.errors import UserError
 from san_jax.scoring import tiles
 
-LANES = 16  # a chunk is a multiple of these long; minima of fewer numbers are slow on the CPU
+LANES = 16  # the size of a chunk is a multiple of this; minima over fewer numbers are slow on the CPU
 
 
 class Nearest(NamedTuple):
-    """The nearest gallery pictures of every query, nearest first; equally far ones in gallery order."""
+    """The nearest gallery pictures of every query, nearest first; pictures at equal distance in gallery order.
+
+    Attributes:
+      distances: their distances.
+      rows: their rows in the gallery.
+    """
 
     distances: Float32[Array, "Q k"]
     rows: Int32[Array, "Q k"]
@@ -32,13 +37,18 @@ def nearest(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Nearest:
-    """The k nearest gallery rows of every query, by features [Q D] and [G D].
+    """The k nearest gallery pictures of every query.
 
-    `distance` is one of `distances.DISTANCES` ("euclidean" is squared). `tile` and `mesh` are those of `ranking.rank`:
-    no device holds more than one tile of distances, and the devices of `mesh` share the gallery rows.
+    Args:
+      query_feats: [Q D].
+      gallery_feats: [G D].
+      k: number of pictures for each query.
+      distance: one of `distances.DISTANCES`; "euclidean" is squared.
+      tile: number of queries in a tile, as in `ranking.rank`; no device holds more than one tile of distances.
+      mesh: the devices that share the gallery rows; by default the first device alone.
 
     Raises:
-      UserError: there are no k gallery rows or no queries, or features are not finite or of different length.
+      UserError: there are no queries or fewer than k gallery pictures, or features are not finite or differ in length.
     """
     _check(query_feats, gallery_feats, k)
     feats = query_feats, gallery_feats
@@ -68,7 +78,10 @@ class _NearestOfTile:
 
 
 def nearest_of_tile(tile: tiles.Tile, *, k: int) -> Nearest:
-    """The k nearest of the whole gallery for the queries of a tile, on all devices; for functions of `by_tiles`."""
+    """The k nearest pictures of the whole gallery for the queries of a tile, the same on all devices.
+
+    For use inside the function that `tiles.by_tiles` calls.
+    """
     found = _smallest(tile.distmat, min(k, len(tile.rows)))
     distances, rows = tile.all_gather(found.distances), tile.all_gather(tile.rows[found.rows])
     return _columns(_top_k(distances, k), rows)
@@ -77,28 +90,29 @@ def nearest_of_tile(tile: tiles.Tile, *, k: int) -> Nearest:
 def _smallest(distmat, k):
     """The k smallest numbers of every row [B k] with their columns.
 
-    The k chunks with the smallest minima hold them all: a number elsewhere is larger than k others, or equal to some of
-    them and on their right. On the CPU this takes a third of the time of `lax.top_k` on all columns.
+    The k chunks with the smallest minima contain all of them: any number in another chunk has k numbers that are
+    smaller, or equal and further left. On the CPU this takes a third of the time of `lax.top_k` on all columns.
     """
     num_rows, num_columns = distmat.shape
-    # k chunks hold about as many numbers as there are chunks.
+    # Chosen so that k chunks hold about as many numbers as there are chunks.
     size = LANES * max(1, round(math.sqrt(num_columns / k) / LANES))
     num_chunks = -(-num_columns // size)
     if num_chunks <= 2 * k:
         return _top_k(distmat, k)
     distmat = jnp.pad(distmat, ((0, 0), (0, num_chunks * size - num_columns)), constant_values=jnp.inf)
     chunks = distmat.reshape(num_rows, num_chunks, size)
-    chosen = jnp.sort(_top_k(chunks.min(axis=2), k).rows, axis=1)[:, :, None]  # sorted: equal numbers keep their order
+    # Sorted, so that equal numbers keep their order.
+    chosen = jnp.sort(_top_k(chunks.min(axis=2), k).rows, axis=1)[:, :, None]
     columns = chosen * size + jnp.arange(size, dtype=jnp.int32)
     numbers = jnp.take_along_axis(chunks, chosen, axis=1, mode="promise_in_bounds")
     return _columns(_top_k(numbers.reshape(num_rows, -1), k), columns.reshape(num_rows, -1))
 
 
 def _top_k(distmat, k):
-    distances, columns = lax.top_k(-distmat, k)  # of equal ones the first
+    distances, columns = lax.top_k(-distmat, k)  # takes the first of equal numbers
     return Nearest(-distances, columns)
 
 
 def _columns(found, rows):
-    """What was found in columns that stand for `rows` [B n]."""
+    """The result with its columns replaced by the gallery rows [B n] that they stand for."""
     return Nearest(found.distances, jnp.take_along_axis(rows, found.rows, axis=1, mode="promise_in_bounds"))

@@ -1,4 +1,7 @@
-"""How well textures are drawn: L1, PSNR and SSIM of held-out pairs by running statistics, and a look at some."""
+"""Quality of drawn textures: L1, PSNR and SSIM on held-out pairs, and a contact sheet of some of them.
+
+BatchNorm uses its running statistics.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,24 +22,27 @@ SCORES = ("L1", "PSNR", "SSIM")
 UNITS = "L1 of textures in [-1, 1], PSNR in dB"
 WINDOW, SIGMA = 11, 1.5  # of SSIM, in pixels
 C1, C2 = 0.01**2, 0.03**2  # of SSIM, for pictures in [0, 1]
-LEAST_MSE = 1e-10  # so that a picture drawn to the last bit has 100 dB
-NUM_SHOWN = 8
-SHOWN_SEED = 0  # one seed for all, so that two runs are compared on the same pairs
+LEAST_MSE = 1e-10  # limits PSNR to 100 dB, that of identical pictures
+NUM_SHOWN = 8  # pairs on the contact sheet
+SHOWN_SEED = 0  # chooses these pairs; the same for all runs, so that two runs show the same pairs
 
 
 def evaluate(
     model: Model, sources: Sequence[Source], *, batch_size: int = 100, workers: int = 2
 ) -> tuple[dict[str, dict[str, float]], UInt8[np.ndarray, "H W 3"]]:
-    """Scores by set, and a sheet with some pairs of the first.
+    """Scores by set, and a contact sheet of some pairs of the first set.
 
-    L1 is that of the loss: textures in [-1, 1], drawings as they are. PSNR (dB) and SSIM are of pictures in [0, 1],
-    drawings clipped. All are means over the pairs.
+    L1 is that of the loss: textures are scaled to [-1, 1], drawings are not clipped. PSNR (in dB) and SSIM are computed
+    on pictures in [0, 1], with drawings clipped. All three are means over the pairs.
 
     Args:
-      model: draws.
-      sources: pairs, one set or more; each is scored by itself.
-      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
-      workers: processes that read and decode; 0 = this one.
+      model: a model with a decoder.
+      sources: one or more sets of pairs of picture and texture; each is scored by itself.
+      batch_size: pictures of a batch over all devices; rounded up to a multiple of the number of devices.
+      workers: processes that read and decode pictures; 0 = this one.
+
+    Raises:
+      UserError: the model has no decoder.
     """
     model.check_draws()
     count = len(sources[0])
@@ -53,7 +59,7 @@ def evaluate(
 def score_pairs(
     model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int = 2
 ) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "k S S 3"]]:
-    """Scores of all pairs of a split in their order, and the drawings of some rows, which ascend."""
+    """Scores of all pairs of a split, in their order, and the drawings of the rows `shown`, which must ascend."""
     size, side = devices.rounded_up(model.mesh, batch_size), model.architecture.height
     pairs = input_pipeline.scored_pairs(
         source, batch_size=size, height=side, width=model.architecture.width, mesh=model.mesh, workers=workers
@@ -68,7 +74,14 @@ def score_pairs(
 def sheet(
     source: Source, rows: Sequence[int], drawn: UInt8[np.ndarray, "n S S 3"], *, height: int, width: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A column for each pair: the picture as the network sees it, the drawing, the true texture."""
+    """A contact sheet with a column for each pair: the picture, resized for the network, its drawing, the true texture.
+
+    Args:
+      source: the pairs.
+      rows: which of them to show.
+      drawn: their drawings.
+      height, width: of the pictures, in pixels.
+    """
     records = [source[row] for row in rows]
     images = input_pipeline.decode_all(source, records, "image", height=height, width=width)
     textures = input_pipeline.decode_all(source, records, "texture", height=height, width=height)
@@ -81,7 +94,7 @@ def sheet(
 
 
 def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores by set, for people."""
+    """Scores by set, as a table in plain text."""
     width = max(map(len, scores), default=0)
     lines = [" ".join([" " * width, *(f"{name:>7}" for name in SCORES)])]
     lines += [
@@ -99,7 +112,7 @@ def drawing_scores(
     architecture: Architecture,
     compute_dtype: str,
 ) -> tuple[Float32[Array, "B 3"], UInt8[Array, "B S S 3"]]:
-    """Scores of every picture's drawing, and the drawing as a picture."""
+    """L1, PSNR and SSIM of every picture's drawing, and the drawing as a uint8 picture; a function for `Model.over`."""
     drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
     l1 = jnp.abs(drawn - augmentation.scale_texture(textures)).mean(axis=(1, 2, 3))
     seen, true = jnp.clip((drawn + 1) / 2, 0, 1), textures.astype(jnp.float32) / 255
@@ -107,13 +120,13 @@ def drawing_scores(
 
 
 def psnr(seen: Float[Array, "B H W C"], true: Float[Array, "B H W C"]) -> Float32[Array, "B"]:
-    """Peak signal-to-noise ratio of pictures in [0, 1], in dB; 100 for equal ones."""
+    """Peak signal-to-noise ratio of pictures in [0, 1], in dB; 100 for equal pictures."""
     mse = jnp.square(seen - true).mean(axis=(1, 2, 3))
     return -10 * jnp.log10(jnp.maximum(mse, LEAST_MSE))
 
 
 def ssim(seen: Float[Array, "B H W C"], true: Float[Array, "B H W C"]) -> Float32[Array, "B"]:
-    """Structural similarity of pictures in [0, 1], mean over channels and over the windows that lie in the picture.
+    """Structural similarity of pictures in [0, 1], averaged over channels and over all windows inside the picture.
 
     References:
       Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
@@ -127,7 +140,7 @@ def ssim(seen: Float[Array, "B H W C"], true: Float[Array, "B H W C"]) -> Float3
 
 
 def smooth(maps: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """Means under SSIM's window, a Gaussian, at all places where it lies in the picture."""
+    """Means under SSIM's Gaussian window, at all positions where the window lies inside the picture."""
     weights = np.exp(-0.5 * (np.arange(WINDOW) - WINDOW // 2) ** 2 / SIGMA**2)
     for axis in (1, 2):
         size = maps.shape[axis] - WINDOW + 1
