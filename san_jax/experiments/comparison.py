@@ -1,9 +1,9 @@
-"""Compares the runs of a folder, baseline and SAN, with each other, with chance and with colours; ends a chain.
+"""Compares a baseline and a SAN run with each other, with chance and with colour histograms; last stage of a chain.
 
     python -m san_jax.experiments.comparison runs/demo
 
-reads FOLDER/baseline and FOLDER/san; prints the scores, and writes them to FOLDER/scores.json and what both runs find
-for some queries to FOLDER/ranked.png.
+reads the runs FOLDER/baseline and FOLDER/san, prints their scores and writes them to FOLDER/scores.json.
+FOLDER/ranked.png shows what both runs find for some queries.
 """
 
 import json
@@ -26,12 +26,16 @@ from san_jax.training import run_config
 from san_jax.weights import stored
 
 RUNS = ("baseline", "san")
-SHOWN_QUERIES = 5  # drawn at random, the same for both runs
-SHOWN_PICTURES = 8  # of the gallery
+SHOWN_QUERIES = 5  # chosen at random; the same for both runs
+SHOWN_PICTURES = 8  # gallery pictures for each query
 
 
 def main(folder: Path) -> None:
-    """Scores, table and picture."""
+    """Compares the runs in a folder: prints a table, writes the scores and the contact sheet.
+
+    Raises:
+      UserError: a run is missing, or the runs read different data.
+    """
     configs = {name: run_config.read(folder / name) for name in RUNS}
     config = configs["san"]
     if configs["baseline"].data.to_dict() != config.data.to_dict():
@@ -52,24 +56,29 @@ def main(folder: Path) -> None:
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))
-        print(f"what both find for {shown} queries, right in green and wrong in red: {folder / 'ranked.png'}")
+        print(f"{folder / 'ranked.png'} shows what both find for {shown} queries, correct in green and wrong in red")
 
 
 def features(workdir: Path, config: ConfigDict, test: TestSet, mesh: Mesh) -> TestFeats:
-    """Features of query and gallery by the newest checkpoint of a run."""
+    """Features of query and gallery pictures by the newest checkpoint of a run."""
     model = of_checkpoint(stored.find(workdir), mesh, compute_dtype=config.compute_dtype)
     return evaluation.features(model, test, batch_size=config.scoring.batch_size, workers=config.data.workers)
 
 
 def ranked(test: TestSet, found: dict[str, TestFeats]) -> np.ndarray:
-    """The sheet: for each query the first pictures by one run, and below by the other."""
+    """A contact sheet with two rows for each query: the nearest gallery pictures by one run, and by the other.
+
+    Args:
+      test: the test set.
+      found: name of each run -> its features.
+    """
     queries = np.random.default_rng(0).choice(len(test.query), min(SHOWN_QUERIES, len(test.query)), replace=False)
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)
     by_run = [ranked_pictures.sheet_rows(test, queries, *feats, **size) for feats in found.values()]
     both = [row for pair in zip(*by_run, strict=True) for row in pair]
     return contact_sheet.compose(
         both,
-        title=f"{test.name}: who is it? Right in green, wrong in red",
+        title=f"{test.name}: nearest gallery pictures, correct in green, wrong in red",
         row_titles=list(found) * len(queries),
         column_titles=["query", *(f"{rank}" for rank in range(1, max(map(len, both))))],
         cell_height=160,
