@@ -130,6 +130,22 @@ def test_gradient_of_max_pool_goes_to_the_first_of_equal_maxima():
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0], [0, 0]])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_nan_comes_through_max_pool_wherever_it_lies_and_nowhere_else(dtype):
+    pool, height, width = jax.jit(layers.max_pool), 6, 8
+    values = jnp.asarray(normal(1, height, width, 1), dtype)
+    plain = np.asarray(pool(values), np.float32)
+    for row in range(height):
+        for column in range(width):
+            pooled = np.asarray(pool(values.at[0, row, column, 0].set(jnp.nan)), np.float32)
+            rows, columns = ({(place + 1) // 2, place // 2} for place in (row, column))
+            in_window = np.isin(np.arange(height // 2), list(rows))[:, None] & np.isin(
+                np.arange(width // 2), list(columns)
+            )
+            broken = in_window[None, :, :, None]
+            np.testing.assert_array_equal(pooled, np.where(broken, np.nan, plain))
+
+
 def test_reflect_pad_mirrors_without_repeating_the_edge():
     row = jnp.arange(4.0).reshape(1, 1, 4, 1)
     padded = layers.reflect_pad(jnp.tile(row, (1, 4, 1, 1)), pixels=3)

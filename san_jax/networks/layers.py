@@ -165,13 +165,23 @@ class ConvNorm(nnx.Module):
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """3 x 3 maximum at stride 2, one pixel of padding: half the height and width, rounded up.
 
-    The gradient goes to the first of equal maxima, as PyTorch's does. Comparing nine shifted views takes a sixth of
-    the time of XLA's gradient of a windowed maximum on the CPU.
+    The gradient goes to the first of equal maxima, as PyTorch's does. NaN comes through; so does -inf, as NaN.
+    Comparing nine shifted views takes a sixth of the time of XLA's gradient of a windowed maximum on the CPU.
     """
     height, width = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    padding = jnp.finfo(x.dtype).min  # not -inf, of which `larger` would make NaN
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=padding)
     views = (x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i in range(3) for j in range(3))
-    return functools.reduce(lambda best, view: jnp.where(best >= view, best, view), views)
+    return functools.reduce(larger, views)
+
+
+def larger(best: Float[Array, "*axes"], other: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """The larger of two numbers, the first of equal ones, NaN if either is; the gradient goes to it alone.
+
+    No comparison with NaN is true, so that `other` is chosen where one of them is NaN, and takes that of `best` along:
+    0 * NaN is NaN. A second comparison in its place makes the gradient an eighth slower on the CPU.
+    """
+    return jnp.where(best >= other, best, other + 0 * lax.stop_gradient(best))
 
 
 def reflect_pad(x: Float[Array, "B H W C"], *, pixels: int) -> Float[Array, "B h w C"]:
