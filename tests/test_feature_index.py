@@ -338,3 +338,8 @@ def test_killed_update_goes_on_where_it_was_on_two_devices(workdir, encoder, pla
     unbroken, _ = feature_index.update(tmp_path / "unbroken.npz", folder, encoder)
     assert len(unbroken) == 600 > counts[-1]
     assert_same(feature_index.update(place, folder, encoder)[0], unbroken)
+
+
+def test_no_pictures_have_no_features(encoder):
+    readable, feats, unreadable = encoder.embed_all([])
+    assert (readable, feats.shape, unreadable) == ([], (0, encoder.num_feats), {})

@@ -132,6 +132,8 @@ class PictureEncoder:
         self, paths: Sequence[Path], *, workers: int = 2
     ) -> tuple[list[Path], Float32[np.ndarray, "n D"], dict[Path, str]]:
         """Those files that can be read, their features, and path -> reason of the others; `workers` threads read."""
+        if not paths:
+            return [], np.empty((0, self.num_feats), np.float32), {}
         with ThreadPoolExecutor(workers) as pool:
             rows, feats, failed = zip(*self.embed(paths, pool=pool), strict=True)
         unreadable = {paths[row]: why for reasons in failed for row, why in reasons.items()}
