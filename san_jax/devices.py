@@ -104,6 +104,17 @@ def put_rows(mesh: Mesh, rows: Shaped[np.ndarray, "local ..."], *, num_rows: int
     return jax.make_array_from_process_local_data(by_rows(mesh), rows, (num_rows, *rows.shape[1:]))
 
 
+def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has, laid out over all devices; global arrays are laid out anew.
+
+    On several processes `jax.device_put` would first gather the array of each of them, to compare them, and call NaNs
+    different.
+    """
+    if jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+
+
 def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:
     """The array on every device; every process has the whole of it."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)

@@ -11,7 +11,8 @@ from array_source import ArraySource
 from test_run import config_of
 
 from san_jax import devices
-from san_jax.scoring import texture_scores
+from san_jax.errors import UserError
+from san_jax.scoring import nearest, texture_scores
 from san_jax.scoring.evaluation import TestSet
 from san_jax.scoring.texture_scores import Painter
 from san_jax.training import run
@@ -32,9 +33,15 @@ def main():
     scores, _ = built.scoring.score(vars(state))
     painter = Painter(built.networks.architecture, mesh, workers=0)
     drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
+    feats = np.ones((9, 4), np.float32)
+    feats[3, 2] = np.nan
+    try:
+        nearest.nearest(feats[4:], feats, k=2, mesh=mesh)
+    except UserError as error:
+        refused = str(error)
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
-        print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn}))
+        print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn, "refused": refused}))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def assert_same_run(found, layout):
     alone = on_one_device()
     assert alone["layout"] == [1, 1, 1]
     assert found["layout"] == layout
+    assert found["refused"] == alone["refused"]
+    assert "gallery features hold NaN, inf or too large numbers in 1 rows, first in row 3" in found["refused"]
     for step, (losses, expected) in enumerate(zip(found["losses"], alone["losses"], strict=True)):
         for name, value in expected.items():
             np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")

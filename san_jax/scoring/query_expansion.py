@@ -6,6 +6,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
+from san_jax import devices
 from san_jax.scoring import nearest, tiles
 
 
@@ -27,7 +28,7 @@ def expand(
     options = dict(distance=distance, tile=tile, mesh=mesh)
     rows = nearest.nearest(query_feats, gallery_feats, k=k, **options).rows
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return _mean(*jax.device_put((query_feats, gallery_feats), everywhere), rows)
+    return _mean(*(devices.put(feats, everywhere) for feats in (query_feats, gallery_feats)), rows)
 
 
 @jax.jit

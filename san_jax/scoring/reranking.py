@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int32
 
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.scoring import distances, nearest, ranking, tiles
 
@@ -120,7 +121,7 @@ def _points(query_feats, gallery_feats, mesh):
     """Features of all points on all devices."""
     tiles.check_any(query_feats, gallery_feats)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    query_feats, gallery_feats = (jax.device_put(feats, everywhere) for feats in (query_feats, gallery_feats))
+    query_feats, gallery_feats = (devices.put(feats, everywhere) for feats in (query_feats, gallery_feats))
     distances.check_finite(distances.squared_norms(query_feats), name="query")
     distances.check_finite(distances.squared_norms(gallery_feats), name="gallery")
     return jnp.concatenate([query_feats, gallery_feats]).astype(jnp.float32)

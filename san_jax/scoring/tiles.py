@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.scoring import distances
 
@@ -66,8 +67,8 @@ def by_tiles(
     if refinement:
         refine, known = refinement.refine, (refinement.per_query, refinement.per_gallery)
     gallery_feats = pad_rows(gallery_feats, mesh)
-    query_feats = jax.device_put(query_feats, NamedSharding(mesh, PartitionSpec()))
-    gallery_feats = jax.device_put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    query_feats = devices.put(query_feats, NamedSharding(mesh, PartitionSpec()))
+    gallery_feats = devices.put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     query_norms, gallery_norms = distances.squared_norms(query_feats), distances.squared_norms(gallery_feats)
     distances.check_finite(query_norms, name="query")
     distances.check_finite(gallery_norms, name="gallery")
