@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "batch errors files devices process.*",
     2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "data.picture_folder scoring.distances scoring.tiles scoring.nearest scoring.ranking scoring.chance "
+    "data.streams data.picture_folder scoring.distances scoring.tiles scoring.nearest scoring.ranking scoring.chance "
     "scoring.colour_histogram scoring.camera_pairs scoring.verification scoring.reranking scoring.query_expansion "
     "weights.* drawing.* gallery.finds report.event_files "
     "synthesis.atlas synthesis.solids synthesis.camera synthesis.dice synthesis.wardrobe synthesis.tailor "

@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from san_jax.batch import Batch
-from san_jax.data import augmentation
+from san_jax.data import augmentation, streams
 from san_jax.errors import UserError
 from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture
 from san_jax.networks.decoder import Drawn
@@ -120,7 +120,7 @@ def make_state(
     networks: Networks, *, reid_tx: optax.GradientTransformation, recon_tx: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """Fresh networks and optimizers; to be called under `jax.jit`, with the shardings it shall have."""
-    encoder_key, decoder_key = jax.random.split(jax.random.key(seed))
+    encoder_key, decoder_key = (streams.key(seed, part) for part in ("encoder", "decoder"))
     shape = networks.architecture
     encoder, encoder_stats = arrays_of(shape.new_encoder(nnx.Rngs(params=encoder_key)))
     decoder, decoder_stats = arrays_of(shape.new_decoder(nnx.Rngs(params=decoder_key))) if networks.draws else ({}, {})
@@ -185,7 +185,7 @@ def train_step(
       recon_tx: the texture losses' optimizer, over `drawing_parts`.
       seed: of the augmentation.
     """
-    images = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch.image)
+    images = augment(jax.random.fold_in(streams.key(seed, "augmentation"), state.step), batch.image)
     people = len(batch.pid)  # rows behind these are pairs for the decoder alone
     encoder, decoder, decoder_stats = state.encoder, state.decoder, state.decoder_stats
     reid_opt, recon_opt, terms = state.reid_opt, state.recon_opt, {}
