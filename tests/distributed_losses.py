@@ -14,6 +14,7 @@ from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.scoring import nearest, texture_scores
 from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.feature_extraction import Extractor
 from san_jax.scoring.texture_scores import Painter
 from san_jax.training import run
 
@@ -31,6 +32,8 @@ def main():
         state, terms = built.step_of(step)(state, batch)
         losses.append({name: float(value) for name, value in terms.items()})
     scores, _ = built.scoring.score(vars(state))
+    extractor = Extractor(built.networks.architecture, mesh, batch_size=8, workers=0)
+    query_feats = extractor(state.encoder, state.encoder_stats, test_sets[0].query)
     painter = Painter(built.networks.architecture, mesh, workers=0)
     drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
     feats = np.ones((9, 4), np.float32)
@@ -41,7 +44,8 @@ def main():
         refused = str(error)
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
-        print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn, "refused": refused}))
+        found = {"losses": losses, "feats": query_feats.tolist(), "scores": scores, "drawn": drawn, "refused": refused}
+        print(json.dumps({"layout": layout} | found))
 
 
 if __name__ == "__main__":

@@ -50,9 +50,11 @@ def assert_same_run(found, layout):
     for step, (losses, expected) in enumerate(zip(found["losses"], alone["losses"], strict=True)):
         for name, value in expected.items():
             np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")
-    # Features agree to rounding, and among hardly trained ones rounding may swap two ranks of sixty.
+    feats, expected = np.array(found["feats"]), np.array(alone["feats"])
+    np.testing.assert_allclose(feats, expected, atol=1e-4 * np.abs(expected).max())
+    # Features agree to rounding, which may swap two of the first ranks among hardly trained ones.
     for name, value in alone["scores"]["test/people"].items():
-        np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=0.2, err_msg=name)
     for name, value in alone["drawn"]["test/pairs"].items():
         np.testing.assert_allclose(found["drawn"]["test/pairs"][name], value, rtol=1e-4, err_msg=name)
 

@@ -24,7 +24,7 @@ from configs import san
 from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.scoring.evaluation import TestSet
-from san_jax.training import checkpoints, run_config, train_loop
+from san_jax.training import checkpoints, resuming, run_config, train_loop
 from san_jax.training import run as runs
 
 PEOPLE = ArraySource(np.repeat(np.arange(6), 4))
@@ -139,8 +139,7 @@ def test_second_training_of_a_workdir_is_refused_before_anything_is_written(work
 
 
 def test_hosts_that_do_not_share_the_workdir_are_told(workdir, monkeypatch):
-    built = build(config_of(), workdir)
-    monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, train_loop.NO_STEP])
-    said = "process 0 finds the checkpoint of step 11 in .*, process 1 no checkpoint: the workdir must be one folder"
+    monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, resuming.NO_STEP])
+    said = f"of the checkpoints in {workdir} process 0 finds that of step 11, process 1 none: the workdir must be one"
     with pytest.raises(UserError, match=said):
-        train_loop.train(built)
+        build(config_of(), workdir)

@@ -10,9 +10,12 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.training import checkpoints, run_config
 from san_jax.training.train_step import TrainState
+
+NO_STEP = -1  # in place of a checkpoint's step, where there is none
 
 
 class Rule(NamedTuple):
@@ -57,6 +60,26 @@ RULES = (
     Rule("data.data_dir data.manual_dir data.workers", True, "places and processes; the same batches"),
     Rule("init_from", True, "no effect: the weights are those of the checkpoint"),
 )
+
+
+def newest_of_all(workdir: Path) -> Path | None:
+    """The newest checkpoint of a workdir, or None; all processes must call it together.
+
+    Before any of them reads in it: orbax lets them wait for one another.
+
+    Raises:
+      UserError: the processes do not see the same one.
+    """
+    newest = checkpoints.newest(workdir)
+    steps = devices.of_all_processes(NO_STEP if newest is None else int(newest.name))
+    if len(set(steps)) > 1:
+        other = next(index for index, step in enumerate(steps) if step != steps[0])
+        first, second = ("none" if step == NO_STEP else f"that of step {step}" for step in (steps[0], steps[other]))
+        raise UserError(
+            f"of the checkpoints in {workdir} process 0 finds {first}, process {other} {second}: the workdir must be "
+            "one folder that all hosts share"
+        )
+    return newest
 
 
 def rule_of(field: str) -> Rule:

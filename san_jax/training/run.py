@@ -115,11 +115,12 @@ def build(
     Raises:
       UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
+    resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
-    if (resumed := checkpoints.newest(workdir)) is not None:
+    if resumed is not None:
         check_same(checkpoints.read_architecture(resumed), architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:

@@ -13,14 +13,13 @@ from san_jax import devices
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.process import lock, stopping
-from san_jax.training import checkpoints, run_config
+from san_jax.training import checkpoints, resuming, run_config
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
 
 LOCK = "lock"  # the file of a workdir that says which process trains there
-NO_STEP = -1
 
 
 def train(run: Run) -> TrainState:
@@ -111,20 +110,8 @@ def start(run: Run) -> TrainState:
     Raises:
       UserError: it cannot be read; or several processes do not see the same checkpoint.
     """
-    newest = checkpoints.newest(run.workdir)
-    step = NO_STEP if newest is None else int(newest.name)
-    steps = devices.of_all_processes(step)
-    if len(set(steps)) > 1:
-        other = next(index for index, seen in enumerate(steps) if seen != steps[0])
-        raise UserError(
-            f"process 0 finds {_in_words(steps[0])} in {run.workdir}, process {other} {_in_words(steps[other])}: the "
-            "workdir must be one folder that all hosts share"
-        )
+    newest = resuming.newest_of_all(run.workdir)
     return run.make_state() if newest is None else checkpoints.restore(newest, run.state)
-
-
-def _in_words(step: int) -> str:
-    return "no checkpoint" if step == NO_STEP else f"the checkpoint of step {step}"
 
 
 def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progress: Progress) -> None:
