@@ -27,15 +27,16 @@ def main():
     config = config_of(**{"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8})
     test_sets = [TestSet("test/people", ArraySource(np.arange(6), seed=1), people)]
     built = run.build(config, Path("nowhere"), source=people, pairs=pairs, test_sets=test_sets, mesh=mesh)
+    # The fresh weights: later ones hold updates that Adam makes of gradients which are rounding alone.
     state, losses = built.make_state(), []
-    for step, batch in zip(range(4), built.batches(0), strict=False):
-        state, terms = built.step_of(step)(state, batch)
-        losses.append({name: float(value) for name, value in terms.items()})
     scores, _ = built.scoring.score(vars(state))
     extractor = Extractor(built.networks.architecture, mesh, batch_size=8, workers=0)
     query_feats = extractor(state.encoder, state.encoder_stats, test_sets[0].query)
     painter = Painter(built.networks.architecture, mesh, workers=0)
     drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
+    for step, batch in zip(range(4), built.batches(0), strict=False):
+        state, terms = built.step_of(step)(state, batch)
+        losses.append({name: float(value) for name, value in terms.items()})
     feats = np.ones((9, 4), np.float32)
     feats[3, 2] = np.nan
     try:

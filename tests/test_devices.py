@@ -51,10 +51,9 @@ def assert_same_run(found, layout):
         for name, value in expected.items():
             np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")
     feats, expected = np.array(found["feats"]), np.array(alone["feats"])
-    np.testing.assert_allclose(feats, expected, atol=1e-4 * np.abs(expected).max())
-    # Features agree to rounding, which may swap two of the first ranks among hardly trained ones.
+    np.testing.assert_allclose(feats, expected, atol=1e-5 * np.abs(expected).max())
     for name, value in alone["scores"]["test/people"].items():
-        np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=0.2, err_msg=name)
+        np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
     for name, value in alone["drawn"]["test/pairs"].items():
         np.testing.assert_allclose(found["drawn"]["test/pairs"][name], value, rtol=1e-4, err_msg=name)
 
