@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 from array_source import ArraySource
 from cuhk03_release import write_release
+from test_devices import PATIENT
 
 from san_jax.training import checkpoints
 
@@ -55,10 +57,11 @@ def command(workdir, fields, config="configs/san.py:small"):
     return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
-def start(*arguments, **fields):
+def start(*arguments, environment=None, **fields):
     return subprocess.Popen(
         command(*arguments, **fields),
         cwd=ROOT,
+        env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -168,6 +171,43 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected
     status, output = finish(start(tmp_path, data))
     assert status == 0, output
     assert_same_bits(unbroken[0], tmp_path)
+
+
+def start_on_two(workdirs, fields):
+    """Two processes with a device each, on workdirs that should be one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": PATIENT}
+    return [
+        start(workdir, fields, environment=shared | {"JAX_PROCESS_ID": str(index)})
+        for index, workdir in enumerate(workdirs)
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_go_on(number, data, tmp_path):
+    fields = data | {"schedule.epochs": 3}
+    both = start_on_two([tmp_path, tmp_path], fields)
+    while checkpoints.newest(tmp_path) is None and both[0].poll() is None:
+        time.sleep(0.05)
+    os.killpg(both[1].pid, number)
+    (status, output), (other_status, other_output) = map(finish, both)
+    assert (status, other_status) == (143, 128 + number), output + other_output
+    said = f"stopped after step {checkpoints.newest(tmp_path).name}, which is saved"
+    assert said in output
+    assert said in other_output
+    both = start_on_two([tmp_path, tmp_path], fields)
+    for status, output in map(finish, both):
+        assert status == 0, output
+
+
+def test_two_processes_that_do_not_share_their_workdir_are_told(unbroken, data, tmp_path):
+    both = start_on_two([unbroken[0], tmp_path], data)
+    for status, output in map(finish, both):
+        assert status == 1, output
+        assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_second_run_on_a_workdir_is_refused_and_the_first_goes_on(unbroken, data, tmp_path):

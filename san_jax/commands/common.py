@@ -8,6 +8,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
@@ -52,6 +53,11 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         stopping.end(str(stopped), stopped.status)
     except KeyboardInterrupt:  # raised by somebody who handles Ctrl-C himself
         stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        _end(f"error: the processes of this run lost one another ({reason}); start the same command on all hosts", 1)
     except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
         os._exit(EXIT_UNREAD)
 
