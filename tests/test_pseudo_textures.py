@@ -37,7 +37,7 @@ def save_run(workdir, architecture=SHAPE, mode="san_pg", *, seed=0):
     key = jax.random.key(seed)
     decoder = jax.tree.map(lambda x: random_kernel(key, x.shape) if x.ndim == 4 else x, state.decoder)
     if decoder:
-        decoder["final"]["kernel"] *= 0.13  # most of the textures inside [-1, 1], some outside
+        decoder["final"]["kernel"] *= 0.16  # most of the textures inside [-1, 1], some outside
     state = jax.device_put(dataclasses.replace(state, decoder=decoder), devices.replicated(devices.make_mesh()))
     with Checkpoints(workdir, architecture) as saved:
         saved.save(3, state)
@@ -154,7 +154,7 @@ def test_smaller_texture_is_cut_to_the_range_and_enlarged_bilinearly(generator, 
         is_cut += [expected.min() == 0 or expected.max() == 255]
         found = contents(tmp_path / "out")[name.split(".")[0]]
         np.testing.assert_allclose(pixels(found), jax.image.resize(expected, (256, 256, 3), "linear"), atol=0.6)
-    assert is_cut == [True, False], "one of each"
+    assert sorted(is_cut) == [False, True], "one of each"
 
 
 def test_textures_do_not_depend_on_the_batch(generator, folder, tmp_path):
