@@ -1,16 +1,44 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Two tests at a time; whoever is done first takes over tests of the other.
+PYTEST := -m pytest --numprocesses=2 --dist=worksteal
+# Environments of `make matrix`: .venv-NAME, by the interpreter pythonX.Y at the beginning of NAME.
+MATRIX := 3.11 3.12 3.13 3.12-jax-0.11
+version_of = $(shell $(1) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 
-.PHONY: install demo lint quick test clean
+# A PYTHON that was asked for, and is not the one that .venv was made with, makes it anew.
+ifneq ($(origin PYTHON),file)
+GIVEN := $(call version_of,$(PYTHON))
+ifeq ($(GIVEN),)
+$(error PYTHON=$(PYTHON) does not start)
+endif
+ifneq ($(GIVEN),$(call version_of,$(BIN)/python))
+.PHONY: .venv/installed
+CLEAR := --clear
+endif
+endif
+
+.PHONY: install demo lint quick test matrix clean
 
 install: .venv/installed
 
+# Makes the target's environment by the command $(1); $(2) constrains packages whose newest version is not wanted.
+define make_environment
+$(1) $(@D)
+$(@D)/bin/python -m pip install --quiet --upgrade pip
+$(@D)/bin/python -m pip install --quiet --editable ".[dev]" $(2)
+touch $@
+endef
+
 # Made anew when the dependencies change; nothing but Python itself is expected on the machine.
 .venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $@
+	$(call make_environment,$(PYTHON) -m venv $(CLEAR))
+
+.venv-%-jax-0.11/installed: pyproject.toml
+	$(call make_environment,python$* -m venv,"jax<0.12")
+
+.venv-%/installed: pyproject.toml
+	$(call make_environment,python$* -m venv)
 
 # Rendered people, so no data is needed; a second call goes on where the first was stopped.
 demo: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/runs/demo/compiled
@@ -21,10 +49,23 @@ lint: install
 	$(BIN)/ruff check .
 
 quick: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
+
+# The quick tests in every environment whose interpreter starts; all of them run, whatever fails in one.
+matrix:
+	@passed=; failed=; \
+	for name in $(MATRIX); do \
+	  python=python$${name%%-*}; \
+	  if ! $$python -c "" 2>/dev/null; then echo "$$python does not start here: $$name is left out"; continue; fi; \
+	  echo ".venv-$$name:"; \
+	  if $(MAKE) --no-print-directory .venv-$$name/installed && .venv-$$name/bin/python $(PYTEST) -m "not slow"; \
+	  then passed="$$passed $$name"; else failed="$$failed $$name"; fi; \
+	done; \
+	echo "matrix: passed:$${passed:- none}; failed:$${failed:- none}"; \
+	test -n "$$passed" -a -z "$$failed"
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-* build *.egg-info

@@ -1,12 +1,12 @@
-"""Trains the paper's networks on rendered people that never leave the device: SAN-PG, then baseline and SAN from it.
+"""Trains the paper's networks on rendered people kept on the device: SAN-PG, then the baseline and SAN.
 
     python -m benchmarks.learning --minutes=5 --out=FOLDER
-    python -m benchmarks.learning --tiny                       # a minute on two CPU cores, to try it
+    python -m benchmarks.learning --tiny                       # a trial run, a minute on two CPU cores
 
-Pictures and textures are rendered into the device's memory and gathered inside the jitted step, so no data set, no
-worker and no file stands in between. Three encoders learn people for the same number of steps: from random weights,
-from SAN-PG's encoder, and SAN from SAN-PG's encoder and decoder. Writes learning.json after every part, and a sheet of
-held-out pictures with their drawn and their true textures.
+Pictures and textures are rendered into the device's memory and gathered inside the jitted step; data sets, worker
+processes and files are not involved. Three networks are then trained for the same number of steps: the baseline from
+random weights, the baseline from SAN-PG's encoder, and SAN from SAN-PG's encoder and decoder. Writes learning.json
+after every part, and a sheet of held-out pictures with their drawn and their true textures.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from san_jax.training import optimizers, train_step
 from san_jax.training.train_step import Networks, TrainState
 
 INSTANCES = 4
-HELD_OUT = 200  # pairs
-SCORED = 128  # pictures in a call of the scoring
+HELD_OUT = 200  # pairs kept for scoring the drawn textures
+SCORED = 128  # pictures in one call of the encoder when scoring
 
 
 class Pictures(NamedTuple):
@@ -47,10 +47,10 @@ class Pictures(NamedTuple):
 
     Attributes:
       images: uint8 [n H W 3].
-      textures: uint8 [m S S 3], one a person.
-      texture_of: row of `textures` for every picture.
-      pids: label of every picture.
-      camids: camera of every picture, on the host.
+      textures: uint8 [m S S 3], one per person.
+      texture_of: row of `textures` for each picture, int32 [n].
+      pids: label of each picture, int32 [n].
+      camids: camera of each picture, int32 [n], on the host.
     """
 
     images: Array
@@ -62,7 +62,19 @@ class Pictures(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What is rendered and trained; the defaults are the paper's networks and the numbers of synthetic_reid/full."""
+    """Sizes of pictures, networks and runs; the defaults are the paper's networks and people of synthetic_reid/full.
+
+    Attributes:
+      height: of the pictures, in pixels, twice their width; also the height and width of the textures.
+      depth, width, fc_dim, decoder_width: of the networks, as in `Architecture`.
+      identities: people in one batch.
+      train_people, test_people: number of people.
+      pairs: number of pairs of picture and texture, including the held-out ones.
+      pg_steps: training steps of SAN-PG.
+      reid_steps: training steps of each re-ID network.
+      at_once: pictures in one call of the renderer.
+      compute_dtype: of the networks during training.
+    """
 
     height: int = 256
     depth: int = 50
@@ -86,7 +98,7 @@ TINY = Size(
 
 
 def main() -> None:
-    """Renders, trains and scores what the flags say."""
+    """Renders, trains and scores as the flags say."""
     flags = parse_flags()
     deadline = time.monotonic() + 60 * flags.minutes
     flags.out.mkdir(parents=True, exist_ok=True)
@@ -111,17 +123,17 @@ def parse_flags() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--minutes", type=float, default=5, help="no training begins after this time (default: 5)")
-    add("--pg_steps", type=int, default=0, help="steps of SAN-PG (default: 2,000)")
-    add("--reid_steps", type=int, default=0, help="steps of every training on people (default: 1,500)")
-    add("--at_once", type=int, default=0, help="pictures in a call of the renderer (default: 16)")
-    add("--tiny", action="store_true", help="sizes for two CPU cores")
-    add("--out", type=Path, default=Path("runs/learning"), help="folder of what is written (default: runs/learning)")
+    add("--minutes", type=float, default=5, help="minutes after which no training starts (default: 5)")
+    add("--pg_steps", type=int, default=0, help="training steps of SAN-PG (default: 2,000)")
+    add("--reid_steps", type=int, default=0, help="training steps of each re-ID network (default: 1,500)")
+    add("--at_once", type=int, default=0, help="pictures in one call of the renderer (default: 16)")
+    add("--tiny", action="store_true", help="small sizes for two CPU cores")
+    add("--out", type=Path, default=Path("runs/learning"), help="output folder (default: runs/learning)")
     return parser.parse_args()
 
 
 def learn(size: Size, trainers: dict[str, "Trainer"], *, keep: Callable, deadline: float, sheet: Path) -> None:
-    """All parts in order of worth; a part that would begin after the deadline is left out, and said so."""
+    """Runs all parts, the most important first; parts that would start after the deadline are skipped and reported."""
     begin = time.perf_counter()
     pairs, held_out = render_pairs(size)
     keep("render_pairs", {"pictures": len(pairs.pids) + HELD_OUT, "seconds": time.perf_counter() - begin})
@@ -151,12 +163,12 @@ def learn(size: Size, trainers: dict[str, "Trainer"], *, keep: Callable, deadlin
 
 
 def batch_size(size: Size) -> int:
-    """Pictures a step."""
+    """Pictures in one training step."""
     return size.identities * INSTANCES
 
 
 def architecture_of(size: Size) -> Architecture:
-    """The networks."""
+    """The architecture of the networks."""
     return Architecture(
         depth=size.depth,
         fc_dim=size.fc_dim,
@@ -175,15 +187,13 @@ def architecture_of(size: Size) -> Architecture:
 
 @dataclasses.dataclass
 class Trainer:
-    """One mode's step, compiled in the background for pictures on the device.
+    """The training step of one mode, compiled in the background for pictures on the device.
 
     Attributes:
-      networks: mode and architecture.
-      fresh: the first state.
-      step: (state, images, textures, texture_of, pids, rows) -> state and loss terms.
-      optimizers: of both losses.
-      pool: where it is compiled.
-      compiled: the compiled step, once shapes are known.
+      networks: mode, architecture and compute type.
+      fresh: returns the initial state.
+      step: jitted (state, images, textures, texture_of, pids, rows) -> state and loss terms.
+      warmed: future of the compiled step and the seconds that compilation took.
     """
 
     networks: Networks
@@ -193,7 +203,7 @@ class Trainer:
 
     @classmethod
     def begin(cls, mode: str, size: Size, pool: ThreadPoolExecutor) -> "Trainer":
-        """Starts to compile the step of a mode; its data must have the sizes that `expected` gives."""
+        """Starts to compile the step of a mode, for data of the shapes that `expected` returns."""
         networks = Networks(mode, architecture_of(size), size.compute_dtype)
         steps = size.pg_steps if mode == "san_pg" else size.reid_steps
         reid_tx = optimizers.make_optimizer("amsgrad", warm_cosine(8e-4, steps), weight_decay=5e-4)
@@ -203,7 +213,7 @@ class Trainer:
         augment = functools.partial(
             augmentation.augment, height=size.height, width=size.height // 2, crop=0.5, **flips
         )
-        # The texture triplets are left out: summed in squared activation they drown the reconstruction.
+        # Texture triplets are left out: they sum squared activations and would outweigh the reconstruction by far.
         objective = train_step.Objective(instances=INSTANCES, texture_triplets=0.0)
         options = dict(networks=networks, objective=objective, augment=augment, reid_tx=reid_tx, recon_tx=recon_tx)
         trainer = cls(networks, jax.jit(make), jax.jit(functools.partial(gathered_step, **options), donate_argnums=0))
@@ -211,13 +221,13 @@ class Trainer:
         return trainer
 
     def compile(self, state: TrainState, data: Sequence[jax.ShapeDtypeStruct]) -> tuple[Callable, float]:
-        """The compiled step, and the seconds that took."""
+        """The compiled step, and the seconds that compilation took."""
         begin = time.perf_counter()
         compiled = self.step.lower(state, *data).compile()
         return compiled, time.perf_counter() - begin
 
     def train(self, data: Pictures, rows: np.ndarray, *, start: TrainState | None = None) -> tuple[TrainState, dict]:
-        """The state after one step for each row of `rows`, and how it went."""
+        """Trains one step for each row of `rows`; returns the state, and speed and loss terms for the report."""
         step, compile_seconds = self.warmed.result()
         state = self.fresh()
         if start is not None:
@@ -237,7 +247,7 @@ class Trainer:
 
 
 def gathered_step(state, images, textures, texture_of, pids, rows, *, networks, **options):
-    """One step on some rows of what lies on the device."""
+    """One training step on the given rows of the pictures on the device."""
     batch = Batch(
         roomy(images[rows]),
         textures[texture_of[rows]] if networks.draws else None,
@@ -247,13 +257,13 @@ def gathered_step(state, images, textures, texture_of, pids, rows, *, networks, 
 
 
 def roomy(images: Array) -> Array:
-    """Pictures at 9/8 of their size, room for the crop."""
+    """Pictures enlarged to 9/8 of their size, as the random crop expects them."""
     shape = (len(images), images.shape[1] * 9 // 8, images.shape[2] * 9 // 8, 3)
     return jnp.round(jax.image.resize(images.astype(jnp.float32), shape, "linear")).astype(jnp.uint8)
 
 
 def expected(mode: str, size: Size) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Shapes of the data that a mode is trained on."""
+    """Shapes of images, textures, texture_of and pids that a mode is trained on."""
     if mode == "san_pg":
         num_pictures, num_textures = size.pairs - HELD_OUT, size.pairs - HELD_OUT
     else:
@@ -270,13 +280,13 @@ def expected(mode: str, size: Size) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def warm_cosine(peak: float, steps: int) -> optax.Schedule:
-    """A twentieth of the steps up, then a cosine down to a hundredth."""
+    """Linear warm-up for a twentieth of the steps, then a cosine down to a hundredth of the peak."""
     warmup = max(1, steps // 20)
     return optax.warmup_cosine_decay_schedule(peak / 100, peak, warmup, max(steps, warmup + 1), peak / 100)
 
 
 def started(fresh: TrainState, generator: TrainState) -> TrainState:
-    """A fresh state with the generator's encoder, but for fc and classifier, and its decoder where there is one."""
+    """A fresh state with the generator's encoder, except fc and classifier, and its decoder if the mode has one."""
     heads = ("fc", "classifier")
 
     def body(own, other):
@@ -295,7 +305,7 @@ def started(fresh: TrainState, generator: TrainState) -> TrainState:
 
 
 def render_pairs(size: Size) -> tuple[Pictures, Pictures]:
-    """Pairs of as many wardrobes, to train on and held out."""
+    """Pairs of picture and texture, each of another wardrobe: those to train on, and the held-out ones."""
     dresser, sitter = jax.random.split(jax.random.key(3))
     numbers = np.arange(size.pairs, dtype=np.int32)
     sittings = Sitting(numbers, np.zeros_like(numbers), None)
@@ -310,7 +320,7 @@ def render_pairs(size: Size) -> tuple[Pictures, Pictures]:
 
 
 def render_people(size: Size) -> dict[str, Pictures]:
-    """Train, query and gallery of the world of synthetic_reid/full, with fewer people to search for."""
+    """Train, query and gallery of the world of synthetic_reid/full, with fewer test people."""
     world = studio.make_world(jax.random.key(1), cameras=splits.CAMERAS, occlusion=0.25, sloppiness=0.5)
     plan = splits.splits(seed=1, train_people=size.train_people, test_people=size.test_people)
     found = {}
@@ -329,7 +339,7 @@ def render_people(size: Size) -> dict[str, Pictures]:
 
 
 def taken(size: Size, take: Callable, setting, dresser, numbers, shots) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures and textures, uint8."""
+    """All pictures and textures that `studio.render` yields, uint8 [n H W 3] and [n S S 3]."""
     shapes = dict(height=size.height, width=size.height // 2, texture_side=size.height, at_once=size.at_once)
     images, textures = zip(*studio.render(take, setting, dresser, numbers, shots, **shapes), strict=True)
     return np.stack(images), np.stack(textures)
@@ -339,7 +349,10 @@ def taken(size: Size, take: Callable, setting, dresser, numbers, shots) -> tuple
 
 
 def texture_scores(size: Size, state: TrainState, pairs: Pictures, held_out: Pictures, *, sheet: Path) -> dict:
-    """L1 of held-out drawings in [-1, 1], beside that of the median texture of the training set for everybody."""
+    """Mean L1 distance of drawn to true textures of held-out pairs, pixels in [-1, 1], and writes the sheet.
+
+    For comparison, also the distance of the median training texture to the true ones.
+    """
     networks = Networks("san_pg", architecture_of(size), "float32")
 
     @jax.jit
@@ -367,12 +380,12 @@ def texture_scores(size: Size, state: TrainState, pairs: Pictures, held_out: Pic
 
 
 def as_picture(texture: np.ndarray) -> np.ndarray:
-    """uint8 of what lies in [-1, 1]."""
+    """A picture in [-1, 1] as uint8."""
     return np.clip(np.round((texture + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def reid_scores(size: Size, state: TrainState, query: Pictures, gallery: Pictures) -> dict[str, float]:
-    """rank-1 and mAP by float32 features."""
+    """Rank-1 and mAP of float32 features."""
     architecture = architecture_of(size)
 
     @jax.jit

@@ -35,7 +35,7 @@ from benchmarks.case import DTYPES, Case
 ROOT = Path(__file__).parent.parent
 RIGHT = (
     *("layers", "encoder", "decoder", "losses", "optimizers", "golden_gradients", "train_step", "augmentation"),
-    *("distances", "ranking", "reranking", "retrieval", "verification", "query_expansion", "renderer", "studio"),
+    *("distances", "ranking", "reranking", "verification", "query_expansion", "renderer", "studio"),
 )
 TINY_STEP = "--batch=8 --pictures=4 --height=64 --width=32 --depth=10 --encoder_width=0.125 --decoder_width=0.125"
 

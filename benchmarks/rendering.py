@@ -1,9 +1,9 @@
-"""Times the renderer of the synthetic world: pictures a second, textures included; see docs/synthesis.md.
+"""Measures the speed of the renderer in pictures per second, including the people's textures; see docs/synthesis.md.
 
     python -m benchmarks.rendering
     python -m benchmarks.rendering --height=128 --people=64
 
-Needs no data. Encoding and writing the pictures is not counted; it is what the builders do beside it.
+Needs no data. The time to encode and write the pictures is not included.
 """
 
 import argparse
@@ -26,13 +26,14 @@ CAMERAS = 6
 
 
 def main() -> None:
-    """Measures what the flags ask for, prints one line and writes one file."""
+    """Runs the measurement, prints the result in one line and writes it to one file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--people", type=int, default=32, help="each before six cameras, once (default: 32)")
-    parser.add_argument("--height", type=int, default=256, help="of the pictures, twice their width (default: 256)")
-    parser.add_argument("--at_once", type=int, default=studio.AT_ONCE, help="pictures a call (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions; the median counts (default: 5)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
+    add = parser.add_argument
+    add("--people", type=int, default=32, help="number of people; each is rendered by six cameras (default: 32)")
+    add("--height", type=int, default=256, help="height of the pictures in pixels (default: 256)")
+    add("--at_once", type=int, default=studio.AT_ONCE, help="pictures in one call (default: %(default)s)")
+    add("--rounds", type=int, default=5, help="number of repetitions, whose median is reported (default: 5)")
+    add("--out", type=Path, default=RESULTS, help="folder of the report")
     flags = parser.parse_args()
     world = studio.make_world(jax.random.key(0), cameras=CAMERAS, occlusion=0.25, sloppiness=0.5)
     size = dict(people=flags.people, height=flags.height, at_once=flags.at_once)
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def seconds(world: World, *, people: int, height: int, at_once: int) -> float:
-    """The time in which some people are drawn, and rendered before every camera."""
+    """The time to draw the people and to render each of them by every camera, in seconds."""
     person, camera = (grid.ravel() for grid in np.mgrid[:people, :CAMERAS])
     shots = Moment(person, camera, np.zeros_like(person))
     begin = time.perf_counter()

@@ -145,9 +145,9 @@ def rerank(feats: Features) -> Callable[[], float]:
 
 def nearest(feats: Features) -> Callable[[], float]:
     """The ten nearest gallery pictures of every query."""
-    from san_jax import retrieval
+    from san_jax.scoring.nearest import nearest as find_nearest
 
-    return lambda: float(np.asarray(retrieval.nearest(feats.query, feats.gallery, k=10).distances).mean())
+    return lambda: float(np.asarray(find_nearest(feats.query, feats.gallery, k=10).distances).mean())
 
 
 def argsort(feats: Features) -> Callable[[], float]:

@@ -1,5 +1,8 @@
 """Every field of a run, with its default, unit and source. The defaults are the released code's on CUHK03.
 
+What each field may be stands in san_jax/training/config_fields.py and is checked before any data is opened. A field
+that was changed and does nothing, since the mode or another field turns it off, is named when the run starts.
+
 `get_config("small")` is the same job for two CPU cores. Thin files beside this one say what differs from it.
 """
 
@@ -36,6 +39,12 @@ def get_config(size: str = "full") -> ConfigDict:
     config.encoder.fc_dim = 512  # resnet50_fc512; 0 = none (resnet50), the pooled map is the feature
     config.encoder.last_stride = 1  # of stage 4; 1 with fc512, 2 in the released resnet50; the decoder needs 1
     config.encoder.width = 1.0  # factor on all channel counts, for small runs
+    # "bn": BatchNorm of the pooled map (BNNeck), or of fc's linear layer, gives the features of losses and retrieval,
+    # without a ReLU; its bias does not learn. "none": fc as in resnet50_fc512
+    config.encoder.neck = "none"
+    # Between first convolution and stage 1, as the weights of init_from want it: torchvision (ReLU, padded max-pool),
+    # fastreid (ReLU, max-pool without padding), strong_baseline (padded max-pool, no ReLU)
+    config.encoder.stem = "torchvision"
 
     config.decoder = ConfigDict()
     config.decoder.width = 1.0  # factor on 512-256-64-32-16
@@ -81,11 +90,12 @@ def get_config(size: str = "full") -> ConfigDict:
     config.schedule.warmup_rate = 8e-6
     config.schedule.warmup_growth = 1.259
     config.schedule.epochs = 300  # of the main phase
-    config.schedule.eval_every = 40  # epochs between scores; the end of the run is scored too
-    config.schedule.save_every = 200  # steps between checkpoints, so that a kill costs minutes
+    config.schedule.eval_every = 40  # epochs between scores; the end of the run is scored too; 0 = never scored
+    config.schedule.save_every = 200  # steps between checkpoints, so that a kill costs minutes; 0 = only with scores
 
     config.scoring = ConfigDict()
     config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, ten draws
+    config.scoring.same_camera = "remove"  # gallery pictures of a query's person by its camera; keep: all but itself
     config.scoring.batch_size = 100  # pictures whose features are computed at once, over all devices
 
     if size == "small":

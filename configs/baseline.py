@@ -1,7 +1,7 @@
 """The plain encoder on CUHK03 labeled: SAN's schedule and re-ID losses without the decoder and its losses.
 
-    python train.py --config=configs/baseline.py --workdir=runs/baseline --config.data.manual_dir=RELEASE
-    python train.py --config=configs/baseline.py:small --workdir=runs/baseline_small
+    python train.py --config=configs/baseline.py --config.data.manual_dir=RELEASE
+    python train.py --config=configs/baseline.py:small
 """
 
 from configs import base

@@ -1,8 +1,8 @@
 """SAN on CUHK03 labeled (paper: rank-1 80.1, mAP about 76.4; people get 72.0 / 68.2 from the released code).
 
-    python train.py --config=configs/san.py --workdir=runs/san --config.data.manual_dir=RELEASE
+    python train.py --config=configs/san.py --config.data.manual_dir=RELEASE
     python train.py --config=configs/san.py --workdir=runs/san_pit --config.batch.pit_pictures=16
-    python train.py --config=configs/san.py:small --workdir=runs/san_small      # for two CPU cores, on rendered people
+    python train.py --config=configs/san.py:small               # for two CPU cores, on rendered people
 """
 
 from configs import base

@@ -1,8 +1,8 @@
 """SAN-PG, the texture generator: SAN's networks on pairs of picture and texture, the reconstruction loss alone.
 
-    python train.py --config=configs/san_pg.py --workdir=runs/san_pg
-    python train.py --config=configs/san_pg.py:small --workdir=runs/san_pg_small      # same job for two CPU cores
-    python eval.py --workdir=runs/san_pg --best                                       # L1, PSNR, SSIM of held-out pairs
+    python train.py --config=configs/san_pg.py
+    python train.py --config=configs/san_pg.py:small             # same job for two CPU cores
+    python eval.py --workdir=runs/san_pg --best                  # L1, PSNR, SSIM of held-out pairs
     python train.py --config=configs/san.py --workdir=runs/san --config.init_from=runs/san_pg
 
 The paper says neither at which rate nor how long it was trained: rates, lengths and augmentation are ours. Those of

@@ -1,0 +1,99 @@
+"""Person re-identification by semantics-aligned features: SAN (AAAI 2020) in JAX and Flax.
+
+    import san_jax
+
+    model = san_jax.load("runs/demo/san")
+    feats = model.features(["query.jpg"])
+
+What stands here is what other programs use. `import san_jax` alone does not import JAX.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ml_collections import ConfigDict
+
+    from san_jax.model import Model
+    from san_jax.scoring.nearest import Nearest
+
+__all__ = ["evaluate", "load", "search", "train"]
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    best: bool = False,
+    height: int | None = None,
+    width: int | None = None,
+    last_stride: int | None = None,
+) -> "Model":
+    """The networks of a run, a checkpoint or a file of weights, as `san_jax.model.load` says."""
+    from san_jax import model
+
+    return model.load(source, best=best, height=height, width=width, last_stride=last_stride)
+
+
+def search(
+    query_feats: "np.ndarray", gallery_feats: "np.ndarray", *, k: int, distance: str = "euclidean"
+) -> "Nearest":
+    """The k nearest gallery pictures of every query: `.distances` and `.rows`, both [Q k], nearest first.
+
+    Args:
+      query_feats: float [Q D].
+      gallery_feats: float [G D].
+      k: how many; at most G.
+      distance: euclidean (squared) or cosine.
+
+    Raises:
+      UserError: there are no k gallery pictures or no queries, or features are not finite or of different length.
+    """
+    from san_jax import devices
+    from san_jax.scoring import nearest
+
+    return nearest.nearest(query_feats, gallery_feats, k=k, distance=distance, mesh=devices.make_mesh())
+
+
+def evaluate(
+    model: "Model",
+    sets: Sequence[str] | str,
+    *,
+    data_dir: str | os.PathLike = "data",
+    manual_dir: str | os.PathLike = "",
+    metric: str = "market1501",
+) -> Mapping[str, Mapping[str, float]]:
+    """Scores of a network by test set, as fractions; those of a texture generator are L1, PSNR and SSIM.
+
+    Args:
+      model: as `load` gives it.
+      sets: names of data sets, as in "cuhk03/labeled".
+      data_dir: folder of the prepared data sets; what is missing is prepared.
+      manual_dir: folder of the release; needed only to prepare a data set.
+      metric: market1501, or cuhk03 (single-gallery-shot).
+
+    Raises:
+      UserError: there is no such data set or metric, or it cannot be read.
+    """
+    from san_jax.commands import evaluate
+
+    return evaluate.score_sets(model, sets, data_dir=data_dir, manual_dir=manual_dir, metric=metric)
+
+
+def train(config: "ConfigDict", workdir: str | os.PathLike) -> "Model":
+    """Trains what a config says, to the end or on from where it was, and gives the network.
+
+    Args:
+      config: as `configs.san.get_config()` gives it.
+      workdir: folder of everything that the run leaves behind.
+
+    Raises:
+      UserError: a field that does not fit; it is named.
+      Stopped: somebody asked the run to stop; its state is saved.
+    """
+    from san_jax.commands import common
+
+    common.train(config, Path(workdir))
+    return load(workdir)

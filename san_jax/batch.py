@@ -14,8 +14,8 @@ class Record(TypedDict):
 
     image: bytes  # an encoded picture (PNG or JPEG), RGB, any size
     texture: bytes  # the encoded texture image of the person; empty where the set has none
-    pid: int  # training label, 0 .. N-1 in a training split; identity of the protocol elsewhere
-    camid: int  # camera, from 0
+    pid: int  # identity; builders may give any whole number or word (tfds_builders/record.py), sources give an int32
+    camid: int  # camera, likewise
     name: str  # the picture's stem, unique in its split
 
 
@@ -27,7 +27,8 @@ class Batch:
     Attributes:
       image: pictures as the workers hand them over, 9/8 of the network's height and width (room for the crop).
       texture: texture images, as high and as wide as the network's pictures are high; None where nothing is drawn.
-      pid: training labels of the P x K rows of people; the rows of pairs behind them have none.
+      pid: training labels, 0 .. N-1 in the order of the source's pids, of the P x K rows of people; the rows of pairs
+        behind them have none.
     """
 
     image: UInt8[Array, "B H W 3"]

@@ -8,5 +8,21 @@ class UserError(Exception):
     """
 
 
-class Stopped(Exception):
-    """Somebody asked a run to stop, and it has saved its state. Commands print the message and exit with 143."""
+class Stopped(BaseException):  # like KeyboardInterrupt, so that no `except Exception` keeps it
+    """A process was asked to stop by a signal and has saved what it had to; the message says so in one line.
+
+    Commands print the message and exit with `status`, as a shell reports a process that the signal has ended.
+
+    Args:
+      line: the message.
+      number: of the signal; SIGTERM by default.
+    """
+
+    def __init__(self, line: str, number: int = 15):
+        super().__init__(line)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.number

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from absl import flags
 from array_source import ArraySource
-from test_run import config_of
+from runs import config_of
 
 from san_jax import devices
-from san_jax.scoring import texture_scores
-from san_jax.scoring.evaluation import TestSet
-from san_jax.scoring.texture_scores import Painter
+from san_jax.errors import UserError
+from san_jax.model import Model
+from san_jax.scoring import evaluation, nearest, texture_scores
+from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import run
 
 
@@ -23,18 +24,27 @@ def main():
     people = ArraySource(np.repeat(np.arange(12), 5))
     pairs, mesh = ArraySource(np.arange(30), name="test/pairs", seed=2), devices.make_mesh()
     config = config_of(**{"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8})
-    test_sets = [TestSet("test/people", ArraySource(np.arange(6), seed=1), people)]
+    test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), people)]
     built = run.build(config, Path("nowhere"), source=people, pairs=pairs, test_sets=test_sets, mesh=mesh)
+    # The fresh weights: later ones hold updates that Adam makes of gradients which are rounding alone.
     state, losses = built.make_state(), []
+    scores, _ = built.validation.score(vars(state))
+    model = Model(built.networks.architecture, "san", vars(state), mesh)
+    query_feats, _ = evaluation.features(model, test_sets[0], batch_size=8, workers=0)
+    drawn, _ = texture_scores.evaluate(model, [pairs], workers=0)
     for step, batch in zip(range(4), built.batches(0), strict=False):
         state, terms = built.step_of(step)(state, batch)
         losses.append({name: float(value) for name, value in terms.items()})
-    scores, _ = built.scoring.score(vars(state))
-    painter = Painter(built.networks.architecture, mesh, workers=0)
-    drawn, _ = texture_scores.evaluate(vars(state), [pairs], painter=painter)
+    feats = np.ones((9, 4), np.float32)
+    feats[3, 2] = np.nan
+    try:
+        nearest.nearest(feats[4:], feats, k=2, mesh=mesh)
+    except UserError as error:
+        refused = str(error)
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
-        print(json.dumps({"layout": layout, "losses": losses, "scores": scores, "drawn": drawn}))
+        found = {"losses": losses, "feats": query_feats.tolist(), "scores": scores, "drawn": drawn, "refused": refused}
+        print(json.dumps({"layout": layout} | found))
 
 
 if __name__ == "__main__":

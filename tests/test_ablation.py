@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import ablation as ablation_config
-from san_jax import event_files
 from san_jax.errors import UserError
 from san_jax.experiments import ablation, ablation_table
+from san_jax.report import event_files
 from san_jax.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -83,9 +83,9 @@ def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no scores; run python -m san_jax.experiments.ablation"):
         ablation_table.read_reports(tmp_path)
     for text, error in (
-        ('{"variant"', "is no JSON file"),
-        ("[]", "has no losses, scores, seconds, seed, variant: not of a run"),
-        (json.dumps(report("none", 0, 0.5, 0.4)), "is of the variant 'none': not of a run"),
+        ('{"variant"', "is not a JSON file"),
+        ("[]", "has no losses, scores, seconds, seed, variant: it is not a result of the ablation"),
+        (json.dumps(report("none", 0, 0.5, 0.4)), "is of the variant 'none': it is not a result of the ablation"),
     ):
         (tmp_path / "all_0.json").write_text(text)
         with pytest.raises(UserError, match=f"all_0.json {error}"):
@@ -114,8 +114,8 @@ def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is
     for text, error in (
         (json.dumps({"config": about | {"reid.learning_rate": 1.0}}), "is of a run with another reid.learning_rate;"),
         (json.dumps({"config": about | {"gone": 1}}), "is of a run with another gone;"),
-        ("{}", "is no file of a run"),
-        ("torn", "is no file of a run"),
+        ("{}", "is not a result of the ablation"),
+        ("torn", "is not a result of the ablation"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=f"baseline_3.json {error}.* delete it"):

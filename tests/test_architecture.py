@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax.errors import UserError
-from san_jax.networks.architecture import check_same
+from san_jax.networks.architecture import Architecture, check_same
 
 
 def test_decoder_fits_the_stages_of_its_encoder():
@@ -33,6 +33,12 @@ def test_difference_is_said_field_by_field():
     check_same(SHAPE, SHAPE, where="a")
     with pytest.raises(UserError, match=r"a holds another network: fc_dim 8 \(this run: 16\); "):
         check_same(SHAPE, dataclasses.replace(SHAPE, fc_dim=16), where="a")
+
+
+def test_description_of_an_older_checkpoint_means_no_neck_and_torchvision_s_stem():
+    older = {name: value for name, value in dataclasses.asdict(SHAPE).items() if name not in ("neck", "stem")}
+    assert Architecture(**older) == SHAPE
+    assert (SHAPE.neck, SHAPE.stem) == ("none", "torchvision")
 
 
 def test_digest_tells_networks_and_their_numbers_apart():

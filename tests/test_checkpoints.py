@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import check_same
 from san_jax.training import checkpoints, train_step
 from san_jax.training.checkpoints import BestBy, Checkpoints
+from san_jax.weights import stored
 
 TX = optax.adam(1e-3)
 
@@ -53,50 +55,51 @@ def workdir(tmp_path_factory, abstract):
 
 
 def test_newest_and_best_are_kept_and_nothing_else(workdir):
-    assert checkpoints.newest(workdir).name == "8"
-    assert checkpoints.newest(workdir, best=True).name == "3"
+    assert stored.newest(workdir).name == "8"
+    assert stored.newest(workdir, best=True).name == "3"
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
     assert [path.name for path in (workdir / "best").iterdir()] == ["3"]
 
 
 def test_restored_state_is_the_saved_one_where_it_shall_lie(workdir, abstract):
-    for folder, step in ((checkpoints.find(workdir), 8), (checkpoints.find(workdir, best=True), 3)):
+    for folder, step in ((stored.find(workdir), 8), (stored.find(workdir, best=True), 3)):
         restored = checkpoints.restore(folder, abstract)
         assert_same(restored, state_of(abstract, step))
         assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {abstract.step.sharding}
 
 
 def test_encoder_is_read_alone(workdir, abstract):
-    encoder, stats, step = checkpoints.restore_encoder(checkpoints.find(workdir), abstract.step.sharding)
-    assert_same((encoder, stats, step), (lambda s: (s.encoder, s.encoder_stats, 8))(state_of(abstract, 8)))
+    weights, step = stored.restore_networks(stored.find(workdir), abstract.step.sharding, draws=False)
+    assert step == 8
+    assert_same(weights, {name: vars(state_of(abstract, 8))[name] for name in ("encoder", "encoder_stats")})
 
 
 def test_checkpoint_says_what_its_networks_look_like(workdir):
-    found = checkpoints.read_architecture(checkpoints.find(workdir))
+    found = stored.read_architecture(stored.find(workdir))
     assert found == SHAPE
     with pytest.raises(UserError, match=r"depth 10 \(this run: 50\), skips True \(this run: False\)"):
         check_same(found, dataclasses.replace(SHAPE, depth=50, skips=False), where="run/checkpoints/8")
 
 
 def test_path_without_the_checkpoint_that_is_asked_for_says_what_to_give(workdir, tmp_path):
-    newest = checkpoints.find(workdir)
-    assert checkpoints.find(workdir / "checkpoints") == checkpoints.find(newest) == newest
+    newest = stored.find(workdir)
+    assert stored.find(workdir / "checkpoints") == stored.find(newest) == newest
     for path in (newest, workdir / "checkpoints", tmp_path / "nothing"):
         with pytest.raises(UserError, match="holds no best checkpoint; that needs the workdir of a run"):
-            checkpoints.find(path, best=True)
+            stored.find(path, best=True)
     for path in (tmp_path / "nothing", Path("x" * 300)):
         with pytest.raises(UserError, match="holds no checkpoint; give the workdir of a run"):
-            checkpoints.find(path)
+            stored.find(path)
 
 
 def test_best_of_an_earlier_start_is_remembered(workdir, abstract, tmp_path):
     again = shutil.copytree(workdir, tmp_path / "run")
     with Checkpoints(again, SHAPE) as saved:
         saved.save_if_best(9, state_of(abstract, 9), {"mAP": 0.45})
-    assert checkpoints.newest(again, best=True).name == "3"
+    assert stored.newest(again, best=True).name == "3"
     with Checkpoints(again, SHAPE) as saved:
         saved.save_if_best(9, state_of(abstract, 9), {"mAP": 0.55})
-    assert checkpoints.newest(again, best=True).name == "9"
+    assert stored.newest(again, best=True).name == "9"
 
 
 def test_lower_score_is_better_where_it_shall_be(abstract, tmp_path):
@@ -105,18 +108,18 @@ def test_lower_score_is_better_where_it_shall_be(abstract, tmp_path):
         with Checkpoints(tmp_path, SHAPE, best_by=by_l1) as saved:
             for step, l1 in scored:
                 saved.save_if_best(step, state_of(abstract, step), {"L1": l1, "PSNR": 20.0})
-        assert checkpoints.newest(tmp_path, best=True).name == "5"
+        assert stored.newest(tmp_path, best=True).name == "5"
 
 
 def test_networks_are_read_alone_and_a_missing_decoder_is_named(workdir, abstract, tmp_path):
     sharding, expected = abstract.step.sharding, vars(state_of(abstract, 8))
-    weights, step = checkpoints.restore_networks(checkpoints.find(workdir), sharding, draws=True)
+    weights, step = stored.restore_networks(stored.find(workdir), sharding, draws=True)
     assert step == 8
     assert_same(weights, {name: expected[name] for name in ("encoder", "encoder_stats", "decoder", "decoder_stats")})
     with Checkpoints(tmp_path, SHAPE) as saved:
         saved.save(8, dataclasses.replace(state_of(abstract, 8), decoder={}, decoder_stats={}))
     with pytest.raises(UserError, match=r"8 has no decoder.*; give one of a run in mode san or san_pg"):
-        checkpoints.restore_networks(checkpoints.find(tmp_path), sharding, draws=True)
+        stored.restore_networks(stored.find(tmp_path), sharding, draws=True)
 
 
 def test_step_that_is_saved_is_not_saved_again(workdir, abstract):
@@ -128,14 +131,14 @@ def test_step_that_is_saved_is_not_saved_again(workdir, abstract):
 
 @pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/8"])
 def test_checkpoint_is_found_by_workdir_folder_or_itself(workdir, path):
-    assert checkpoints.find(workdir / path) == workdir / "checkpoints" / "8"
+    assert stored.find(workdir / path) == workdir / "checkpoints" / "8"
 
 
 def test_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no checkpoint"):
-        checkpoints.find(tmp_path)
+        stored.find(tmp_path)
     with pytest.raises(UserError, match="holds no best checkpoint"):
-        checkpoints.find(tmp_path, best=True)
+        stored.find(tmp_path, best=True)
 
 
 def test_damaged_checkpoint_is_said_in_one_line(workdir, abstract, tmp_path):
@@ -145,3 +148,87 @@ def test_damaged_checkpoint_is_said_in_one_line(workdir, abstract, tmp_path):
     with pytest.raises(UserError, match=r"8 cannot be read as a checkpoint") as error:
         checkpoints.restore(broken, abstract)
     assert "\n" not in str(error.value)
+
+
+def test_mode_is_stored_and_inferred_where_it_is_not(abstract, tmp_path):
+    state = state_of(abstract, 8)
+    without_decoder = dataclasses.replace(state, decoder={}, decoder_stats={}, recon_opt={})
+    of_mode = {"san": state, "baseline": without_decoder, "san_pg": dataclasses.replace(state, reid_opt={})}
+    for mode, parts in of_mode.items():
+        with Checkpoints(tmp_path / mode, SHAPE) as saved:
+            saved.save(8, parts)
+        assert stored.read_about(stored.find(tmp_path / mode))[1] == mode
+    with Checkpoints(tmp_path / "stored", SHAPE, mode="san_pg") as saved:
+        saved.save(8, state)
+    checkpoint = stored.find(tmp_path / "stored")
+    assert stored.read_about(checkpoint)[1] == "san_pg"
+    assert stored.read_architecture(checkpoint) == SHAPE
+
+
+def score_step(workdir, abstract, step, mean_ap, metric="market1501", data="some/people"):
+    with Checkpoints(workdir, SHAPE) as saved:
+        said = saved.save_if_best(
+            step, state_of(abstract, step), {"mAP": mean_ap}, scored_on={"metric": metric, "data": data}
+        )
+    return stored.newest(workdir, best=True).name, said
+
+
+def stored_scores(workdir):
+    return json.loads((stored.newest(workdir, best=True) / "metrics" / "metrics").read_text())
+
+
+def test_step_that_is_scored_again_and_better_is_replaced(abstract, tmp_path):
+    assert score_step(tmp_path, abstract, 8, 0.4) == ("8", None)
+    assert score_step(tmp_path, abstract, 8, 0.5) == ("8", None)
+    assert stored_scores(tmp_path) == {"mAP": 0.5, "metric": "market1501", "data": "some/people"}
+    restored = checkpoints.restore(stored.find(tmp_path, best=True), abstract)
+    assert_same(restored, state_of(abstract, 8))
+
+
+@pytest.mark.parametrize("step", [4, 8, 9])
+def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abstract, tmp_path):
+    """Whatever its score, and whichever of the two steps comes first."""
+    score_step(tmp_path, abstract, 8, 0.9)
+    best, said = score_step(tmp_path, abstract, step, 0.2, data="other/people")
+    assert best == str(step)
+    assert said == (
+        "the best checkpoint so far was scored by metric market1501, data some/people; it is forgotten, since this run "
+        "is scored by metric market1501, data other/people"
+    )
+    assert stored_scores(tmp_path)["data"] == "other/people"
+    assert score_step(tmp_path, abstract, 10, 0.1, data="other/people") == (str(step), None)
+    assert score_step(tmp_path, abstract, 10, 0.3, data="other/people") == ("10", None)
+    assert score_step(tmp_path, abstract, 12, 0.1, "cuhk03", "other/people")[0] == "12"
+
+
+def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workdir, abstract, tmp_path):
+    again = shutil.copytree(workdir, tmp_path / "run")
+    assert score_step(again, abstract, 9, 0.45) == ("3", None)
+    assert score_step(again, abstract, 9, 0.55) == ("9", None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0\" in OCDBT database: Failed to write [os_error_code='28']"),
+        RuntimeError("Failed to write 73 bytes to file 5: File too large [OS error 27]"),
+    ],
+)
+def test_failed_write_is_said_in_one_line(error, tmp_path):
+    said = f"cannot write a checkpoint under {tmp_path}: .*make room"
+    with pytest.raises(UserError, match=said), checkpoints.failed_write_as_user_error(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes."),
+        ValueError("Checkpoint for step 3 already exists."),
+        RuntimeError("cannot schedule new futures after shutdown"),
+    ],
+)
+def test_other_errors_while_saving_are_not_blamed_on_the_disk(error, tmp_path):
+    with pytest.raises(type(error), match=str(error)[:10]), checkpoints.failed_write_as_user_error(tmp_path):
+        raise error

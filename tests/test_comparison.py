@@ -9,22 +9,9 @@ import numpy as np
 import pytest
 from cuhk03_release import write_release
 from PIL import Image
+from runs import SMALL_RUN
 
 ROOT = Path(__file__).parent.parent
-FIELDS = {
-    "data.train": "cuhk03/labeled_texture",
-    "data.height": 32,
-    "data.width": 16,
-    "data.workers": 0,
-    "encoder.depth": 10,
-    "encoder.width": 0.125,
-    "encoder.fc_dim": 16,
-    "decoder.width": 0.05,
-    "batch.identities": 4,
-    "batch.instances": 2,
-    "schedule.warmup_epochs": 0,
-    "schedule.epochs": 1,
-}
 
 
 def python(*arguments):
@@ -32,7 +19,7 @@ def python(*arguments):
 
 
 def train(folder, release, run):
-    fields = FIELDS | {"data.manual_dir": release, "data.data_dir": folder / "data"}
+    fields = SMALL_RUN | {"data.manual_dir": release, "data.data_dir": folder / "data"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     done = python("train.py", f"--config=configs/{run}.py:small", f"--workdir={folder / run}", *overrides)
     assert done.returncode == 0, done.stderr

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from san_jax import contact_sheet
-from san_jax.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, draw
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, compose
 from san_jax.errors import UserError
 
 BLUE, PINK = (0, 0, 255), (255, 0, 255)
@@ -27,7 +27,7 @@ def inked(sheet):
 
 
 def small(rows, **options):
-    return draw(rows, cell_height=HEIGHT, **options)
+    return compose(rows, cell_height=HEIGHT, **options)
 
 
 @pytest.mark.parametrize(("size", "width"), [((40, 20), 32), ((10, 30), 192), ((128, 64), 32), ((64, 7), 7)])
@@ -117,13 +117,13 @@ def test_long_titles_are_cut():
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]])
 def test_no_rows_are_an_error(rows):
     with pytest.raises(ValueError, match="no rows"):
-        draw(rows)
+        compose(rows)
 
 
 @pytest.mark.parametrize("titles", [{"row_titles": ["a", "b"]}, {"column_titles": ["a"]}])
 def test_titles_that_do_not_match_are_an_error(titles):
     with pytest.raises(ValueError, match=r"titles for [12] (row|column)s"):
-        draw([[Cell(plain(BLUE)), None]], **titles)
+        compose([[Cell(plain(BLUE)), None]], **titles)
 
 
 def test_sheet_is_written_as_png(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from san_jax import devices
+from san_jax.errors import UserError
 
 HERE = Path(__file__).parent
 # Processes that share busy cores may reach a sum more than gloo's 30 s apart.
@@ -18,7 +19,8 @@ PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_te
 
 
 def start(num_devices, **environment):
-    flags = f"--xla_force_host_platform_device_count={num_devices} {PATIENT}"
+    # Compiling takes most of the time here.
+    flags = f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0 {PATIENT}"
     return subprocess.Popen(
         [sys.executable, str(HERE / "distributed_losses.py")],
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)} | environment,
@@ -44,10 +46,13 @@ def assert_same_run(found, layout):
     alone = on_one_device()
     assert alone["layout"] == [1, 1, 1]
     assert found["layout"] == layout
+    assert found["refused"] == alone["refused"]
+    assert "gallery features hold NaN, inf or too large numbers in 1 rows, first in row 3" in found["refused"]
     for step, (losses, expected) in enumerate(zip(found["losses"], alone["losses"], strict=True)):
         for name, value in expected.items():
             np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")
-    # Features agree to rounding, and among hardly trained ones rounding may swap two ranks of sixty.
+    feats, expected = np.array(found["feats"]), np.array(alone["feats"])
+    np.testing.assert_allclose(feats, expected, atol=1e-5 * np.abs(expected).max())
     for name, value in alone["scores"]["test/people"].items():
         np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
     for name, value in alone["drawn"]["test/pairs"].items():
@@ -91,7 +96,62 @@ def test_batch_is_cut_by_rows_and_state_is_everywhere():
         ({"SLURM_STEP_NUM_TASKS": "4"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"MEGASCALE_NUM_SLICES": "2"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+        ({"SAN_JAX_DISTRIBUTED": "1"}, True),
+        ({"SAN_JAX_DISTRIBUTED": "0", "SLURM_STEP_NUM_TASKS": "4", "JAX_COORDINATOR_ADDRESS": "host:1"}, False),
     ],
 )
 def test_cluster_is_told_from_the_environment(environment, several):
     assert devices.starts_on_cluster(environment) == several
+
+
+def test_tpu_pod_is_told_by_jax_itself(monkeypatch):
+    """On Google's machines by their metadata server, which no variable replaces."""
+
+    class Pod:
+        name, hosts = "gcetpu", 4
+
+        @classmethod
+        def is_env_present(cls):
+            return True
+
+        @classmethod
+        def get_process_count(cls):
+            return cls.hosts
+
+    monkeypatch.setattr(devices.ClusterEnv, "_cluster_types", [Pod])
+    assert devices.starts_on_cluster({})
+    Pod.hosts = 1
+    assert not devices.starts_on_cluster({})
+
+    def unreachable():
+        raise RuntimeError("Getting metadata failed for 6 tries")
+
+    monkeypatch.setattr(Pod, "is_env_present", unreachable)
+    assert not devices.starts_on_cluster({})
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"SAN_JAX_DISTRIBUTED": "yes"}, "the variable SAN_JAX_DISTRIBUTED is 'yes', which is no number"),
+        ({"SLURM_STEP_NUM_TASKS": "4(x2)"}, "the variable SLURM_STEP_NUM_TASKS is"),
+        ({"SAN_JAX_DISTRIBUTED": "1"}, r"cannot join the other processes of this run \(coordinator_address should be"),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2"}, "cannot join .*JAX_PROCESS_ID"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            r"cannot join .* process_id < num_processes.* or SAN_JAX_DISTRIBUTED=0 if this process is to work alone",
+        ),
+    ],
+)
+def test_cluster_that_cannot_be_joined_is_said_in_one_line(variables, named, monkeypatch):
+    """In a process that has used JAX already; what is wrong with the variables is seen before or after that."""
+    monkeypatch.setattr(
+        jax.distributed, "initialize", jax.distributed.initialize.__globals__["global_state"].initialize
+    )
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=named) as error:
+        devices.join_cluster()
+    assert "\n" not in str(error.value)

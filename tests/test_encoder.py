@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from san_jax.errors import UserError
-from san_jax.networks.encoder import BLOCKS, Encoder
+from san_jax.networks.encoder import BLOCKS, STEMS, Encoder
 
 forward = nnx.jit(lambda encoder, images: encoder(images))
 
@@ -110,7 +110,35 @@ def test_bfloat16_computes_stages_in_it_and_keeps_the_rest_float32():
     assert {leaf.dtype for _, leaf in nnx.to_flat_state(nnx.state(encoder))} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize(("field", "value"), [("depth", 20), ("last_stride", 3)])
+@pytest.mark.parametrize("fc_dim", [0, 8])
+def test_neck_gives_normalised_features_and_its_bias_does_not_learn(fc_dim):
+    graph, params, stats = nnx.split(made_encoder(fc_dim=fc_dim, neck="bn"), nnx.Param, nnx.BatchStat)
+
+    def feats(params):
+        return nnx.merge(graph, params, stats, copy=True)(pictures(batch=8)).feats
+
+    found = np.asarray(feats(params))
+    assert found.shape == (8, fc_dim or 128)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-5)
+    assert (found < 0).any()
+    gradients = jax.grad(lambda params: (feats(params) * jnp.arange(8.0)[:, None]).sum())(params)
+    norm = gradients["fc"]["norm"]
+    assert (np.asarray(norm["scale"][...]) != 0).any()
+    np.testing.assert_array_equal(norm["bias"][...], 0)
+
+
+def test_stems_differ_in_relu_and_in_the_pool_s_padding():
+    images = pictures()
+    first = {stem: made_encoder(stem=stem) for stem in STEMS}
+    maps = {stem: nnx.relu(it.stem(images)) if it.stem_has_relu else it.stem(images) for stem, it in first.items()}
+    padding = {stem: it.pool_padding for stem, it in first.items()}
+    assert padding == {"torchvision": 1, "fastreid": 0, "strong_baseline": 1}
+    assert {stem for stem in STEMS if (maps[stem] < 0).any()} == {"strong_baseline"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("depth", 20), ("last_stride", 3), ("neck", "'batchnorm'"), ("stem", "'resnet'")]
+)
 def test_network_that_does_not_exist_names_the_field(field, value):
     with pytest.raises(UserError, match=rf"encoder\.{field} is {value}"):
-        make_encoder(**{field: value})
+        make_encoder(**{field: value.strip("'") if isinstance(value, str) else value})

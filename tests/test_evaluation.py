@@ -6,32 +6,30 @@ import numpy as np
 import pytest
 from array_source import ArraySource
 from flax import nnx
-from test_train_step import SHAPE
+from small_networks import SHAPE
 
 from san_jax import devices
 from san_jax.data import augmentation, input_pipeline
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation, query_expansion, ranking, reranking, verification
-from san_jax.scoring.evaluation import Search, TestSet
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training.train_step import arrays_of
+from san_jax.model import Model
+from san_jax.networks.architecture import arrays_of
+from san_jax.scoring import evaluation, feature_extraction, query_expansion, ranking, reranking, verification
+from san_jax.scoring.evaluation import RetrievalSet, Search
 
 GALLERY = ArraySource(np.repeat(np.arange(5), 4), textures=False)
 QUERY = ArraySource(np.arange(5), textures=False)
 
 
 @functools.cache
-def encoder():
-    return arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
-
-
-def extractor(batch_size=8, **options):
-    return Extractor(SHAPE, devices.make_mesh(), batch_size=batch_size, workers=0, **options)
+def model(**fields):
+    encoder, stats = arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
+    weights = dict(encoder=encoder, encoder_stats=stats)
+    return Model(SHAPE, "baseline", weights, devices.make_mesh(), **fields)
 
 
 @functools.cache
-def features(**options):
-    return extractor(**options)(*encoder(), GALLERY)
+def features(batch_size=8, flip=False, **fields):
+    return feature_extraction.features(model(**fields), GALLERY, batch_size=batch_size, workers=0, flip=flip)
 
 
 def test_features_come_in_order_whatever_the_batch():
@@ -49,10 +47,10 @@ def test_features_are_not_copied_by_the_cpu():
 
 def test_features_are_those_of_the_encoder_by_running_statistics():
     graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
-    model = nnx.merge(graph, *encoder())
-    model.eval()
+    encoder = nnx.merge(graph, *model().weights.values())
+    encoder.eval()
     picture = input_pipeline.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
-    found = model(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
+    found = encoder(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
     np.testing.assert_allclose(found, features()[3], atol=1e-4)
 
 
@@ -62,18 +60,18 @@ def test_bfloat16_features_are_float32_and_near():
     np.testing.assert_allclose(found, features(), atol=0.05 * np.abs(features()).max())
 
 
-def test_mirrored_features_are_the_mean_over_picture_and_mirror_image():
+def test_flipped_features_are_the_mean_over_picture_and_mirror_image():
     size = dict(height=SHAPE.height, width=SHAPE.width)
-    pictures = [input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)]
-    there, back = (extractor().features_of_batch(*encoder(), jnp.asarray(x)) for x in (pictures, np.flip(pictures, 2)))
-    both = extractor(mirror=True).features_of_batch(*encoder(), jnp.asarray(pictures))
-    np.testing.assert_allclose(both, (there + back) / 2, atol=1e-5)
+    pictures = np.stack([input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)])
+    there, back = (model().features(x) for x in (pictures, np.flip(pictures, 2)))
+    np.testing.assert_allclose(model().features(pictures, flip=True), (there + back) / 2, atol=1e-5)
     assert np.abs(there - back).max() > 1e-3
+    np.testing.assert_allclose(features(flip=True)[:4], (there + back) / 2, atol=1e-4)
 
 
 def test_every_test_set_is_scored_by_itself():
-    test_sets = [TestSet("one", QUERY, GALLERY), TestSet("two", GALLERY, GALLERY)]
-    found = evaluation.evaluate(*encoder(), test_sets, extractor=extractor(), metric="market1501")
+    test_sets = [RetrievalSet("one", QUERY, GALLERY), RetrievalSet("two", GALLERY, GALLERY)]
+    found = evaluation.evaluate(model(), test_sets, metric="market1501", workers=0)
     assert list(found) == ["one", "two"]
     for scores in found.values():
         assert list(scores) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
@@ -83,8 +81,8 @@ def test_every_test_set_is_scored_by_itself():
 
 
 def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
-    test_sets = [TestSet("one", QUERY, GALLERY)]
-    score = functools.partial(evaluation.evaluate, *encoder(), test_sets, extractor=extractor(), metric="cuhk03")
+    test_sets = [RetrievalSet("one", QUERY, GALLERY)]
+    score = functools.partial(evaluation.evaluate, model(), test_sets, metric="cuhk03", workers=0)
     first = score()["one"]
     assert first["rank5"] == 1
     assert first == score()["one"]
@@ -114,15 +112,100 @@ def test_variants_of_a_set_have_a_mean_and_other_sets_have_none():
 
 
 def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
-    test, run = TestSet("one", QUERY, GALLERY), extractor()
-    feats = [run(*encoder(), source) for source in (QUERY, GALLERY)]
-    labels = evaluation.labels(test)
-    score = functools.partial(evaluation.score, *encoder(), test, extractor=run, metric="market1501")
+    test = RetrievalSet("one", QUERY, GALLERY)
+    feats, labels = evaluation.features(model(), test, workers=0), evaluation.labels(test)
+    score = functools.partial(evaluation.score, feats, test, metric="market1501", mesh=model().mesh)
     expanded = query_expansion.expand(*feats, k=5)
-    ranks = ranking.rank(expanded, feats[1], **labels)
+    ranks = ranking.rank(expanded, feats.gallery, **labels)
     assert score(search=Search(expand=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
     ranks = reranking.rank(*feats, **labels)
     assert score(search=Search(rerank=True))["mAP"] == pytest.approx(ranking.scores(ranks).mAP, abs=1e-6)
-    found = score(tpr=True)
-    assert list(found)[-3:] == ["TPR@1e-2", "TPR@1e-3", "TPR@1e-4"]
-    assert found["TPR@1e-2"] == pytest.approx(verification.tpr_at_fpr(*feats, **labels)[0].tpr)
+    found, accepted = evaluation.verify(feats, test, mesh=model().mesh), verification.tpr_at_fpr(*feats, **labels)
+    assert list(found.scores) == ["TPR@1e-2", "TPR@1e-3", "TPR@1e-4"]
+    assert list(found.scores.values()) == pytest.approx([each.tpr for each in accepted])
+    assert list(found.thresholds) == ["fpr_1e-2", "fpr_1e-3", "fpr_1e-4"]
+    assert list(found.thresholds.values()) == pytest.approx([each.threshold for each in accepted])
+
+
+def labelled(pids, camids, names):
+    """A source of which labels and names alone matter."""
+    source = ArraySource(pids)
+    source.camids, source.names = np.array(camids, np.int32), list(names)
+    return source
+
+
+def one_camera(same_camera):
+    """Queries a, b, c of people 0, 0 and 1 in a gallery that holds a and c too; all by camera 0."""
+    query = labelled([0, 0, 1], [0, 0, 0], "abc")
+    return RetrievalSet("test/one", query, labelled([0, 0, 1, 1, 2], [0] * 5, "adcef"), same_camera)
+
+
+def test_where_the_same_camera_is_kept_a_query_is_removed_itself_and_nothing_else():
+    """At distance 0 of itself a query would be found first; by hand: a finds d second, b finds a first, c finds e."""
+    feats = [np.array([[x, 0]], np.float32) for x in (0.0, 0.3, 5.0)], [0.0, 2.0, 5.0, 6.0, 1.0]
+    query_feats, gallery_feats = np.concatenate(feats[0]), np.array([[x, 0] for x in feats[1]], np.float32)
+    ranks = ranking.rank(query_feats, gallery_feats, **evaluation.labels(one_camera("keep")))
+    # a: person 2 at 1 comes before d at 2. b: a at 0.3, person 2 at 0.7, d at 1.7. c: e at 1.
+    np.testing.assert_array_equal(ranks, [[2, 0], [1, 3], [1, 0]])
+    scores = evaluation.score_feats(
+        query_feats, gallery_feats, one_camera("keep"), metric="market1501", mesh=devices.make_mesh()
+    )
+    assert scores.cmc[0] == pytest.approx(2 / 3)
+    assert scores.mAP == pytest.approx((1 / 2 + (1 + 2 / 3) / 2 + 1) / 3)
+
+
+def test_same_name_of_another_person_is_another_picture():
+    test = RetrievalSet("test/names", labelled([0], [0], "a"), labelled([0, 1, 0], [0, 0, 0], "aab"), "keep")
+    ranks = ranking.rank(np.zeros((1, 2), np.float32), np.zeros((3, 2), np.float32), **evaluation.labels(test))
+    np.testing.assert_array_equal(ranks, [[2]])
+
+
+def test_same_camera_that_is_kept_gives_the_scores_of_cameras_that_are_all_different():
+    """On sets without a picture on both sides, keeping means that nobody's camera is anybody else's."""
+    feats = evaluation.features(model(), RetrievalSet("one", QUERY, GALLERY), workers=0)
+    names = [[f"{split}{row}" for row in range(count)] for split, count in (("query", 5), ("gallery", 20))]
+
+    def scores(query_camids, gallery_camids, same_camera):
+        query, gallery = labelled(QUERY.pids, query_camids, names[0]), labelled(GALLERY.pids, gallery_camids, names[1])
+        test = RetrievalSet("one", query, gallery, same_camera)
+        return evaluation.in_numbers(
+            evaluation.score_feats(*feats, test, metric="market1501", mesh=devices.make_mesh())
+        )
+
+    kept = scores(QUERY.camids, GALLERY.camids, "keep")
+    assert kept == scores(np.arange(5), [9] * 20, "remove")
+    assert kept != scores(QUERY.camids, GALLERY.camids, "remove")
+
+
+def test_set_of_one_camera_is_refused_with_the_way_to_score_it():
+    with pytest.raises(UserError, match=r"test/one cannot be scored: it has one camera .*scoring\.same_camera to keep"):
+        evaluation.check_matches(one_camera("remove"))
+    evaluation.check_matches(one_camera("keep"))
+    with pytest.raises(UserError, match=r"test/one cannot be scored: it has one camera alone"):
+        evaluation.evaluate(model(), [one_camera("remove")], metric="market1501", workers=0)
+
+
+def test_set_in_which_nobody_is_seen_by_two_cameras_is_refused_with_its_reason():
+    query, gallery = labelled([0, 1], [0, 1], "ab"), labelled([0, 1], [0, 1], "cd")
+    with pytest.raises(UserError, match=r"nobody of the queries is in the gallery by another .*same_camera to keep"):
+        evaluation.check_matches(RetrievalSet("test/two", query, gallery))
+    with pytest.raises(UserError, match=r"nobody of the queries .* do not count; check people and cameras$"):
+        evaluation.check_matches(RetrievalSet("test/two", query, labelled([2, 3], [0, 1], "cd")))
+    with pytest.raises(UserError, match="no query has another picture of its person in the gallery"):
+        evaluation.check_matches(RetrievalSet("test/two", query, labelled([0, 1], [0, 1], "ab"), "keep"))
+
+
+def test_queries_without_a_match_are_counted_and_named_under_the_table():
+    test = RetrievalSet("a/b:1", labelled([0, 1, 2, 3], [0] * 4, "abcd"), labelled([0, 1, 1, 5], [1, 0, 1, 1], "efgh"))
+    assert evaluation.queries_without_match(test) == 2
+    assert evaluation.remarks([test]) == ["a/b:1: 2 of 4 queries have no match in the gallery and are left out"]
+    assert evaluation.remarks([RetrievalSet("one", QUERY, GALLERY)]) == []
+    other = RetrievalSet("a/b:2", test.query, labelled([0], [1], "e"))
+    scores = {"a/b:1": {"mAP": 1.0}, "a/b:2": {"mAP": 0.5}}
+    counted = evaluation.with_counts(scores | evaluation.means_of_variants(scores), [test, other])
+    assert {name: numbers["queries_without_match"] for name, numbers in counted.items()} == {
+        "a/b:1": 2,
+        "a/b:2": 3,
+        "a/b, mean of 2": 5,
+    }
+    assert counted["a/b:1"]["mAP"] == 1.0

@@ -3,7 +3,7 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from san_jax.event_files import read_scalars
+from san_jax.report.event_files import read_scalars
 from san_jax.training.progress import Progress
 
 

@@ -4,6 +4,12 @@ from san_jax import files
 from san_jax.errors import UserError
 
 
+def test_name_that_is_no_text_is_escaped(tmp_path):
+    name = b"\xfcx".decode(errors="surrogateescape")
+    files.write(tmp_path / "a", f"{name} ü")
+    assert (tmp_path / "a").read_text() == r"\udcfcx ü"
+
+
 def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "a" / "b" / "scores.json"
     files.write(path, "ü")
@@ -17,3 +23,16 @@ def test_file_that_cannot_be_replaced_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or make room"):
         files.write(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "scores.json"
+    files.write(path, "before")
+
+    def interrupted(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(path), "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, "after")
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("before", [path])

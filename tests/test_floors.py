@@ -1,32 +1,31 @@
-"""Keeps docs/architecture.md true: imports go down the floors, and inside a folder one way."""
+"""Keeps docs/architecture.md true: imports between rooms go one way, and inside a room in no circle."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FLOORS = {
-    1: "batch errors files devices",
-    2: "networks.* training.losses training.optimizers data.augmentation data.identity_sampler data.joined_source "
-    "scoring.distances scoring.tiles scoring.ranking scoring.chance scoring.colour_histogram scoring.camera_pairs "
-    "scoring.verification scoring.reranking scoring.query_expansion weights.* "
-    "retrieval picture_folder found_pictures contact_sheet html_page event_files "
-    "synthesis.atlas synthesis.solids synthesis.camera synthesis.dice synthesis.wardrobe synthesis.tailor "
-    "synthesis.body synthesis.people synthesis.things synthesis.lens synthesis.street synthesis.renderer "
-    "synthesis.scene synthesis.sitting synthesis.splits synthesis.studio",
-    3: "training.train_step training.checkpoints training.progress data.input_pipeline scoring.feature_extraction "
-    "scoring.evaluation scoring.texture_scores scoring.references scoring.ranked_pictures starting_weights",
-    4: "training.run training.run_config training.train_loop scoring.report pseudo_textures picture_index",
-    5: "commands import_weights export_weights reference_scores synthesis.sheet experiments.*",
-}
+LOOSE = ("batch", "errors", "files", "devices")
+GROUND = (*LOOSE, "process")
+# Modules and folders of san_jax; each imports only what stands before it.
+ROOMS = (
+    *("ground", "networks", "weights", "data", "drawing", "synthesis", "model", "scoring", "training", "gallery"),
+    *("report", "commands", "experiments", "__main__"),
+)
+# Where a run's config may be read; below, functions take named values.
+READ_CONFIGS = (
+    *("training.run", "training.schedule", "training.batch_plan", "training.validation"),
+    *("training.config_fields", "training.resuming", "report.report"),
+    *("commands", "experiments"),
+)
+DOORS = ("commands", "experiments", "__main__")
 
 
-def floor_of(module):
-    """The floor of san_jax.MODULE."""
-    for floor, patterns in FLOORS.items():
-        for pattern in patterns.split():
-            if module == pattern or (pattern.endswith("*") and module.startswith(pattern[:-1])):
-                return floor
-    raise AssertionError(f"san_jax.{module} stands on no floor: add it to docs/architecture.md and here")
+def room_of(module):
+    """The room of san_jax.MODULE."""
+    name = module.split(".")[0]
+    room = "ground" if name in GROUND else name
+    assert room in ROOMS, f"san_jax.{module} stands in no room: add it to docs/architecture.md and here"
+    return room
 
 
 def modules():
@@ -46,16 +45,20 @@ def imported(path):
                 yield whole if (ROOT / (whole.replace(".", "/") + ".py")).exists() else node.module
 
 
-def test_imports_go_down_the_floors():
+def own(path):
+    """Modules of san_jax that a file imports, without that name."""
+    return {name.removeprefix("san_jax.") for name in imported(path) if name.startswith("san_jax.")}
+
+
+def test_imports_between_rooms_go_one_way():
     for module, path in modules():
-        for name in imported(path):
-            if name.startswith("san_jax."):
-                below = name.removeprefix("san_jax.")
-                assert floor_of(below) <= floor_of(module), f"san_jax.{module} imports san_jax.{below}, which is above"
+        for name in own(path):
+            before = ROOMS.index(room_of(name)) <= ROOMS.index(room_of(module))
+            assert before, f"san_jax.{module} imports san_jax.{name}, whose room comes later"
 
 
-def test_modules_of_a_floor_do_not_import_each_other_in_a_circle():
-    uses = {module: {name.removeprefix("san_jax.") for name in imported(path)} for module, path in modules()}
+def test_no_module_imports_itself_by_way_of_others():
+    uses = {module: own(path) for module, path in modules()}
 
     def reaches(start, goal, seen):
         return any(n == goal or (n not in seen and reaches(n, goal, seen | {n})) for n in uses.get(start, ()))
@@ -63,32 +66,35 @@ def test_modules_of_a_floor_do_not_import_each_other_in_a_circle():
     assert not [module for module in uses if reaches(module, module, {module})]
 
 
-def test_doors_alone_import_the_builders_and_nothing_imports_tensorflow_or_pytorch():
+def test_doors_alone_import_the_builders_and_nothing_imports_configs_tensorflow_or_pytorch():
     for module, path in modules():
         for name in imported(path):
             top = name.split(".")[0]
-            assert top not in ("tensorflow", "torch"), f"san_jax.{module} imports {name}"
-            assert top != "tfds_builders" or floor_of(module) == 5, f"san_jax.{module} imports {name}"
-            assert top != "configs", f"san_jax.{module} imports {name}"
+            assert top not in ("tensorflow", "torch", "configs"), f"san_jax.{module} imports {name}"
+            assert top != "tfds_builders" or room_of(module) in DOORS, f"san_jax.{module} imports {name}"
 
 
-def test_the_synthetic_world_stands_aside():
+def test_synthesis_knows_nothing_of_networks_and_only_doors_know_it():
     for module, path in modules():
-        aside = module.startswith("synthesis.") and floor_of(module) == 2
-        for name in imported(path):
-            if name.startswith("san_jax.synthesis."):
-                assert aside or floor_of(module) == 5, f"san_jax.{module} imports {name}"
-            elif name.startswith("san_jax.") and aside:
-                assert floor_of(name.removeprefix("san_jax.")) == 1, f"san_jax.{module} imports {name}"
+        for name in own(path):
+            if room_of(module) == "synthesis":
+                assert room_of(name) in ("ground", "synthesis"), f"san_jax.{module} imports {name}"
+            elif room_of(name) == "synthesis":
+                assert room_of(module) in DOORS, f"san_jax.{module} imports {name}"
 
 
-def test_config_stops_at_floor_four():
+def test_configs_are_read_where_runs_are_built_and_nowhere_below():
     for module, path in modules():
-        if floor_of(module) < 4:
-            assert "ml_collections" not in set(imported(path)), f"san_jax.{module} reads a config"
+        if not module.startswith(READ_CONFIGS):
+            assert "ml_collections" not in "".join(imported(path)), f"san_jax.{module} reads configs"
+
+
+def test_package_has_no_loose_modules_but_those_of_the_ground():
+    loose = {path.stem for path in (ROOT / "san_jax").glob("*.py")}
+    assert loose == {*LOOSE, "model", "__init__", "__main__"}
 
 
 def test_builders_know_nothing_of_networks_training_and_scoring():
     for path in (ROOT / "tfds_builders").glob("*.py"):
-        allowed = ("san_jax.batch", "san_jax.errors", "san_jax.synthesis")
+        allowed = ("san_jax.batch", "san_jax.errors", "san_jax.process", "san_jax.synthesis")
         assert all(name.startswith(allowed) for name in imported(path) if name.startswith("san_jax")), path

@@ -81,3 +81,7 @@ def test_pairs_follow_from_seed_and_step_alone():
     np.testing.assert_array_equal(mixed[0].rows, mixed[1].rows[: PLAN.num_steps])
     other = identity_sampler.with_pairs(PLAN, num_rows=11, first_row=0, pictures=3, seed=4)
     assert not np.array_equal(other.rows[:, 20:], mixed[0].rows[:, 20:])
+
+
+def test_no_pairs_leave_the_plan_as_it_is():
+    assert identity_sampler.with_pairs(PLAN, num_rows=11, first_row=1000, pictures=0, seed=3) is PLAN

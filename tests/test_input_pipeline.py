@@ -38,6 +38,14 @@ def test_batch_holds_the_pictures_of_its_rows_with_room_for_the_crop():
         np.testing.assert_array_equal(image, stored.resize((18, 36), Image.Resampling.BILINEAR))
 
 
+@pytest.mark.parametrize("pids", [[2, 7, 10, 11, 12, 90], [1, 2, 3, 4, 5, 6], [0, 5, 6, 7, 8, 2**31 - 1]])
+def test_labels_are_numbered_from_0_whatever_the_pids(pids):
+    source = ArraySource(np.repeat(np.arange(6), 4))
+    source.pids = np.repeat(pids, 4).astype(np.int32)
+    usual = next(batches())
+    np.testing.assert_array_equal(next(batches(source=source, with_textures=False)).pid, usual.pid)
+
+
 def test_resumed_run_reads_what_the_unbroken_one_reads():
     whole = list(batches())
     assert len(whole) == len(ROWS)

@@ -14,6 +14,13 @@ def test_people_and_cameras_of_two_sets_are_different_ones():
     assert JOINED.pids.dtype == np.int32
 
 
+def test_pids_with_gaps_or_near_the_end_of_int32_are_numbered_on():
+    gaps, large = ArraySource([5, 5, 9], name="a"), ArraySource([2**31 - 1, 3, 3], name="b")
+    joined = JoinedSource.of([gaps, large])
+    np.testing.assert_array_equal(joined.pids, [0, 0, 1, 3, 2, 2])
+    assert joined[3]["pid"] == 3
+
+
 def test_records_agree_with_the_columns_and_keep_their_pictures():
     for row in range(len(JOINED)):
         record, part = JOINED[row], (FIRST, SECOND)[row >= 4][row % 4]

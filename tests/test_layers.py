@@ -118,6 +118,16 @@ def test_max_pool_takes_windows_of_three_with_a_border(height, width):
     np.testing.assert_array_equal(layers.max_pool(jnp.asarray(x)), windows.max((-2, -1)))
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 9), (2, 3)])
+def test_max_pool_without_a_border_begins_inside_and_may_end_outside(height, width):
+    x = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    expected = [
+        [x[:, i : i + 3, j : j + 3].max((1, 2)) for j in range(0, width - 1, 2)] for i in range(0, height - 1, 2)
+    ]
+    found = layers.max_pool(jnp.asarray(x), padding=0)
+    np.testing.assert_array_equal(found, np.array(expected).transpose(2, 0, 1, 3))
+
+
 def test_gradient_of_max_pool_goes_to_the_maximum():
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(2.0)
     gradient = jax.grad(lambda x: layers.max_pool(x).sum())(x)
@@ -128,6 +138,22 @@ def test_gradient_of_max_pool_goes_to_the_maximum():
 def test_gradient_of_max_pool_goes_to_the_first_of_equal_maxima():
     gradient = jax.grad(lambda x: layers.max_pool(x).sum())(jnp.ones((1, 2, 2, 1)))
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_nan_comes_through_max_pool_wherever_it_lies_and_nowhere_else(dtype):
+    pool, height, width = jax.jit(layers.max_pool), 6, 8
+    values = jnp.asarray(normal(1, height, width, 1), dtype)
+    plain = np.asarray(pool(values), np.float32)
+    for row in range(height):
+        for column in range(width):
+            pooled = np.asarray(pool(values.at[0, row, column, 0].set(jnp.nan)), np.float32)
+            rows, columns = ({(place + 1) // 2, place // 2} for place in (row, column))
+            in_window = np.isin(np.arange(height // 2), list(rows))[:, None] & np.isin(
+                np.arange(width // 2), list(columns)
+            )
+            broken = in_window[None, :, :, None]
+            np.testing.assert_array_equal(pooled, np.where(broken, np.nan, plain))
 
 
 def test_reflect_pad_mirrors_without_repeating_the_edge():
@@ -186,3 +212,14 @@ def test_strided_product_of_a_1x1_kernel_flattens_no_map():
     program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, kernel))
     assert program.count("dot_general") == 3
     assert "reshape" not in program
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 4), (7, 7)])
+def test_max_pool_lets_a_nan_through(place):
+    x = normal(1, 8, 8, 2)
+    x[0, *place, 1] = np.nan
+    found = np.asarray(layers.max_pool(jnp.asarray(x)))
+    rows, columns = ({(at + 1) // 2, at // 2} for at in place)
+    expected = {(row, column) for row in rows for column in columns if row < 4 and column < 4}
+    assert set(zip(*np.nonzero(np.isnan(found[0, ..., 1])), strict=True)) == expected
+    assert not np.isnan(found[..., 0]).any()

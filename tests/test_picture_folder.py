@@ -5,21 +5,63 @@ import pytest
 from array_source import encoded
 from PIL import Image
 
-from san_jax import picture_folder
-from san_jax.data import input_pipeline
+from san_jax.data import input_pipeline, picture_folder
 from san_jax.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF
 
 
-def test_pictures_of_a_tree_are_found_in_order_and_nothing_else(tmp_path):
-    names = ["b.JPG", "a.png", "sub/c.jpeg", "sub/deep/d.bmp", "e.webp", "notes.txt", "f.npy", "png", "g.png.part"]
+def write(folder, names, content=b""):
     for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def names_in(folder, paths):
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def test_pictures_of_a_tree_are_listed_in_order_and_all_other_files_too(tmp_path):
+    pictures = ["a.png", "b.JPG", "c.tif", "d.gif", "e.webp", "f.avif", "sub/c.jpeg", "sub/deep/d.bmp"]
+    others = ["clip.mpg", "f.npy", "g.png.part", "notes.txt", "png", "print.eps"]
+    write(tmp_path, [*pictures, *others])
     (tmp_path / "folder.png").mkdir()
-    found = [path.relative_to(tmp_path).as_posix() for path in picture_folder.find(tmp_path)]
-    assert found == ["a.png", "b.JPG", "e.webp", "sub/c.jpeg", "sub/deep/d.bmp"]
+    listing = picture_folder.list_files(tmp_path)
+    assert names_in(tmp_path, listing.pictures) == pictures
+    assert names_in(tmp_path, listing.others) == others
+    assert listing.remark(tmp_path) == (
+        f"{tmp_path}: 6 files are left out, not being pictures by their names: "
+        "clip.mpg, f.npy, g.png.part, notes.txt, png and 1 more"
+    )
+
+
+def test_picture_without_a_suffix_is_recognised_by_its_content(tmp_path):
+    write(tmp_path, ["IMG_0001"], encoded(np.zeros((4, 2, 3), np.uint8)))
+    write(tmp_path, ["README"], b"P1 is a place")
+    listing = picture_folder.list_files(tmp_path)
+    assert names_in(tmp_path, listing.pictures) == ["IMG_0001"]
+    assert listing.remark(tmp_path).endswith(": 1 file is left out, not being pictures by their names: README")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.ppm", "a.webp", "a.jp2", "a.tga", "a.bmp"])
+def test_formats_that_pillow_writes_without_loss_are_read_as_png_is(name, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 10, 3), np.uint8) // 64 * 85  # 64 colours: GIF's palette
+    options = {".webp": {"lossless": True}, ".jp2": {"irreversible": False}}.get(name[1:], {})
+    Image.fromarray(picture).save(tmp_path / name, **options)
+    [path] = picture_folder.list_files(tmp_path).pictures
+    np.testing.assert_array_equal(picture_folder.decode(path.read_bytes(), height=20, width=10), picture)
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    names = ["a.png", "._a.png", ".DS_Store.png", ".ipynb_checkpoints/a.png", "sub/.c.jpg", "sub/c.jpg", ".x/y/z.png"]
+    folder = write(tmp_path / ".hidden", names)
+    listing = picture_folder.list_files(folder)
+    assert names_in(folder, listing.pictures) == ["a.png", "sub/c.jpg"]
+    assert listing.others == []
+    assert listing.remark(folder) == ""
+    with pytest.raises(UserError, match="holds no pictures"):
+        picture_folder.list_files(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -27,14 +69,14 @@ def test_pictures_of_a_tree_are_found_in_order_and_nothing_else(tmp_path):
     [
         ("nowhere", r"nowhere cannot be read .No such file or directory.; give a folder of pictures"),
         ("file", r"file cannot be read .Not a directory.; give a folder of pictures"),
-        ("empty", r"empty holds no pictures .*\.webp.; give a folder that does"),
+        ("empty", r"empty holds no pictures .* like.; give a folder that does"),
     ],
 )
 def test_what_is_no_folder_of_pictures_is_named(name, error, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=error):
-        picture_folder.find(tmp_path / name)
+        picture_folder.list_files(tmp_path / name)
 
 
 def test_picture_is_decoded_as_the_data_sets_are():
@@ -91,3 +133,41 @@ def test_thumbnail_keeps_proportions_up_to_twice_as_wide_as_high(size, width, tm
 def test_thumbnail_of_what_cannot_be_read_is_grey(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert np.unique(picture_folder.thumbnail(tmp_path / "a.png", height=10)).tolist() == [200]
+
+
+def encoded_as(picture, suffix, **options):
+    content = io.BytesIO()
+    picture.save(content, suffix, **options)
+    return content.getvalue()
+
+
+RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        encoded_as(Image.fromarray(RAMP), "PNG"),
+        encoded_as(Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"),
+        encoded_as(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
+        encoded_as(Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF"),
+        encoded_as(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+        encoded_as(Image.fromarray(RAMP).convert("P"), "GIF"),
+        encoded_as(Image.fromarray(RAMP).convert("RGBA"), "PNG"),
+        encoded_as(Image.fromarray(RAMP).convert("LA"), "PNG"),
+    ],
+    ids=["L", "16 bits", "32-bit integers", "floats to 1", "floats to 255", "palette", "RGBA", "LA"],
+)
+def test_picture_of_any_mode_is_read_as_a_viewer_shows_it(encoded):
+    found = picture_folder.decode(encoded, height=8, width=8)
+    np.testing.assert_allclose(found, np.repeat(RAMP[..., None], 3, axis=2), atol=1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white(mode):
+    layers = np.zeros((8, 8, 4), np.uint8)
+    layers[:4, :, 3] = 255  # black above, nothing below
+    picture = Image.fromarray(layers)
+    found = picture_folder.decode(encoded_as(picture.convert(mode), "PNG"), height=8, width=8)
+    assert (found[:4] == 0).all()
+    assert (found[4:] == 255).all()

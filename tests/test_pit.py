@@ -222,7 +222,7 @@ def test_too_few_wardrobes_to_hold_some_out_are_told(release, tmp_path):
     for stem in STEMS[4:]:
         for name in names.values():
             (root / name.format(stem)).unlink()
-    assert f"{root} has pairs of 2 wardrobes in place of three" in refused("release", root.parent, tmp_path / "data")
+    assert f"{root} has pairs of 2 wardrobes, but needs" in refused("release", root.parent, tmp_path / "data")
 
 
 def test_pictures_in_neither_layout_are_told(tmp_path):

@@ -6,22 +6,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from ranking_cases import GOLDEN, golden_case, listed
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances, ranking, tiles
-
-GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "ranking.npz")
-
-
-def golden_case(case):
-    feats = GOLDEN[f"{case}/query"], GOLDEN[f"{case}/gallery"]
-    labels = {
-        "query_pids": GOLDEN[f"{case}/query_ids"],
-        "gallery_pids": GOLDEN[f"{case}/gallery_ids"],
-        "query_camids": GOLDEN[f"{case}/query_cams"],
-        "gallery_camids": GOLDEN[f"{case}/gallery_cams"],
-    }
-    return feats, labels
 
 
 def random_case(seed, *, num_query=23, num_gallery=150, num_pids=12, num_camids=3):
@@ -84,10 +72,6 @@ def expected_single_shot_scores(feats, labels, max_rank):
             rank_odds.append(np.pad(np.mean(odds, axis=0)[1:], (0, len(gallery_feats) - len(people))))
     rank_odds = np.mean(rank_odds, axis=0)
     return np.cumsum(rank_odds)[:max_rank], np.sum(rank_odds / np.arange(1, len(rank_odds) + 1))
-
-
-def listed(ranks):
-    return [[int(rank) for rank in row if rank] for row in np.asarray(ranks)]
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -153,7 +137,7 @@ def test_tile_changes_no_draw():
     ("options", "num_gallery", "shape"),
     [({"tile": 20}, 301, (17, 301)), ({"tile": None}, 302, (11, 302)), ({"tile": None}, 3000, (1, 3000))],
 )
-def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, shape, monkeypatch):
+def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, shape, monkeypatch, traced_anew):
     """101 queries make six tiles where 20 are asked for, and ten where 4 * 302 * 11 bytes are allowed."""
     real, shapes = distances.distmat, []
 

@@ -10,7 +10,7 @@ from cuhk03_release import write_release
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "san_jax.reference_scores", "--workers=0", *map(str, arguments)]
+    command = [sys.executable, "-m", "san_jax.commands.reference_scores", "--workers=0", *map(str, arguments)]
     return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
 
 

@@ -7,7 +7,7 @@ from san_jax.data import input_pipeline
 from san_jax.errors import UserError
 from san_jax.scoring import references
 from san_jax.scoring.colour_histogram import histograms
-from san_jax.scoring.evaluation import TestSet
+from san_jax.scoring.evaluation import RetrievalSet
 
 
 class ClothedSource(ArraySource):
@@ -44,7 +44,7 @@ def test_colours_come_in_order_and_are_those_of_the_resized_pictures():
     ],
 )
 def test_people_are_found_by_their_clothes_and_chance_is_what_the_labels_say(metric, chance):
-    scores = evaluate(TestSet("one", QUERY, GALLERY), metric=metric)["one"]
+    scores = evaluate(RetrievalSet("one", QUERY, GALLERY), metric=metric)["one"]
     assert list(scores) == ["chance", "colour histogram"]
     assert list(scores["chance"]) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
     assert {name: scores["chance"][name] for name in chance} == pytest.approx(chance)
@@ -54,11 +54,11 @@ def test_people_are_found_by_their_clothes_and_chance_is_what_the_labels_say(met
 
 def test_every_test_set_is_scored_by_itself():
     few = ClothedSource(np.repeat(np.arange(30), 2), textures=False)
-    found = evaluate(TestSet("one", QUERY, GALLERY), TestSet("two", QUERY, few))
+    found = evaluate(RetrievalSet("one", QUERY, GALLERY), RetrievalSet("two", QUERY, few))
     assert list(found) == ["one", "two"]
     assert found["one"]["chance"] != found["two"]["chance"]
 
 
 def test_unknown_metric_is_named():
     with pytest.raises(UserError, match=r"metric is 'veri'"):
-        evaluate(TestSet("one", QUERY, GALLERY), metric="veri")
+        evaluate(RetrievalSet("one", QUERY, GALLERY), metric="veri")

@@ -5,10 +5,11 @@ import pytest
 from scipy import ndimage
 
 from san_jax.synthesis import atlas, body, camera, renderer, solids, wardrobe
+from san_jax.synthesis.backdrop import Backdrop
 from san_jax.synthesis.body import Pose
 from san_jax.synthesis.camera import Box
 from san_jax.synthesis.solids import Solids
-from san_jax.synthesis.street import Backdrop, Place
+from san_jax.synthesis.street import Place
 
 HEIGHT, WIDTH = 64, 32
 UNOPTIMISED = {"xla_backend_optimization_level": 0}

@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_ranking import GOLDEN, golden_case, listed
+from ranking_cases import GOLDEN, golden_case, listed
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances, ranking, reranking
@@ -132,15 +132,14 @@ def test_tile_changes_no_rank(tile):
     np.testing.assert_array_equal(reranking.rank(*feats, **labels, tile=tile), reranking.rank(*feats, **labels))
 
 
-def test_long_lists_are_read_run_by_run(monkeypatch):
-    """Shapes that no other test has, so that the program is compiled with these sizes."""
+def test_long_lists_are_read_run_by_run(monkeypatch, traced_anew):
     monkeypatch.setattr(reranking, "RUN", 3)
     monkeypatch.setattr(reranking, "RUNS", 7)
     feats = random_feats(6, 11, 97)
     np.testing.assert_allclose(reranking.distmat(*feats), plain_distmat(feats, 20, 6, 0.3), atol=2e-6)
 
 
-def test_only_tiles_of_distances_are_computed(monkeypatch):
+def test_only_tiles_of_distances_are_computed(monkeypatch, traced_anew):
     real, shapes = distances.distmat, set()
 
     def recorded(*args, **kwargs):
@@ -163,7 +162,7 @@ def test_single_shot_of_one_picture_a_person_is_the_whole_gallery():
 
 @pytest.mark.parametrize("options", [dict(k1=0), dict(k2=0), dict(weight=-0.1), dict(weight=1.5)])
 def test_settings_without_sense_are_an_error(options):
-    with pytest.raises(UserError, match="k1 and k2 are 1 or more, the weight 0 to 1"):
+    with pytest.raises(UserError, match="k1 and k2 must be 1 or more, the weight must be from 0 to 1"):
         reranking.distmat(*random_feats(0, 2, 3), **options)
 
 

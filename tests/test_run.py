@@ -1,4 +1,6 @@
+import ast
 import functools
+import inspect
 import itertools
 from pathlib import Path
 
@@ -7,74 +9,58 @@ import numpy as np
 import optax
 import pytest
 from array_source import ArraySource
+from flax.traverse_util import flatten_dict
+from runs import config_of
 
 from configs import baseline, san, san_pg
 from san_jax import devices
+from san_jax.data import augmentation
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
+from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import run, train_step
+from san_jax.training.schedule import Phases
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
-
-
-def config_of(module=san, **fields):
-    config = module.get_config("small")
-    config.update_from_flattened_dict(
-        {
-            "data.height": 32,
-            "data.width": 16,
-            "data.workers": 0,
-            "encoder.depth": 10,
-            "encoder.width": 0.125,
-            "encoder.fc_dim": 8,
-            "decoder.width": 0.05,
-            "batch.identities": 4,
-            "batch.instances": 4,
-            **fields,
-        }
-    )
-    return config
 
 
 def build(config, source=PEOPLE, pairs=None):
     return run.build(config, Path("nowhere"), source=source, pairs=pairs, test_sets=[], mesh=devices.make_mesh())
 
 
-def test_schedule_of_the_paper_on_cuhk03():
-    """20 warm-up and 300 main epochs; at step 0 of the main phase the rate is 8e-4, after epoch 40 half of it."""
-    config = san.get_config()
-    plan = Plan(np.zeros((320 * 93, 64), np.int32), 93 * np.arange(321))
-    phases = run.Phases.of(config, plan)
-    rate, *_ = run.make_optimizers(config, phases)
-    assert plan.num_steps == 29_760
-    assert phases.warmup == 20 * 93
-    expected = {0: 8e-6, 93: 8e-6 * 1.259, 1859: 8e-6 * 1.259**19, 1860: 8e-4, 1860 + 40 * 93 - 1: 8e-4}
-    expected |= {1860 + 40 * 93: 4e-4, 1860 + 280 * 93: 8e-4 / 2**7, 29_759: 8e-4 / 2**7}
-    np.testing.assert_allclose([rate(step) for step in expected], list(expected.values()), rtol=1e-5)
-
-
-def test_milestones_lie_where_epochs_of_varying_length_begin():
-    config = config_of(**{"schedule.warmup_epochs": 1, "schedule.epochs": 3, "reid.milestones": (1, 2, 9)})
-    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
-    phases = run.Phases.of(config, plan)
-    assert (phases.warmup, phases.milestones) == (7, (8, 18))
-
-
 def test_fixbase_comes_before_the_warm_up_and_freezes_its_steps_alone():
     config = config_of(**{"schedule.fixbase_epoch": 2, "schedule.warmup_epochs": 1, "schedule.epochs": 1})
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
-    phases = run.Phases.of(config, plan)
+    phases = Phases.of(config, plan)
     assert (phases.fixbase, phases.warmup, phases.warmup_starts) == (15, 10, (0,))
     built = build(config)
     assert built.step_of(0) is not built.step_of(built.total - 1)
 
 
-def test_run_is_scored_every_so_many_epochs_and_at_the_end():
-    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
-    assert run.score_at(plan, 2) == {15, 31}
-    assert run.score_at(plan, 3) == {25, 31}
-    assert run.score_at(plan, 50) == {31}
+def one_camera_set(same_camera="remove"):
+    """Four people before one camera, two queries of whom are not in the gallery."""
+    query, gallery = ArraySource([0, 1, 2, 3], name="own/all"), ArraySource([0, 0, 1, 1], name="own/all")
+    query.camids, gallery.camids = np.zeros(4, np.int32), np.zeros(4, np.int32)
+    return RetrievalSet("own/all", query, gallery, same_camera)
+
+
+def build_scored(test_set, **fields):
+    options = dict(source=PEOPLE, test_sets=[test_set], mesh=devices.make_mesh())
+    return run.build(config_of(baseline, **fields), Path("nowhere"), **options)
+
+
+def test_set_of_one_camera_is_refused_before_the_first_step():
+    with pytest.raises(UserError, match=r"own/all cannot be scored: it has one camera .*scoring\.same_camera to keep"):
+        build_scored(one_camera_set())
+    assert build_scored(one_camera_set(), **{"schedule.eval_every": 0}).total > 0
+
+
+def test_table_of_a_run_tells_the_queries_without_a_match():
+    built = build_scored(one_camera_set("keep"), **{"scoring.same_camera": "keep"})
+    assert built.validation.units == "market1501 metric with the same camera kept, in percent"
+    *_, line = built.validation.as_table({"own/all": {"mAP": 0.5}}).splitlines()
+    assert line == "own/all: 2 of 4 queries have no match in the gallery and are left out"
 
 
 def test_people_with_few_pictures_are_counted_in_one_line():
@@ -108,22 +94,6 @@ def test_baseline_needs_no_textures():
 def test_field_that_does_not_fit_is_named(fields, named):
     with pytest.raises(UserError, match=named):
         build(config_of(**fields))
-
-
-def test_batch_that_does_not_divide_names_the_field():
-    config = config_of()
-    networks = run.Networks("san", run.architecture_of(config, num_pids=12))
-    with pytest.raises(UserError, match=r"cannot be divided by 3 devices; change batch\.identities"):
-        run.make_plan(config, PEOPLE, networks=networks, num_devices=3)
-
-
-def test_batch_that_does_not_divide_for_its_pairs_names_them():
-    """The total must divide, not the people alone: on 3 devices 16 people and 2 pairs do, and 3 pairs do not."""
-    networks = run.Networks("san", run.architecture_of(config_of(), num_pids=12))
-    make_plan = functools.partial(run.make_plan, source=PEOPLE, networks=networks, num_devices=3)
-    assert make_plan(config_of(**{"batch.pit_pictures": 2})).rows.shape[1] == 16
-    with pytest.raises(UserError, match=r"batch\.pit_pictures 3 pairs .* by 3 devices; change batch\.pit_pictures"):
-        make_plan(config_of(**{"batch.pit_pictures": 3}))
 
 
 @pytest.mark.parametrize(
@@ -161,25 +131,15 @@ def test_textures_are_missed_before_anything_starts():
         build(config_of(), ArraySource(PEOPLE.pids, textures=False))
 
 
-def test_san_pg_takes_every_picture_once_an_epoch():
-    config = config_of(san_pg, **{"schedule.epochs": 2})
-    networks = run.Networks("san_pg", run.architecture_of(config, num_pids=12))
-    plan = run.make_plan(config, PEOPLE, networks=networks, num_devices=1)
-    assert plan.rows.shape == (2 * (60 // 16), 16)
-    first, second = np.split(plan.rows, 2)
-    assert len(set(first.ravel())) == first.size
-    assert not np.array_equal(first, second)
-
-
 def test_texture_generator_is_the_better_the_lower_its_l1():
     built = build(config_of(san_pg, **{"batch.identities": 3}), PAIRS)
-    assert built.scoring.best_by == ("L1", False)
+    assert built.validation.best_by == ("L1", False)
     assert built.notes == ("test/pairs: 14 pairs of picture and texture to train on",)
-    assert build(config_of()).scoring.best_by == ("mAP", True)
+    assert build(config_of()).validation.best_by == ("mAP", True)
 
 
 @pytest.mark.slow
-def test_first_weights_are_the_same_bits_as_compiled_without_haste():
+def test_first_weights_are_the_same_bits_as_compiled_without_fast_compilation():
     built = build(config_of(baseline, seed=3))
     make = functools.partial(train_step.make_state, built.networks, recon_tx=optax.identity(), seed=3)
     found, expected = built.make_state(), jax.jit(functools.partial(make, reid_tx=optax.identity()))()
@@ -187,16 +147,47 @@ def test_first_weights_are_the_same_bits_as_compiled_without_haste():
         jax.tree.map(np.testing.assert_array_equal, getattr(found, part), getattr(expected, part))
 
 
+def fields_read(code):
+    """Fields SECTION.FIELD, or FIELD of the whole config, that Python code reads; SECTION.* where all are handed on."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            found.add(node.attr if owner == "config" else f"{owner}.{node.attr}")
+        if isinstance(node, ast.keyword) and node.arg is None and isinstance(node.value, ast.Attribute):
+            found.add(f"{node.value.attr}.*")
+    return found
+
+
+def test_fields_that_code_reads_are_told_from_what_is_spelt_like_them():
+    code = """
+reid, total = config.reid, other.widths  # reid.gamma
+config.encoder.width = reid.b1 + config.seed
+say(f"{config.recon.gamma}", "recon.b1", **config.loss)
+"""
+    fields = {"reid.b1", "seed", "recon.gamma", "loss.*"}
+    assert fields_read(code) == fields | {"reid", "recon", "encoder", "loss", "other.widths"}
+
+
 def test_every_field_of_the_config_is_read():
-    """An option that nothing reads would be a promise that nobody keeps."""
-    sources = "\n".join(
-        path.read_text()
-        for folder in ("san_jax", ".")
-        for path in Path(folder).glob("**/*.py" if folder != "." else "*.py")
-    )
-    splatted = {"loss", "augmentation"}  # handed on whole, as keyword arguments
-    for section, fields in san.get_config().items():
-        if section in splatted:
-            continue
-        for name in fields if hasattr(fields, "items") else [section]:
-            assert f".{name}" in sources, f"config field {section}.{name}"
+    """An option that nothing reads would be a promise that nobody keeps; to check it is not to read it."""
+    files = {*Path("san_jax").rglob("*.py"), *Path().glob("*.py")} - {Path("san_jax/training/config_fields.py")}
+    found = set().union(*(fields_read(path.read_text()) for path in files))
+    # These are handed on whole: what gets them must use every one.
+    found |= {f"loss.{name}" for name in attributes_of("objective", train_step)}
+    found |= {f"augmentation.{name}" for name in names_in(augmentation._augment_one)}
+    assert {"loss.*", "augmentation.*"} <= found
+    unread = [name for name in flatten_dict(san.get_config().to_dict(), sep=".") if name not in found]
+    assert unread == []
+
+
+def attributes_of(name, module):
+    """Attributes of a variable that a module reads."""
+    nodes = ast.walk(ast.parse(inspect.getsource(module)))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == name}
+
+
+def names_in(function):
+    """Variables that a function reads."""
+    nodes = ast.walk(ast.parse(inspect.getsource(function)))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}

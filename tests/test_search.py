@@ -1,16 +1,18 @@
-import os
+import functools
 import shutil
 import socket
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
+from commands import finish
 from PIL import Image
-from test_picture_index import NAMES, ROOT
-from test_pseudo_textures import finish, save_run, write_pictures
+from runs import save_run, write_pictures
 
-from san_jax import picture_index
+from san_jax.gallery import feature_index
+
+NAMES = ["a.png", "b.jpg", "c.PNG", "sub/d.e.bmp", "sub/deeper/a.webp"]
+start = functools.partial(commands.start, "search.py")
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +23,6 @@ def workdir(tmp_path_factory):
 @pytest.fixture
 def shop(tmp_path):
     return write_pictures(tmp_path / "shop", NAMES)
-
-
-def start(*arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, "search.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def search(*arguments, **environment):
@@ -54,7 +44,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", "--top=5"]
     status, output, errors = search(*command, f"--query={tmp_path / 'child.bmp'}")
     assert (status, errors) == (0, "")
-    place = picture_index.default_place(workdir / "checkpoints/3", shop)
+    place = feature_index.default_place(workdir / "checkpoints/3", shop)
     assert output.splitlines()[:2] == [
         f"{shop}: 5 pictures, 0 of them in the index",
         f"{place}: 5 pictures, 5 of them new or changed",

@@ -1,4 +1,6 @@
 import fcntl
+import json
+import os
 import pickle
 import re
 import shutil
@@ -11,7 +13,7 @@ import pytest
 from cuhk03_release import write_release
 
 from san_jax.errors import UserError
-from tfds_builders import __main__, cuhk03, open_source
+from tfds_builders import __main__, cuhk03, open_source, staging
 
 NAME = "cuhk03/labeled_texture"
 FOLDER = "cuhk03/labeled_texture/1.0.0"
@@ -152,6 +154,54 @@ def test_killed_preparation_is_cleared_away_by_the_next(release, prepared, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"cuhk03", ".cuhk03-labeled_texture.lock"}
 
 
+def unfinished(data_dir, name, **owner):
+    """A staging folder of a set, as a process leaves it that says this of itself."""
+    path = data_dir / f"{staging.prefix(name)}abcd1234"
+    path.mkdir(parents=True)
+    (path / "picture").write_text("")
+    here = {"name": name, "pid": os.getpid(), "started": staging.started(os.getpid()), **staging.place()}
+    (path / staging.OWNER).write_text(json.dumps(here | owner))
+    return path
+
+
+def test_leftover_is_deleted_only_if_its_process_of_this_machine_is_dead(tmp_path, capsys):
+    gone = start("import os; print(os.getpid())", stdout=subprocess.PIPE)
+    dead = int(gone.communicate()[0])
+    owners = {
+        "alive": {},
+        "dead": {"pid": dead},
+        "reused": {"started": "1"},  # another process has that number now
+        "elsewhere": {"pid": dead, "host": "another"},
+        "rebooted": {"pid": dead, "boot": "another"},
+        "contained": {"pid": dead, "pid_namespace": "another"},
+    }
+    paths = {case: unfinished(tmp_path / case, "set/small", **owner) for case, owner in owners.items()}
+    for case in owners:
+        staging.clear(tmp_path / case, "set/small")
+    assert {case for case, path in paths.items() if not path.exists()} == {"dead", "reused"}
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert said[0] == (
+        f"{paths['elsewhere']} is of process {dead} of another: delete it if nobody prepares set/small any more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cleared", "other"),
+    [
+        ("set/full-occlusion0", "set/full-occlusion0.6"),
+        ("set/full", "set/full.1"),
+        ("set/full-x", "set-full/x"),
+    ],
+)
+def test_leftover_of_a_set_whose_name_begins_alike_stays(cleared, other, tmp_path):
+    path = unfinished(tmp_path, other, started="1")
+    staging.clear(tmp_path, cleared)
+    assert path.exists()
+    staging.clear(tmp_path, other)
+    assert not path.exists()
+
+
 def test_of_two_processes_one_prepares_and_one_waits(release, prepared, tmp_path):
     code = """
         import sys, time
@@ -187,11 +237,10 @@ def test_without_locks_the_first_to_finish_counts(release, prepared, tmp_path, m
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     monkeypatch.setattr(cuhk03.Cuhk03, "records", read_while_another_finishes)
-    unfinished = tmp_path / ".cuhk03-labeled_texture.another"
-    unfinished.mkdir()
+    theirs = unfinished(tmp_path, NAME)
     source = open_source(NAME, "train", data_dir=tmp_path, manual_dir=release)
     assert records_of(source) == records_of(open_source(NAME, "train", data_dir=prepared))
-    assert unfinished.exists()
+    assert theirs.exists()
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(release, tmp_path):
@@ -217,6 +266,21 @@ def test_command_prepares_and_counts(release, tmp_path, monkeypatch, capsys):
         ["query", "8", "4", "2"],
         ["gallery", "27", "4", "2"],
     ]
+
+
+def test_command_whose_reader_has_gone_says_nothing(prepared, unread):
+    command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={prepared}"]
+    done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_command_prints_what_stdout_cannot_write_with_escapes(prepared, tmp_path):
+    (tmp_path / "dätä").symlink_to(prepared)
+    command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={tmp_path / 'dätä'}"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{NAME} is in {tmp_path}/d\\xe4t\\xe4/" in done.stdout
 
 
 def test_command_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys):

@@ -8,98 +8,26 @@
         "epoch": 7,
     }
 
-Everything else is written by the small imitation of `torch.save` below.
+Everything else is written by the small imitation of `torch.save` in torch_saves.py.
 """
 
-import io
 import os
 import pathlib
 import pickle
 import zipfile
 from collections import OrderedDict
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_saves import Call, Global, Storage, save_stream, save_zip, tensor
 
 from san_jax.errors import UserError
 from san_jax.weights.torch_files import STORAGE_DTYPES, read_tensors_file
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
-
-
-class Global(NamedTuple):
-    """A class or function that the pickle names."""
-
-    module: str
-    name: str
-
-    def __call__(self):
-        raise AssertionError("pickle asks whether it is callable, and no more")
-
-
-class Storage(NamedTuple):
-    key: str
-    data: np.ndarray
-    elements: int | None = None  # what the pickle claims, where that is not the truth
-    view: tuple | None = None
-
-
-class Call(NamedTuple):
-    """An object that the pickle builds by calling `function`."""
-
-    function: Global
-    arguments: tuple
-    state: tuple | None = None
-
-
-def tensor(storage, size, stride, offset=0):
-    arguments = (storage, offset, size, stride, False, OrderedDict())
-    return Call(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
-
-
-class Pickler(pickle._Pickler):
-    """PyTorch's pickles, without PyTorch; the one of pure Python can be taught to write any global."""
-
-    dispatch = pickle._Pickler.dispatch | {
-        Global: lambda self, it: self.write(f"c{it.module}\n{it.name}\n".encode()),
-        Call: lambda self, it: self.save_reduce(it.function, it.arguments, state=it.state),
-    }
-
-    def __init__(self, file, storages):
-        super().__init__(file, protocol=2)
-        self.storages = storages
-
-    def persistent_id(self, it):
-        if not isinstance(it, Storage):
-            return None
-        self.storages[it.key] = it.data
-        elements = it.data.size if it.elements is None else it.elements
-        name = next(name for name, dtype in STORAGE_DTYPES.items() if dtype == it.data.dtype)
-        return ("storage", Global(*name.split(".")), it.key, "cpu", elements, it.view)
-
-
-def save_zip(path, saved, *, byteorder=b"little", compression=zipfile.ZIP_STORED):
-    pickled, storages = io.BytesIO(), {}
-    Pickler(pickled, storages).dump(saved)
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickled.getvalue())
-        archive.writestr("archive/byteorder", byteorder)
-        for key, data in storages.items():
-            archive.writestr(f"archive/data/{key}", data.tobytes())
-
-
-def save_stream(path, saved, *, little_endian=True, keys=None):
-    storages = {}
-    with open(path, "wb") as file:
-        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": little_endian}, saved):
-            Pickler(file, storages).dump(part)
-        pickle.dump(list(storages) if keys is None else keys, file, protocol=2)
-        for data in storages.values():
-            file.write(data.size.to_bytes(8, "little") + data.tobytes())
 
 
 both_formats = pytest.mark.parametrize("save", [save_zip, save_stream])
@@ -360,3 +288,10 @@ def test_safetensors_of_an_unknown_type_name_tensor_and_type(tmp_path):
     path.write_bytes(safetensors.numpy.save({"fc.weight": BASE.astype(np.complex64)}))
     with pytest.raises(UserError, match=r"fc\.weight is of type C64"):
         read_tensors_file(path)
+
+
+@both_formats
+def test_milestones_of_a_scheduler_beside_the_weights_are_no_obstacle(tmp_path, save):
+    milestones = Call(Global("collections", "Counter"), ({40: 1, 90: 1},))
+    checkpoint = read_back(tmp_path, save, {"model": {}, "scheduler": {"milestones": milestones}})
+    assert checkpoint["scheduler"]["milestones"] == {40: 1, 90: 1}

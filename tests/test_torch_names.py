@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from san_jax.networks.decoder import Decoder
-from san_jax.networks.encoder import BLOCKS, Encoder
+from san_jax.networks.encoder import BLOCKS, NECKS, Encoder
 from san_jax.weights import torch_names
 
 
@@ -22,9 +22,10 @@ def assert_names_cover(names: dict, model: nnx.Module):
 
 @pytest.mark.parametrize("depth", BLOCKS)
 @pytest.mark.parametrize("fc_dim", [0, 32])
-def test_every_parameter_of_an_encoder_has_one_name(depth, fc_dim):
-    model = nnx.eval_shape(lambda: Encoder(depth=depth, num_pids=4, fc_dim=fc_dim, rngs=nnx.Rngs(0)))
-    assert_names_cover(torch_names.encoder_names(depth=depth, fc_dim=fc_dim), model)
+@pytest.mark.parametrize("neck", NECKS)
+def test_every_parameter_of_an_encoder_has_one_name(depth, fc_dim, neck):
+    model = nnx.eval_shape(lambda: Encoder(depth=depth, num_pids=4, fc_dim=fc_dim, neck=neck, rngs=nnx.Rngs(0)))
+    assert_names_cover(torch_names.encoder_names(depth=depth, fc_dim=fc_dim, neck=neck), model)
 
 
 @pytest.mark.parametrize("skips", [True, False])

@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,25 +17,16 @@ import orbax.checkpoint as ocp
 import pytest
 from array_source import ArraySource
 from cuhk03_release import write_release
+from runs import SMALL_RUN
+from test_devices import PATIENT
 
 from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
-SMALL = {
-    "data.train": "cuhk03/labeled_texture",
-    "data.height": 32,
-    "data.width": 16,
-    "data.workers": 1,
-    "encoder.depth": 10,
-    "encoder.width": 0.125,
-    "encoder.fc_dim": 16,
-    "decoder.width": 0.05,
-    "batch.identities": 4,
-    "batch.instances": 2,
-    "schedule.warmup_epochs": 1,
-    "schedule.epochs": 11,
-    "schedule.save_every": 7,
-}
+SMALL = SMALL_RUN | {"data.workers": 1}
+# What is read does not depend on it, and worker processes take longer to start than these runs to read.
+NO_WORKERS = {"data.workers": 0}
 pytestmark = pytest.mark.slow
 
 
@@ -55,10 +48,11 @@ def command(workdir, fields, config="configs/san.py:small"):
     return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
-def start(*arguments, **fields):
+def start(*arguments, environment=None, **fields):
     return subprocess.Popen(
         command(*arguments, **fields),
         cwd=ROOT,
+        env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -75,19 +69,19 @@ def finish(process):
 def unbroken(tmp_path_factory, data):
     """A run from start to end: workdir and output."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    status, output = finish(start(workdir, data))
+    status, output = finish(start(workdir, data | NO_WORKERS))
     assert status == 0, output
     return workdir, output
 
 
-def stored(workdir):
+def arrays_in(workdir):
     with ocp.PyTreeCheckpointer() as reader:
-        newest = checkpoints.newest(workdir)
+        newest = stored.newest(workdir)
         return int(newest.name), reader.restore((newest / checkpoints.STATE).resolve())
 
 
 def assert_same_bits(one, other):
-    (step, state), (other_step, other_state) = stored(one), stored(other)
+    (step, state), (other_step, other_state) = arrays_in(one), arrays_in(other)
     assert step == other_step
     leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
     assert len(leaves) == len(other_leaves) > 50
@@ -97,11 +91,13 @@ def assert_same_bits(one, other):
 
 def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
     """SIGKILL three times, at moments that nobody chose: in a step, in a save, in the scoring."""
-    rng, kills, step = random.Random(time.time_ns()), 0, 0
+    seed, kills, step = time.time_ns(), 0, 0
+    print(f"moments of the kills by random.Random({seed})")
+    rng = random.Random(seed)
     while True:
         process = start(tmp_path, data)
         while kills < 3 and process.poll() is None:
-            newest = checkpoints.newest(tmp_path)
+            newest = stored.newest(tmp_path)
             if newest is not None and int(newest.name) > step:
                 step = int(newest.name)
                 time.sleep(rng.uniform(0, 0.5))
@@ -118,7 +114,7 @@ def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     process = start(tmp_path, data)
-    while checkpoints.newest(tmp_path) is None and process.poll() is None:
+    while stored.newest(tmp_path) is None and process.poll() is None:
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     process.kill()  # it alone, not its process group
@@ -129,28 +125,100 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     assert not [line for line in cmdlines if "spawn_main" in line]
 
 
-def test_sigterm_saves_and_the_run_goes_on(unbroken, data, tmp_path):
-    stop_and_go_on(tmp_path, data)
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_save_and_the_run_goes_on(number, expected, unbroken, data, tmp_path):
+    stop_and_go_on(tmp_path, data, number=number, expected=expected)
     assert_same_bits(unbroken[0], tmp_path)
 
 
-def stop_and_go_on(workdir, *arguments):
+def stop_and_go_on(workdir, *arguments, number=signal.SIGTERM, expected=143):
     """A run that is asked to stop after its first checkpoint, and then runs to its end."""
     process = start(workdir, *arguments)
-    while checkpoints.newest(workdir) is None and process.poll() is None:
+    while stored.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)  # workers hear it too, as on a terminal
     status, output = finish(process)
-    assert status == 143, output
-    said = next(line for line in output.splitlines() if line.startswith("stopped after step"))
-    assert checkpoints.newest(workdir).name in said
+    assert status == expected, output
+    assert "Traceback" not in output
+    said = [line for line in output.splitlines() if line.startswith("stopped")]
+    assert len(said) == 1, output
+    # While it is scored, or compiles for another phase, nothing is unsaved and it ends at once.
+    assert said[0].startswith("stopped by") or f"after step {stored.newest(workdir).name}," in said[0]
     status, output = finish(start(workdir, *arguments))
     assert status == 0, output
 
 
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, unbroken, data, tmp_path):
+    """From the first imports on, through data, compiling and steps; the same workdir goes on each time."""
+    for seconds in (0.2, 1, 2, 4, 6, 8, 12, 16):
+        process = start(tmp_path, data)
+        time.sleep(seconds * random.uniform(0.8, 1.2))
+        os.killpg(process.pid, number)
+        sent = time.monotonic()
+        status, output = finish(process)
+        assert time.monotonic() - sent < 15, output
+        assert status == expected, (seconds, output)
+        assert "Traceback" not in output
+        assert output.splitlines()[-1].startswith("stopped"), output
+    status, output = finish(start(tmp_path, data))
+    assert status == 0, output
+    assert_same_bits(unbroken[0], tmp_path)
+
+
+def start_on_two(workdirs, fields):
+    """Two processes with a device each, on workdirs that should be one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": PATIENT}
+    return [
+        start(workdir, fields, environment=shared | {"JAX_PROCESS_ID": str(index)})
+        for index, workdir in enumerate(workdirs)
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_go_on(number, data, tmp_path):
+    fields = data | {"schedule.epochs": 3}
+    both = start_on_two([tmp_path, tmp_path], fields)
+    while stored.newest(tmp_path) is None and both[0].poll() is None:
+        time.sleep(0.05)
+    os.killpg(both[1].pid, number)
+    (status, output), (other_status, other_output) = map(finish, both)
+    assert (status, other_status) == (143, 128 + number), output + other_output
+    said = f"stopped after step {stored.newest(tmp_path).name}, which is saved"
+    assert said in output
+    assert said in other_output
+    both = start_on_two([tmp_path, tmp_path], fields)
+    for status, output in map(finish, both):
+        assert status == 0, output
+
+
+def test_two_processes_that_do_not_share_their_workdir_are_told(unbroken, data, tmp_path):
+    both = start_on_two([unbroken[0], tmp_path], data)
+    for status, output in map(finish, both):
+        assert status == 1, output
+        assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_second_run_on_a_workdir_is_refused_and_the_first_goes_on(unbroken, data, tmp_path):
+    first = start(tmp_path, data)
+    while not (tmp_path / "config.json").exists() and first.poll() is None:
+        time.sleep(0.05)
+    second = start(tmp_path, data)
+    status, output = finish(second)
+    assert status == 1, output
+    assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
+    status, output = finish(first)
+    assert status == 0, output
+    assert_same_bits(unbroken[0], tmp_path)
+
+
 def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):
     workdir, output = unbroken
-    status, again = finish(start(workdir, data))
+    status, again = finish(start(workdir, data | NO_WORKERS))
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
@@ -186,6 +254,7 @@ def test_eval_scores_the_run_with_the_encoder_alone(unbroken):
 
 
 GENERATOR = {"data.train": "pit/release", "schedule.epochs": 4, "schedule.warmup_epochs": 0, "schedule.eval_every": 2}
+GENERATOR |= NO_WORKERS
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +293,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
-    fields |= {"loss.texture_triplets": 0.0}
+    fields |= {"loss.texture_triplets": 0.0} | NO_WORKERS
     status, output = finish(start(tmp_path / "unbroken", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
@@ -250,7 +319,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
         ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
         ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
-        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0}, "configs/san.py:small", "step"),
+        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0} | NO_WORKERS, "configs/baseline.py:small", "step"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
@@ -261,27 +330,29 @@ def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named,
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert named in lines[0]
-    assert checkpoints.newest(workdir) is None
+    assert stored.newest(workdir) is None
 
 
 def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
     workdir, _ = unbroken
-    before = stored(workdir)[0]
+    before = arrays_in(workdir)[0]
     status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
     assert status == 1
     assert "fc_dim 16 (this run: 24)" in output
-    assert stored(workdir)[0] == before
+    assert arrays_in(workdir)[0] == before
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
-def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(data, tmp_path):
+def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(unbroken, data, tmp_path):
     """`ulimit -f` stands in for it: no file may grow beyond so many blocks."""
-    status, output = finish(start(tmp_path, data | {"schedule.epochs": 1, "schedule.warmup_epochs": 1}))
-    assert status == 0, output
-    before = stored(tmp_path)[0]
-    line = " ".join(f"'{part}'" for part in command(tmp_path, data))
-    done = subprocess.run(["bash", "-c", f"ulimit -f 100; {line}"], cwd=ROOT, capture_output=True, text=True)
+    workdir = shutil.copytree(unbroken[0], tmp_path / "run")
+    before = arrays_in(workdir)[0]
+    line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 12}))
+    # Compiled programs would be cut off, too, and stay so for the runs to come.
+    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
+    limited = ["bash", "-c", f"ulimit -f 100; {line}"]
+    done = subprocess.run(limited, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert [text for text in done.stderr.splitlines() if "cannot write a checkpoint under" in text]
     assert "Traceback" not in done.stderr
-    assert stored(tmp_path)[0] == before
+    assert arrays_in(workdir)[0] == before

@@ -1,24 +1,28 @@
 """Data sets by name: prepared when missing, read at random. `python -m tfds_builders NAME` only prepares."""
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # this package is run, and the imports below take seconds
+    from san_jax.process import stopping
+
+    stopping.end_on_signals()
+
 import contextlib
 import fcntl
 import functools
 import io
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
+from tfds_builders import staging
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.pit import Pit
-from tfds_builders.record import Drawn, ReidBuilder, Rows
+from tfds_builders.record import DrawnTextures, ReidBuilder, Rows
 from tfds_builders.synthetic_reid import SyntheticReid
 
 BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03, "pit": Pit, "synthetic_reid": SyntheticReid}
@@ -39,7 +43,7 @@ class ReidSource:
         self.name, self.split = name, split
         self._builder, self._stored_split, self._rows = builder, rows.stored_split, rows.rows
         self.pids = rows.pids
-        self.camids = builder.column(rows.stored_split, "camid")[rows.rows].astype(np.int32)
+        self.camids = builder.numbers(rows.stored_split, "camid")[rows.rows]
         self.names = builder.column(rows.stored_split, "name")[rows.rows].tolist()
         self.has_textures = bool(builder.column(rows.stored_split, "has_texture")[rows.rows].all())
 
@@ -64,7 +68,7 @@ class ReidSource:
             image=stored["image"],
             texture=stored["texture"],
             pid=int(self.pids[row]),
-            camid=int(stored["camid"]),
+            camid=int(self.camids[row]),
             name=stored["name"].decode(),
         )
 
@@ -95,9 +99,12 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
         raise UserError(f"{name} has no split {split}; it has {', '.join(builder_class.SPLITS)}")
     builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
     try:
-        return ReidSource(builder, builder.rows(split, variant), name=name, split=split)
+        source = ReidSource(builder, builder.rows(split, variant), name=name, split=split)
     except (KeyError, IndexError, ValueError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
+    if not len(source):
+        raise UserError(f"{name} has no pictures in split {split}; choose another set")
+    return source
 
 
 def all_variants(name: str) -> list[str]:
@@ -115,7 +122,7 @@ def all_variants(name: str) -> list[str]:
     return [f"{prepared_name}:{variant}" for variant in found]
 
 
-def drawn_textures(name: str) -> Drawn | None:
+def drawn_textures(name: str) -> DrawnTextures | None:
     """The textures that DATASET/CONFIG reads from manual_dir and that a generator draws; None if there are none."""
     name = whole_name(name.partition(":")[0])
     return make_builder(name, Path("nowhere")).drawn()
@@ -153,9 +160,8 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> 
         return builder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir, name) as leftovers:
-            for folder in leftovers:
-                shutil.rmtree(folder)
+        with locked(data_dir, name):
+            staging.clear(data_dir, name)
             if not builder.data_path.is_dir():
                 write_records(name, data_dir, manual_dir)
     except OSError as error:
@@ -179,23 +185,17 @@ def damaged(name: str, folder: str | Path) -> UserError:
 
 
 @contextlib.contextmanager
-def locked(data_dir: Path, name: str) -> Iterator[list[Path]]:
-    """Holds the data set's lock; yields the folders that killed processes left, which are nobody's then."""
-    with open(data_dir / f"{staging_prefix(name)}lock", "w") as file:
+def locked(data_dir: Path, name: str) -> Iterator[None]:
+    """Holds the data set's lock, where the file system has locks; it may hold on this machine alone."""
+    with open(data_dir / f"{staging.prefix(name)}lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: several may write, each for itself; the first to finish counts
-            yield []
-            return
-        yield [path for path in data_dir.glob(f"{staging_prefix(name)}*") if path.is_dir()]
-
-
-def staging_prefix(name: str) -> str:
-    """How the names of a data set's lock and unfinished folders begin."""
-    return f".{name.replace('/', '-')}."
+            pass
+        yield
 
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
@@ -209,8 +209,8 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
         )
     print(f"preparing {name} in {data_dir}", file=sys.stderr, flush=True)
     target = make_builder(name, data_dir).data_path
-    with tempfile.TemporaryDirectory(prefix=staging_prefix(name), dir=data_dir) as staging:
-        builder = make_builder(name, Path(staging))
+    with staging.folder(data_dir, name) as own:
+        builder = make_builder(name, own)
         builder.open_source = functools.partial(open_source, data_dir=data_dir, manual_dir=manual_dir)
         download_config = tfds.download.DownloadConfig(manual_dir=release)
         try:

@@ -1,27 +1,39 @@
 """Prepares a data set: `python -m tfds_builders NAME[/CONFIG] --manual_dir=RELEASE --data_dir=DATA`."""
 
 import argparse
+import os
 import sys
 import time
 
 import numpy as np
 
-from san_jax.errors import UserError
+from san_jax.errors import Stopped, UserError
+from san_jax.process import stopping
 from tfds_builders import find_builder, known_names, open_source, prepare
+
+EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 
 def main() -> None:
     """Prepares what is missing and prints the splits; exits with 1 on an error that the user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
     parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="Prepares a data set.")
     parser.add_argument("name", metavar="NAME[/CONFIG]", help=", ".join(known_names()))
     parser.add_argument("--manual_dir", default="", help="folder that holds the release")
     parser.add_argument("--data_dir", default="data", help="folder of prepared data sets (default: %(default)s)")
     args = parser.parse_args()
     try:
-        show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+        with stopping.unwinding():  # a set that is half prepared is cleared away
+            show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+        sys.stdout.flush()
+    except Stopped as stopped:
+        stopping.end(str(stopped), stopped.status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+        os._exit(EXIT_UNREAD)
 
 
 def show(name: str, *, data_dir: str, manual_dir: str) -> None:

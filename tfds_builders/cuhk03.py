@@ -23,7 +23,7 @@ from scipy.io import loadmat
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
-from tfds_builders.record import Drawn, ReidBuilder, Rows, encode_png, read_picture
+from tfds_builders.record import DrawnTextures, ReidBuilder, Rows, encode_png, read_picture
 
 NUM_TEST_SETS = 20  # of the classic protocol
 CLASSIC = "pictures"  # the stored split of the classic configs; TFDS keeps the name "all" for itself
@@ -85,9 +85,9 @@ class Cuhk03(ReidBuilder):
         protocol = "cuhk03/cuhk03_new_protocol_config_labeled.mat"
         return f"manual_dir holds {MAT}, {protocol}, the same for detected, and {TEXTURES}/"
 
-    def drawn(self) -> Drawn | None:
+    def drawn(self) -> DrawnTextures | None:
         """The pseudo textures."""
-        return Drawn("cuhk03/labeled", TEXTURES) if self.builder_config.textures else None
+        return DrawnTextures("cuhk03/labeled", TEXTURES) if self.builder_config.textures else None
 
     def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
         """Classic: whether the picture's person is in each of the 20 test sets."""

@@ -1,7 +1,7 @@
-"""PIT, paired images and textures (Jin 2020, section 3.2) -> records: what SAN-PG learns textures from.
+"""PIT, paired images and textures (Jin 2020, section 3.2) -> records: the training data of SAN-PG.
 
-The paper's pairs: 929 textures of SURREAL, ten bodies, poses and views of each, on pictures of COCO. Their parts come
-under licences of their own, so ours are rendered from nothing but a seed, or read from the release.
+The paper rendered 929 textures of SURREAL, each with ten bodies, poses and views, in front of pictures of COCO. SURREAL
+and COCO have licences of their own, so pairs are rendered here from nothing but a seed, or read from the release.
 
                 wardrobes x pairs    train / test     picture      texture
     procedural           929 x 10    8,810 /  480    256 x 128    256 x 256
@@ -32,15 +32,15 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 class Pair(NamedTuple):
-    """One pair to be rendered or read.
+    """A pair to render or to read.
 
     Attributes:
-      wardrobe: number of the texture among all.
-      name: of the pair.
-      index: of a pair to be rendered, among those of its wardrobe.
-      image: its file in a release, or the photograph that stands behind the person; None for a street.
-      texture: its file in a release, else None.
-      pid: number of the wardrobe in its split.
+      wardrobe: number of the texture among all textures.
+      name: stem of the pair.
+      index: number of a rendered pair among those of its wardrobe.
+      image: file of the picture in a release, or of the photograph in the background; None for a street.
+      texture: file of the texture in a release; None for rendered pairs.
+      pid: number of the wardrobe in its split; -1 before pairs are split.
     """
 
     wardrobe: int
@@ -53,15 +53,16 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class PitConfig(tfds.core.BuilderConfig):
-    """Where pairs come from, and how many of which size are rendered.
+    """Where pairs come from, and how many are rendered in which size.
 
     Attributes:
-      seed: of the people and everything around them.
-      wardrobes, pairs: number of textures, and of pairs with each.
-      height: of the pictures in pixels, twice their width.
-      texture_side: in pixels; divides 256.
-      photographs: whether photographs stand behind people instead of streets.
-      released: whether pairs are read from a release; nothing else counts then.
+      seed: of the people, the places and the cameras.
+      wardrobes: number of textures.
+      pairs: number of pairs with each texture.
+      height: of the pictures, in pixels, twice their width.
+      texture_side: height and width of the textures, in pixels; divides 256.
+      photographs: whether the background is a photograph instead of a street.
+      released: whether pairs are read from a release; the other fields are then ignored.
     """
 
     seed: int = 3
@@ -74,14 +75,14 @@ class PitConfig(tfds.core.BuilderConfig):
 
 
 class Pit(ReidBuilder):
-    """Pictures of people, centred and whole, each with the texture of what they wear.
+    """Pictures of one person each, centred and unoccluded, with the person's texture.
 
     A pid is the number of the wardrobe in its split. A twentieth of the wardrobes is held out in `test`, so that no
-    texture is on both sides.
+    texture is in both splits.
 
-    `release` reads pairs of files with one stem, from `pit/images/` and `pit/textures/`, or from `pit/` where the stems
-    end in `_image` and `_texture`. What stands before the last underscore of a stem is its wardrobe: 0042_7 is a pair
-    of wardrobe 0042. Files are stored as they are.
+    `release` reads pairs of files with the same stem from `pit/images/` and `pit/textures/`, or from `pit/` where the
+    stems end in `_image` and `_texture`. The part of a stem before its last underscore is the wardrobe: 0042_7 is a
+    pair of wardrobe 0042. Files are stored unchanged.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -89,14 +90,14 @@ class Pit(ReidBuilder):
     DEFAULT_BUILDER_CONFIG_NAME = "procedural"
     BUILDER_CONFIGS = (
         PitConfig(name="procedural"),
-        # Many wardrobes rather than many pairs of each: a small generator would learn few of them by heart.
+        # Many wardrobes and one pair of each, since a small generator would memorise a few wardrobes.
         PitConfig(name="small", seed=4, wardrobes=1200, pairs=1, height=128, texture_side=128),
         PitConfig(name="photographs", photographs=True),
         PitConfig(name="release", released=True),
     )
 
     def instructions(self) -> str:
-        """The release's files, or photographs."""
+        """Where the release's files, or the photographs, belong."""
         if self.builder_config.released:
             return f"manual_dir holds {RELEASE}/images/ and {RELEASE}/textures/, with pairs of the same stem"
         if self.builder_config.photographs:
@@ -104,7 +105,7 @@ class Pit(ReidBuilder):
         return ""
 
     def plan(self, manual_dir: Path | None) -> dict[str, list[Pair]]:
-        """The pairs of both splits, by wardrobe."""
+        """The pairs of both splits, sorted by wardrobe."""
         config = self.builder_config
         if config.released:
             return split_pairs(find_released(manual_dir / RELEASE))
@@ -120,7 +121,7 @@ class Pit(ReidBuilder):
         return split_pairs(pairs)
 
     def records(self, items: Sequence[Pair], manual_dir: Path | None) -> Iterator[Record]:
-        """Renders or reads a part of one split."""
+        """Renders or reads some pairs of one split."""
         if self.builder_config.released:
             pictures = ((read_picture(item.image), read_picture(item.texture)) for item in items)
         else:
@@ -130,9 +131,9 @@ class Pit(ReidBuilder):
 
 
 def split_pairs(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    """A twentieth of the wardrobes is held out; pids are numbered on both sides.
+    """Splits pairs into train and test, which gets a twentieth of the wardrobes, and numbers the pids of each split.
 
-    Wardrobes 2 n and 2 n + 1 stay together, for one may be the other's double (`people.person`).
+    Wardrobes 2 n and 2 n + 1 stay together, since one may be the other's double (`people.person`).
     """
     splits = {"train": [], "test": []}
     for pair in pairs:
@@ -147,10 +148,10 @@ def split_pairs(pairs: list[Pair]) -> dict[str, list[Pair]]:
 
 
 def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and textures of the pairs, uint8, in their order."""
+    """Pictures and textures of the pairs, uint8, in the order of `items`."""
     dresser, sitter = jax.random.split(jax.random.key(config.seed))
     wardrobes, indices = np.array([(item.wardrobe, item.index) for item in items], np.int32).T
-    side = config.height * 5 // 4  # of a photograph; the picture is cut from a part of it
+    side = config.height * 5 // 4  # of a photograph, from which the background is cropped
     behind = np.stack([open_photograph(item.image, side) for item in items]) if config.photographs else None
     return studio.render(
         sit,
@@ -165,7 +166,7 @@ def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarra
 
 
 def open_photograph(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The middle of a photograph, scaled.
+    """The central square of a photograph, resized.
 
     Raises:
       UserError: the file cannot be read.
@@ -181,22 +182,23 @@ def open_photograph(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name.
+    """The picture files of a folder that are not hidden, sorted by name.
 
     Raises:
-      UserError: there is none.
+      UserError: there are none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    found = sorted(path for path in files if path.suffix.lower() in ENDINGS)
     if not found:
         raise UserError(f"{folder} holds no pictures ({', '.join(ENDINGS)}); give the folder it is in as manual_dir")
     return found
 
 
 def find_released(folder: Path) -> list[Pair]:
-    """The pairs of a release, by wardrobe and stem.
+    """The pairs of a release, sorted by wardrobe and stem.
 
     Raises:
-      UserError: there are none, some have no partner or two of them, or there are too few wardrobes to hold any out.
+      UserError: there are no pairs, a file has no partner or more than one, or there are too few wardrobes to split.
     """
     if (folder / "images").is_dir():
         images, textures = (by_stem(find_pictures(folder / part)) for part in ("images", "textures"))
@@ -206,14 +208,14 @@ def find_released(folder: Path) -> list[Pair]:
     if alone := sorted(images.keys() ^ textures.keys()):
         raise UserError(
             f"{folder}: {alone[0]} is a picture without texture or a texture without picture ({len(alone)} in all); "
-            "fetch what is missing, or delete what is left over"
+            "add the missing files, or delete those without a partner"
         )
     wardrobe_of = {stem: stem.rpartition("_")[0] or stem for stem in images}
     wardrobes = {name: number for number, name in enumerate(sorted(set(wardrobe_of.values())))}
     if len(wardrobes) < 3:
         raise UserError(
-            f"{folder} has pairs of {len(wardrobes)} wardrobes in place of three or more, of which two are held out; "
-            "pairs are 0042_7.jpg and .png in images/ and textures/, or 0042_7_image.jpg and 0042_7_texture.png"
+            f"{folder} has pairs of {len(wardrobes)} wardrobes, but needs at least three, of which two are held out; "
+            "name pairs images/0042_7.jpg and textures/0042_7.png, or 0042_7_image.jpg and 0042_7_texture.png"
         )
     return [
         Pair(wardrobes[wardrobe_of[stem]], stem, image=images[stem], texture=textures[stem])
@@ -222,10 +224,10 @@ def find_released(folder: Path) -> list[Pair]:
 
 
 def by_stem(files: list[Path], *, ending: str = "") -> dict[str, Path]:
-    """Files whose stem has an ending, by what stands before it.
+    """Files whose stems end in `ending`; the keys are the stems without it.
 
     Raises:
-      UserError: two files have one stem.
+      UserError: two files have the same stem.
     """
     found = {}
     for path in files:

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     pids: Int32[np.ndarray, "n"]
 
 
-class Drawn(NamedTuple):
+class DrawnTextures(NamedTuple):
     """Textures that a generator draws: of which set's training pictures, and into which folder of manual_dir."""
 
     pictures: str
@@ -85,7 +85,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         """What this config needs in manual_dir; "" if nothing."""
         return ""
 
-    def drawn(self) -> Drawn | None:
+    def drawn(self) -> DrawnTextures | None:
         """The textures NAME.png that this config reads; None if it has none or has its own."""
         return None
 
@@ -114,12 +114,25 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         """
         if variant:
             raise UserError(f"data set {self.info.full_name.rsplit('/', 1)[0]} has no variants; leave out :{variant}")
-        pids = self.column(split, "pid").astype(np.int32)
+        pids = self.numbers(split, "pid")
         return Rows(split, np.arange(len(pids)), pids)
 
     def column(self, stored_split: str, feature: str) -> np.ndarray:
         """One feature of all records, or `has_texture`, [n ...]."""
         return np.array(self.info.metadata[stored_split][feature])
+
+    def numbers(self, stored_split: str, feature: str) -> Int32[np.ndarray, "n"]:
+        """The `pid` or `camid` of all records of a split as int32, the same number in all splits.
+
+        Whole numbers that are int32 stay as they are. If any of the set's is another one or a word, all are numbered
+        from 0: numbers ascending, then words in alphabetical order.
+        """
+        labels = {label for columns in self.info.metadata.values() for label in columns[feature]}
+        if all(is_int32(label) for label in labels):
+            return self.column(stored_split, feature).astype(np.int32)
+        ordered = sorted(labels, key=lambda label: (isinstance(label, str), label))
+        number_of = {label: number for number, label in enumerate(ordered)}
+        return np.array([number_of[label] for label in self.info.metadata[stored_split][feature]], np.int32)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return LocalInfo(
@@ -140,6 +153,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         self.info.metadata.clear()
         manual_dir = Path(dl_manager.manual_dir) if self.instructions() else None
         plan = self.plan(manual_dir)
+        self._check_splits(plan)
         self._bar.reset(total=sum(map(len, plan.values())))
         return {
             split: [
@@ -149,14 +163,49 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
             for split, items in plan.items()
         }
 
+    def _check_splits(self, plan: Mapping[str, Sequence[Any]]) -> None:
+        """Raises a UserError that names a split without pictures."""
+        asked = self.SPLITS if type(self).rows is ReidBuilder.rows else ()  # else they are parts of the stored ones
+        for split in dict.fromkeys([*plan, *asked]):
+            if not plan.get(split):
+                name = self.info.full_name.rsplit("/", 1)[0]
+                raise UserError(f"{name} has no pictures in split {split}; it is not prepared, check where they lie")
+
     def _shard(self, split: str, items: Sequence[Any], manual_dir: Path | None) -> Iterator[tuple[int, Record]]:
         columns = self.info.metadata.setdefault(split, {})
         for _, record in zip(items, self.records(items, manual_dir), strict=True):
-            kept = {key: value for key, value in record.items() if key not in ("image", "texture")}
+            labels = {key: whole_label(record[key], field=key, name=record["name"]) for key in ("pid", "camid")}
+            kept = {key: value for key, value in record.items() if key not in ("image", "texture", *labels)}
             for key, value in {**kept, "has_texture": bool(record["texture"])}.items():
                 columns.setdefault(key, []).append(np.asarray(value).tolist())
+            for key, label in labels.items():
+                columns.setdefault(key, []).append(label)
             self._bar.update()
-            yield len(columns["pid"]) - 1, record
+            # Readers take labels from the columns; the record has room for int32 alone.
+            yield len(columns["pid"]) - 1, {**record, **{key: x if is_int32(x) else -1 for key, x in labels.items()}}
+
+
+def whole_label(value: Any, *, field: str, name: str) -> int | str:
+    """A pid or camid as it is kept: a whole number of any size, also where a text spells one, or a word ("0002").
+
+    Raises:
+      UserError: it is missing (None, NaN or an empty text).
+    """
+    value = np.asarray(value).item()
+    value = value.decode() if isinstance(value, bytes) else value
+    value = value.strip() if isinstance(value, str) else value
+    if value is None or value == "" or value != value:
+        raise UserError(f"{name} has no {field}; give every picture a number or a word")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = str(value)
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and digits.isascii() and str(int(text)) == text else text
+
+
+def is_int32(label: int | str) -> bool:
+    """Whether a label is stored as the number that it is."""
+    return isinstance(label, int) and -(2**31) <= label < 2**31
 
 
 class OrderedFieldsWriter(tfds.core.ExampleWriter):

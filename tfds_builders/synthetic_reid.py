@@ -1,11 +1,11 @@
-"""Rendered people under six cameras -> records; about as many as in CUHK03, made from nothing but a seed.
+"""Rendered people under six cameras -> records; about the size of CUHK03, made from nothing but a seed.
 
               train pictures / people    query          gallery        size
     full              7,387 / 767        1,400 / 700    5,310 / 700    256 x 128
     small             1,911 / 200          200 / 100      754 / 100    128 x  64
     ablation          1,899 / 200          800 / 400    3,058 / 400    128 x  64
 
-Each has a twin of the same pictures, full_pseudo and so on, whose textures a generator drew.
+Each has a twin, such as full_pseudo, with the same pictures and with textures that a generator drew.
 """
 
 import dataclasses
@@ -23,25 +23,26 @@ from san_jax.errors import UserError
 from san_jax.synthesis import splits, studio
 from san_jax.synthesis.splits import CAMERAS, Picture
 from san_jax.synthesis.studio import Moment
-from tfds_builders.record import Drawn, ReidBuilder, encode_pairs, read_picture
+from tfds_builders.record import DrawnTextures, ReidBuilder, encode_pairs, read_picture
 
 PSEUDO = "_pseudo"
 
 
 @dataclasses.dataclass(kw_only=True)
 class SyntheticReidConfig(tfds.core.BuilderConfig):
-    """How many people, how large, and how hard they are to see.
+    """Number of people, size of the pictures, and how hard they are.
 
     Attributes:
       seed: of the world.
-      train_people, test_people: the world's first, and those after them.
-      height: of the pictures in pixels, twice their width.
-      texture_side: of the textures in pixels; divides 256.
-      occlusion: share of the pictures in which something stands before the person.
-      sloppiness: of the boxes, 0 to 1: off the centre, too large or too small, feet cut off, as a detector's.
-      variety: of the cameras' light and lenses, 0 to 1; at 0 they differ in their places alone.
-      drawn_for: the config whose pictures these are too, with textures that a generator drew; "" = rendered, with the
-        textures that the people wear.
+      train_people: number of training people, who are the first of the world.
+      test_people: number of test people, who follow them.
+      height: of the pictures, in pixels, twice their width.
+      texture_side: height and width of the textures, in pixels; divides 256.
+      occlusion: share of the pictures in which an object may hide part of the person.
+      sloppiness: how inaccurate the boxes are, 0 to 1: off centre, too large or too small, feet cut off.
+      variety: how much light and lenses of the cameras differ, 0 to 1; at 0 only their places differ.
+      drawn_for: for a twin, the name of the config whose pictures it has; "" for rendered pictures with the textures
+        that the people were rendered with.
     """
 
     seed: int
@@ -57,7 +58,7 @@ class SyntheticReidConfig(tfds.core.BuilderConfig):
 
 RENDERED = (
     SyntheticReidConfig(name="full", seed=1, train_people=767, test_people=700, height=256, texture_side=256),
-    # For minutes of training on a CPU: what takes a network long to see through is toned down.
+    # For minutes of training on a CPU: occlusion, sloppiness and variety are reduced, since they slow learning down.
     SyntheticReidConfig(
         name="small",
         seed=2,
@@ -69,7 +70,7 @@ RENDERED = (
         sloppiness=0.3,
         variety=0.3,
     ),
-    # People whom nobody looked at while numbers were chosen on `small`, and more of them to search for.
+    # Other people than those of `small`, on which hyperparameters were chosen, and more test people.
     SyntheticReidConfig(
         name="ablation",
         seed=5,
@@ -85,17 +86,23 @@ RENDERED = (
 
 
 def twin(config: SyntheticReidConfig) -> SyntheticReidConfig:
-    """The config of the same pictures with drawn textures."""
+    """The config with the same pictures and drawn textures."""
     return dataclasses.replace(config, name=f"{config.name}{PSEUDO}", drawn_for=config.name)
 
 
 def rendered(name: str) -> str:
-    """The name of a twin's config, without what makes it a twin."""
+    """The name of the config whose pictures a twin has, from the twin's name."""
     return name.replace(PSEUDO, "", 1)
 
 
 class Copied(NamedTuple):
-    """A picture that is taken over: its row in a split of the rendered set, and the texture to go with it."""
+    """A picture copied from a rendered set.
+
+    Attributes:
+      source: the split of the rendered set.
+      row: of the picture in the source.
+      texture: file of its drawn texture; None for test people.
+    """
 
     source: Source
     row: int
@@ -103,15 +110,15 @@ class Copied(NamedTuple):
 
 
 class SyntheticReid(ReidBuilder):
-    """People who walk by before two of six cameras each, up to five pictures before each of the two.
+    """People who walk past two of six cameras each, with up to five pictures by each of the two.
 
-    Query and gallery as in CUHK03's new protocol: one query picture of a test person and camera, the rest is gallery.
-    A pid is the person's number in the world, whose first N people are those of `train`. Training pictures come with
-    the texture that the person was rendered with. A config is also known by its name and other values of its trouble:
+    Query and gallery are as in CUHK03's new protocol: one picture of each test person and camera is a query, the others
+    are gallery. A pid is the person's number in the world; the training people come first. Training pictures have the
+    texture that the person was rendered with. Occlusion, sloppiness and variety can be set in the name of a config:
     "full-occlusion0.6-sloppiness1".
 
-    A twin ("small_pseudo", "small_pseudo-occlusion0.6") has the very pictures of its config, which is prepared first,
-    and for training pictures what `manual_dir` holds in synthetic_reid/texture_small/NAME.png.
+    A twin ("small_pseudo", "small_pseudo-occlusion0.6") has the pictures of its config, which is prepared first. The
+    textures of its training pictures are read from synthetic_reid/texture_small/NAME.png in `manual_dir`.
 
     The same seed gives the same bytes on machines of one kind; CPU and GPU round differently.
     """
@@ -121,10 +128,10 @@ class SyntheticReid(ReidBuilder):
 
     @classmethod
     def get_builder_config(cls, name: str, version=None) -> SyntheticReidConfig | None:
-        """The config of a name, with other values of `occlusion`, `sloppiness` and `variety` where it says so.
+        """The config of a name, which may set `occlusion`, `sloppiness` and `variety`.
 
         Raises:
-          UserError: what follows the config's name are not these.
+          UserError: the name has other settings, or their values are not in [0, 1].
         """
         base, *settings = name.split("-")
         config = super().get_builder_config(base, version)
@@ -140,14 +147,14 @@ class SyntheticReid(ReidBuilder):
             )
         return dataclasses.replace(config, name=name, drawn_for=config.drawn_for and rendered(name), **values)
 
-    def drawn(self) -> Drawn | None:
-        """A twin's textures."""
+    def drawn(self) -> DrawnTextures | None:
+        """The rendered set and the folder of textures of a twin; None for rendered configs."""
         config = self.builder_config
         folder = Path("synthetic_reid", f"texture_{config.drawn_for}")
-        return Drawn(f"{self.name}/{config.drawn_for}", folder) if config.drawn_for else None
+        return DrawnTextures(f"{self.name}/{config.drawn_for}", folder) if config.drawn_for else None
 
     def instructions(self) -> str:
-        """A twin's textures."""
+        """Where a twin's textures belong, and how to draw them."""
         if not (drawn := self.drawn()):
             return ""
         return (
@@ -156,7 +163,7 @@ class SyntheticReid(ReidBuilder):
         )
 
     def plan(self, manual_dir: Path | None) -> Mapping[str, Sequence[Picture | Copied]]:
-        """The pictures of every split, by person, camera and index."""
+        """The pictures of every split, sorted by person, camera and index."""
         if drawn := self.drawn():
             return self._copied(drawn.pictures, manual_dir / drawn.folder)
         config = self.builder_config
@@ -164,7 +171,11 @@ class SyntheticReid(ReidBuilder):
         return splits.splits(seed=config.seed, **people)
 
     def _copied(self, name: str, textures: Path) -> dict[str, list[Copied]]:
-        """The plan of a twin: all pictures of the rendered set; UserError if a training picture has no texture."""
+        """The plan of a twin: all pictures of the rendered set.
+
+        Raises:
+          UserError: a training picture has no texture.
+        """
         sources = {split: self.open_source(name, split) for split in self.SPLITS}
         copied = {split: [Copied(source, row) for row in range(len(source))] for split, source in sources.items()}
         paths = [textures / f"{picture}.png" for picture in sources["train"].names]
@@ -177,7 +188,7 @@ class SyntheticReid(ReidBuilder):
         return copied
 
     def records(self, items: Sequence[Picture | Copied], manual_dir: Path | None) -> Iterator[Record]:
-        """Renders a part of one split, or copies it."""
+        """Renders or copies some pictures of one split."""
         if self.builder_config.drawn_for:
             for item in items:
                 yield item.source[item.row] | {"texture": read_picture(item.texture) if item.texture else b""}

@@ -61,7 +61,7 @@ def augment(
 
 
 def _augment_one(key, image, *, height, width, crop, mirror, erase):
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 5)
     whole = jax.image.resize(image.astype(jnp.float32), (height, width, 3), "linear", antialias=True)
     cut = random_crop(keys[1], image, height=height, width=width)
     image = jnp.where(jax.random.bernoulli(keys[0], crop), cut, jnp.round(whole).astype(jnp.uint8))

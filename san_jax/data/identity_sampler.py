@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int, Int32
 
+from san_jax.data import streams
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -33,7 +35,7 @@ def identity_plan(pids: Int[np.ndarray, "n"], *, identities: int, instances: int
     people have groups left, is dropped.
     """
     rows = [
-        identity_epoch(pids, identities=identities, instances=instances, rng=np.random.default_rng([seed, epoch]))
+        identity_epoch(pids, identities=identities, instances=instances, rng=streams.generator(seed, "people", epoch))
         for epoch in range(epochs)
     ]
     starts = np.cumsum([0] + [len(epoch) for epoch in rows])
@@ -66,11 +68,14 @@ def _groups(rows: np.ndarray, instances: int, rng: np.random.Generator) -> np.nd
     return drawn[: len(drawn) // instances * instances].reshape(-1, instances)
 
 
-def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int) -> Plan:
-    """Batches from a new permutation of all rows every epoch; the rest that fills no batch is dropped."""
+def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int, stream: str = "people") -> Plan:
+    """Batches from a new permutation of all rows every epoch; the rest that fills no batch is dropped.
+
+    `stream` is one of `streams.STREAMS`: that of the set that is trained on, or "pairs" behind it.
+    """
     steps = num_rows // batch_size
     rows = [
-        np.random.default_rng([seed, epoch]).permutation(num_rows)[: steps * batch_size] for epoch in range(epochs)
+        streams.generator(seed, stream, epoch).permutation(num_rows)[: steps * batch_size] for epoch in range(epochs)
     ]
     return Plan(np.array(rows, np.int32).reshape(-1, batch_size), steps * np.arange(epochs + 1))
 
@@ -82,10 +87,12 @@ def with_pairs(plan: Plan, *, num_rows: int, first_row: int, pictures: int, seed
       plan: of the people.
       num_rows: pairs there are.
       first_row: what their rows begin with, where they stand behind the people's set.
-      pictures: pairs a step, at most `num_rows`.
+      pictures: pairs a step, at most `num_rows`; 0 leaves the plan as it is.
       seed: of the permutations.
     """
+    if not pictures:
+        return plan
     epochs = -(-plan.num_steps // (num_rows // pictures))
-    pairs = shuffled_plan(num_rows, batch_size=pictures, epochs=epochs, seed=seed)
+    pairs = shuffled_plan(num_rows, batch_size=pictures, epochs=epochs, seed=seed, stream="pairs")
     rows = np.concatenate([plan.rows, first_row + pairs.rows[: plan.num_steps]], axis=1, dtype=np.int32)
     return dataclasses.replace(plan, rows=rows)

@@ -4,12 +4,16 @@ import contextlib
 import ctypes
 import dataclasses
 import io
+import itertools
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 from jaxtyping import Int, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +22,7 @@ from san_jax import devices
 from san_jax.batch import Batch, Source
 from san_jax.data.augmentation import room_for_crop
 from san_jax.errors import UserError
+from san_jax.process import stopping
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent dies
 
@@ -128,7 +133,9 @@ def training_batches(
     size = rows.shape[1]
     local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
     host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
-    pids = source.pids[rows[start:, :people]]
+    # Whatever the pids are, the classifier's outputs are numbered from 0, in the order of the pids.
+    labels = np.unique(source.pids, return_inverse=True)[1].astype(np.int32)
+    pids = labels[rows[start:, :people]]
     for step, arrays in enumerate(_in_workers(host, workers)):
         put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
         yield Batch(image=put["image"], texture=put.get("texture"), pid=devices.put_everywhere(mesh, pids[step]))
@@ -168,9 +175,15 @@ def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Itera
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)
     if workers:
+        if not flags.FLAGS.is_parsed():  # grain reads some, and where Python calls us nobody has parsed them
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    with contextlib.closing(iter(elements)) as iterator:
+    with stopping.unheard():  # from the first moment on: their imports would end in traces
+        iterator = iter(elements)
+        first = list(itertools.islice(iterator, 1))
+    with contextlib.closing(iterator):
+        yield from first
         yield from iterator
 
 
@@ -180,6 +193,8 @@ def _end_with_parent(worker: int, num_workers: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != multiprocessing.parent_process().pid:  # it died before that
+        os._exit(1)
     # The parent saves and stops on these; its workers must not end before it has.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

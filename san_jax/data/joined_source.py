@@ -17,12 +17,10 @@ class JoinedSource:
     def __init__(self, sources: Sequence[Source]):
         self._sources = list(sources)
         self._starts = np.cumsum([0] + [len(source) for source in sources]).tolist()
-        self._first_pids = _first_numbers([source.pids for source in sources])
-        self._first_camids = _first_numbers([source.camids for source in sources])
         self.name = ",".join(source.name for source in sources)
         self.names = [name for source in sources for name in source.names]
-        self.pids = _numbered_on([source.pids for source in sources], self._first_pids)
-        self.camids = _numbered_on([source.camids for source in sources], self._first_camids)
+        self.pids = _numbered_on([source.pids for source in sources])
+        self.camids = _numbered_on([source.camids for source in sources])
         self.has_textures = all(source.has_textures for source in sources)
 
     @classmethod
@@ -36,17 +34,14 @@ class JoinedSource:
     def __getitem__(self, row: int) -> Record:
         part = bisect.bisect_right(self._starts, row) - 1
         record = self._sources[part][row - self._starts[part]]
-        return {
-            **record,
-            "pid": record["pid"] + self._first_pids[part],
-            "camid": record["camid"] + self._first_camids[part],
-        }
+        return {**record, "pid": int(self.pids[row]), "camid": int(self.camids[row])}
 
 
-def _first_numbers(numbers: Sequence[np.ndarray]) -> list[int]:
-    """What to add to the numbers of each source."""
-    return np.cumsum([0] + [int(part.max()) + 1 for part in numbers])[:-1].tolist()
-
-
-def _numbered_on(numbers: Sequence[np.ndarray], first: Sequence[int]) -> np.ndarray:
-    return np.concatenate([part + start for part, start in zip(numbers, first, strict=True)]).astype(np.int32)
+def _numbered_on(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Numbers from 0 on, int32, in the order of each source's own, source after source."""
+    found, first = [], 0
+    for part in parts:
+        distinct, places = np.unique(part, return_inverse=True)
+        found.append(places + first)
+        first += len(distinct)
+    return np.concatenate(found).astype(np.int32)

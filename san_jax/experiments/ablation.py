@@ -1,10 +1,10 @@
-"""Trains SAN without each of its parts, from several seeds, as the paper's Table 1; a JSON file per run.
+"""Ablation of SAN's parts, as in the paper's Table 1: trains each variant from several seeds; one JSON file per run.
 
     python -m san_jax.experiments.ablation --workdir=runs/ablation --results=docs/measured/ablation
     python -m san_jax.experiments.ablation_table docs/ablation.md
 
-One texture generator draws the textures of all variants but the last, which is told the true ones. A run is scored
-once, at its end. What has its file is not trained again, and a killed run goes on where it was.
+One texture generator draws the textures for all variants except the last, which gets the true ones. A run is scored
+once, at its end. A run that has its file is not trained again, and a killed run resumes from its newest checkpoint.
 """
 
 import datetime
@@ -20,17 +20,20 @@ import numpy as np
 from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from san_jax import commands, devices, event_files, files
+from san_jax import devices, files
+from san_jax.commands import common, config_file
 from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
+from san_jax.report import event_files
 from san_jax.scoring import evaluation
-from san_jax.training import checkpoints
+from san_jax.training import run_config
+from san_jax.weights import stored
 
-PAIRS = 8  # in a batch, where there are any; the paper does not say how many
+PAIRS = 8  # in a batch, for variants with PIT pictures; the paper does not give a number
 TRUE_TEXTURES = "true_textures"
-VARIANTS: Mapping[str, Mapping[str, Any]] = {  # fields of the shared config that a variant changes
+VARIANTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config that each variant changes
     "baseline": {"mode": "baseline"},
     "reconstruction": {"loss.texture_triplets": 0.0},
     "triplets": {},
@@ -38,20 +41,20 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {  # fields of the shared config tha
     "all": {"batch.pit_pictures": PAIRS},
     TRUE_TEXTURES: {"batch.pit_pictures": PAIRS},
 }
-PLACES = ("data.data_dir", "data.manual_dir")  # fields that say where things lie, not what they are
+PLACES = ("data.data_dir", "data.manual_dir")  # fields that are folders and do not affect results
 
 
 def run_ablation(
     config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = tuple(VARIANTS)
 ) -> None:
-    """Some variants from the first seed, then from the next one.
+    """Trains and scores all the variants from the first seed, then from the next one.
 
     Args:
-      config: as of configs/ablation.py.
-      workdir: of all runs and their data.
-      seeds: of weights, batches and augmentation.
-      results: folder of the scores.
-      variants: names of those wanted.
+      config: a config like that of configs/ablation.py.
+      workdir: folder of all runs and their data.
+      seeds: seeds of weights, batches and augmentation.
+      results: folder of the JSON files with the scores.
+      variants: names of the variants to train, as in VARIANTS.
     """
     total = 2 + len(seeds) * len(variants)
     shared, true_textures = chain.prepare(config, workdir, total=total)
@@ -67,17 +70,17 @@ def run_ablation(
 def train_and_score(
     shared: ConfigDict, fields: Mapping[str, Any], workdir: Path, *, variant: str, results: Path
 ) -> None:
-    """Trains one variant from one seed and writes RESULTS/VARIANT_SEED.json, unless it is there.
+    """Trains one variant from one seed and writes RESULTS/VARIANT_SEED.json, unless this file exists.
 
     Args:
-      shared: the config of all variants.
-      fields: what differs, by dotted name.
+      shared: the config that all variants share.
+      fields: dotted name -> value of each field that differs from it.
       workdir: of the run.
-      variant: its name.
-      results: folder of the scores.
+      variant: name of the variant.
+      results: folder of the JSON files with the scores.
 
     Raises:
-      UserError: the scores that are there are those of another config.
+      UserError: the file exists and belongs to a run with another config.
     """
     config = ConfigDict(shared.to_dict())
     config.update_from_flattened_dict(dict(fields))
@@ -86,10 +89,11 @@ def train_and_score(
     if path.exists():
         old = config_of(path)
         if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
-            raise UserError(f"{path} is of a run with another {', '.join(changed)}; delete it or give other --results")
+            names = ", ".join(changed)
+            raise UserError(f"{path} is of a run with another {names}; delete it or name another folder by --results")
         return
-    whole, started = checkpoints.newest(workdir) is None, time.monotonic()
-    commands.train(config, workdir)
+    whole, started = stored.newest(workdir) is None, time.monotonic()
+    common.train(config, workdir)
     seconds = time.monotonic() - started
     scores = score(config, workdir, devices.make_mesh())
     if jax.process_index() == 0:
@@ -98,7 +102,7 @@ def train_and_score(
             "seed": config.seed,
             "scores": scores,
             "losses": last_losses(workdir),
-            "seconds": round(seconds) if whole else None,  # of training and data; unknown where a run was killed
+            "seconds": round(seconds) if whole else None,  # of training and reading data; unknown if the run was killed
             "device": jax.devices()[0].device_kind,
             "date": datetime.date.today().isoformat(),
             "jax": jax.__version__,
@@ -108,32 +112,33 @@ def train_and_score(
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """What a run's file says of its config.
+    """The config in a run's JSON file, as dotted name -> value.
 
     Raises:
-      UserError: it says nothing.
+      UserError: the file cannot be read or holds no config.
     """
     try:
-        return dict(json.loads(path.read_text())["config"])
+        return flatten_dict(run_config.LATER, sep=".") | dict(json.loads(path.read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no file of a run ({error}); delete it and start the ablation again") from error
+        reason = f"{path} is not a result of the ablation ({error})"
+        raise UserError(f"{reason}; delete it and start the ablation again") from error
 
 
 def flattened(config: ConfigDict) -> dict[str, Any]:
-    """Fields by dotted name, as JSON holds them."""
+    """The fields of a config, dotted name -> value, with values as they are read back from JSON."""
     return flatten_dict(json.loads(config.to_json()), sep=".")
 
 
 def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
-    """Scores of a run's newest checkpoint on its first test set, as fractions."""
-    test = commands.open_test_sets(config.data)[0]
+    """Scores of a run's newest checkpoint on the first test set of its config, as fractions."""
+    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
     found = comparison.features(workdir, config, test, mesh)
     scores = evaluation.score_feats(*found, test, metric=config.scoring.metric, mesh=mesh)
     return evaluation.in_numbers(scores)
 
 
 def last_losses(workdir: Path) -> dict[str, float]:
-    """Means of the losses over the last sixth of a run, as its event files have them."""
+    """Mean of each loss over the last sixth of a run, from its event files."""
     losses = {}
     for tag, values in event_files.read_scalars(workdir / "events").items():
         kind, _, name = tag.partition("/")
@@ -144,15 +149,15 @@ def last_losses(workdir: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/ablation.py", "What all variants share.")
-    WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the runs leave behind.", required=True)
-    RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder of the runs' scores.")
-    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Of weights and batches; may come several times.")
-    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "To train; may come several times.")
+    CONFIG = config_file.define("configs/ablation.py", "The config that all variants share.")
+    WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the runs write.", required=True)
+    RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder for the scores, one JSON file per run.")
+    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches; may be repeated.")
+    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train; may be repeated.")
 
     def main() -> None:
-        """The ablation of the command line."""
+        """Runs the ablation that the flags describe."""
         wanted = dict(seeds=SEEDS.value, variants=WANTED.value)
         run_ablation(CONFIG.value, Path(WORKDIR.value), results=Path(RESULTS.value), **wanted)
 
-    commands.run(main)
+    common.run_command(main)

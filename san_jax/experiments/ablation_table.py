@@ -1,9 +1,9 @@
-"""Writes the tables of docs/ablation.md out of the scores of the ablation's runs.
+"""Writes the tables of docs/ablation.md from the JSON files of the ablation's runs.
 
     python -m san_jax.experiments.ablation_table docs/ablation.md
 
-The page says where they go, and whose they are: a line `<!-- runs of FOLDER, written by ... -->` begins the tables of
-the files in FOLDER, beside the page.
+Marks in the page say where the tables go: a line `<!-- runs of FOLDER, written by ... -->` precedes the tables of the
+files in FOLDER, a path relative to the page, and a line `<!-- up to here -->` follows them.
 """
 
 import json
@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from san_jax import commands, files
+from san_jax import files
+from san_jax.commands import common
 from san_jax.errors import UserError
 
 START = "<!-- runs of {folder}, written by python -m san_jax.experiments.ablation_table -->"
 END = "<!-- up to here -->"
 MARKED = re.compile(START.format(folder=r"(?P<folder>\S+)") + "\n.*?" + END, re.DOTALL)
 BASELINE = "baseline"
-TITLES = {  # by variant, in the order of the rows
+TITLES = {  # variant -> its title in the tables, in the order of the rows
     BASELINE: "baseline",
     "reconstruction": "+ reconstruction",
     "triplets": "+ reconstruction, L_TR",
@@ -33,30 +34,30 @@ SHOWN = {"rank1": "rank-1", "mAP": "mAP"}
 
 
 def main(page: Path) -> None:
-    """Writes what stands between the page's marks anew."""
+    """Replaces the text between the page's marks by new tables."""
     try:
         text = page.read_text()
     except OSError as error:
-        raise UserError(f"{page} cannot be read ({error.strerror}); give a page that has the marks") from error
+        raise UserError(f"{page} cannot be read ({error.strerror}); name a page that has the marks") from error
     files.write(page, with_tables(text, page.parent))
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
-    """What the runs' files say, by file name.
+    """The contents of the runs' JSON files in a folder, ordered by file name.
 
     Raises:
-      UserError: there are none, or one is not of a run.
+      UserError: there are no such files, or one of them is not a result of the ablation.
     """
     reports = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("[!.]*.json")):
         try:
             report = json.loads(path.read_text())
             missing = {"variant", "seed", "scores", "losses", "seconds"} - set(report)
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is no JSON file ({error}); delete it and start the ablation again") from error
+            raise UserError(f"{path} is not a JSON file ({error}); delete it and start the ablation again") from error
         if missing or report["variant"] not in TITLES:
             what = f"has no {', '.join(sorted(missing))}" if missing else f"is of the variant {report['variant']!r}"
-            raise UserError(f"{path} {what}: not of a run of the ablation; put it somewhere else")
+            raise UserError(f"{path} {what}: it is not a result of the ablation; move it to another folder")
         reports.append(report)
     if not reports:
         raise UserError(f"{folder} holds no scores; run python -m san_jax.experiments.ablation first")
@@ -64,14 +65,14 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
 
 
 def with_tables(page: str, folder: Path) -> str:
-    """The page with tables between each pair of its marks, whatever stood there.
+    """The page with new tables between its marks, in place of the text that was there.
 
     Args:
-      page: the text.
-      folder: the folders that the marks name are in it.
+      page: text of the page.
+      folder: the folder of the page, to which the folders in the marks are relative.
 
     Raises:
-      UserError: the page has no marks; or as of `read_reports`.
+      UserError: the page has no marks, or as in `read_reports`.
     """
 
     def tables(marks: re.Match[str]) -> str:
@@ -82,12 +83,12 @@ def with_tables(page: str, folder: Path) -> str:
     filled, count = MARKED.subn(tables, page)
     if not count:
         start = START.format(folder="FOLDER")
-        raise UserError(f"the page has no lines {start!r} and {END!r}, between which the tables go; write them into it")
+        raise UserError(f"the page has no lines {start!r} and {END!r}; add them where the tables should go")
     return filled
 
 
 def by_variant(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Seed -> report of every variant that has any, in the order of the rows."""
+    """The runs of each variant that has any, variant -> seed -> run, in the order of the rows."""
     found = {variant: {} for variant in TITLES}
     for report in reports:
         found[report["variant"]][report["seed"]] = report
@@ -95,7 +96,10 @@ def by_variant(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapp
 
 
 def summary(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Means and standard deviations over seeds, and of the differences to the baseline from the same seed."""
+    """A table of the mean and standard deviation over seeds of each score, and of its difference to the baseline's.
+
+    Differences are between runs from the same seed.
+    """
     runs = by_variant(reports)
     differences = [f"{title} - baseline's" for title in SHOWN.values()]
     rows = [["in %", "seeds", *SHOWN.values(), *differences, "ID loss at the end", "minutes a run"]]
@@ -113,7 +117,7 @@ def summary(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def every_run(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Rank-1 / mAP of every run."""
+    """A table of rank-1 and mAP of every run."""
     runs = by_variant(reports)
     seeds = sorted({report["seed"] for report in reports})
     rows = [["rank-1 / mAP in %", *(f"seed {seed}" for seed in seeds)]]
@@ -125,16 +129,16 @@ def every_run(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def mean_and_deviation(values: Sequence[float], *, signed: bool = False) -> str:
-    """The mean, and behind ± the sample standard deviation where there are several values."""
+    """The mean as text, followed by ± and the sample standard deviation if there are several values."""
     mean = f"{np.mean(values):{'+' if signed else ''}.1f}"
     return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table, its first row the head."""
+    """A Markdown table; the first row is its header."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("PAGE",))
+    common.run_command(main, files=("PAGE",))

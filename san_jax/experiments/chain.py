@@ -1,16 +1,16 @@
-"""All of SAN by one command: texture generator, pseudo textures, SAN, baseline, comparison; `make demo` is one.
+"""All stages of SAN by one command: texture generator, pseudo textures, SAN, baseline, comparison (see `make demo`).
 
     python -m san_jax.experiments.chain --config=configs/chain.py:small --workdir=runs/chain
 
-leaves in the workdir:
+writes into the workdir:
 
-    san_pg/ san/ baseline/    runs, as of train.py
+    san_pg/ san/ baseline/    runs, as train.py writes them
     data/                     the prepared data sets
-    release/                  links to what manual_dir holds, and the drawn textures
-    textures.png              some of them
-    scores.json ranked.png    what comparison.py says of the runs
+    release/                  links to the contents of manual_dir, and the drawn textures
+    textures.png              some of these textures
+    scores.json ranked.png    the results of comparison.py
 
-Every stage can be killed; the same command goes on where it was.
+Every stage can be killed; the same command resumes it.
 """
 
 import os
@@ -21,58 +21,70 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 import tfds_builders
-from san_jax import commands, contact_sheet, devices, pseudo_textures
+from san_jax import devices
+from san_jax.commands import common, config_file
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
-from san_jax.pseudo_textures import Generator, Pictures
-from san_jax.training import checkpoints
-from tfds_builders import Drawn
+from san_jax.gallery import pseudo_textures
+from san_jax.gallery.pseudo_textures import Pictures
+from san_jax.model import of_checkpoint
+from san_jax.training import config_fields
+from san_jax.weights import stored
+from tfds_builders import DrawnTextures
 
 
 def run_chain(config: ConfigDict, workdir: Path) -> None:
-    """Trains, draws, trains, compares.
+    """Runs all stages.
 
     Args:
-      config: as of configs/chain.py; `data.data_dir` and `data.manual_dir` of its parts become folders of the workdir.
-      workdir: of the chain.
+      config: a config like that of configs/chain.py; `data.data_dir` and `data.manual_dir` of its parts are replaced by
+        folders of the workdir.
+      workdir: folder for everything that the chain writes.
 
     Raises:
-      UserError: as of any stage; or no training set of `san` has textures to draw.
+      UserError: a stage fails, or no training set of `san` needs drawn textures.
     """
     san, _ = prepare(config, workdir, total=5)
     baseline = ConfigDict(san.to_dict())
     baseline.mode, baseline.batch.pit_pictures = "baseline", 0
     stage(3, 5, "SAN with these textures", workdir / "san")
-    commands.train(san, workdir / "san")
+    common.train(san, workdir / "san")
     stage(4, 5, "baseline", workdir / "baseline")
-    commands.train(baseline, workdir / "baseline")
+    common.train(baseline, workdir / "baseline")
     stage(5, 5, "comparison", workdir)
     comparison.main(workdir)
 
 
 def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDict, str]:
-    """The first two stages: trains the generator and draws the textures of SAN's training sets.
+    """Runs the first two stages: trains the texture generator and draws the textures of SAN's training sets.
 
     Args:
-      config: as of `run_chain`.
-      workdir: of the chain.
-      total: number of stages, for the eye.
+      config: as in `run_chain`.
+      workdir: as in `run_chain`.
+      total: number of stages, for display.
 
     Returns:
-      SAN's config on the data of the workdir, and the names of the sets whose pictures were drawn from.
+      SAN's config with the data folders of the workdir, and the names, separated by commas, of the sets that have the
+      pictures for which textures were drawn.
 
     Raises:
-      UserError: as of any stage; or no training set of `san` has textures to draw.
+      UserError: a stage fails, or no training set of `san` needs drawn textures.
     """
-    san, san_pg = (with_data_of(workdir, config[part]) for part in ("san", "san_pg"))
-    names = commands.names(san.data.train, field="san.data.train")
+    parts = {part: config.get(part) for part in ("san", "san_pg")}
+    if missing := [part for part, one in parts.items() if one is None]:
+        raise UserError(f"the config has no part {missing[0]}; use one like configs/chain.py")
+    for part, one in parts.items():
+        config_fields.check(one, where=f"{part}.")
+    san, san_pg = (with_data_of(workdir, one) for one in parts.values())
+    names = common.names(san.data.train, field="san.data.train")
     drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not drawn:
         raise UserError(
-            f"san.data.train {', '.join(names)} needs no drawn textures; give a set that does, like "
+            f"san.data.train {', '.join(names)} needs no drawn textures; choose a set that does, like "
             "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it by train.py"
         )
     release = workdir / "release"
@@ -80,38 +92,38 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", workdir / "san_pg")
-    commands.train(san_pg, workdir / "san_pg")
+    common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
     for textures in drawn:
-        draw(textures, workdir, data=san.data, mesh=devices.make_mesh())
+        write_training_textures(textures, workdir, data=san.data, mesh=devices.make_mesh())
     return san, ",".join(textures.pictures for textures in drawn)
 
 
 def stage(number: int, total: int, what: str, folder: Path) -> None:
-    """Says what begins."""
+    """Prints which stage begins."""
     if jax.process_index() == 0:
         print(f"\n{number} of {total}: {what}, {folder}", flush=True)
 
 
 def with_data_of(workdir: Path, config: ConfigDict) -> ConfigDict:
-    """The config of one training, on data of the workdir."""
+    """The config of one training run with the data folders of the workdir."""
     config = ConfigDict(config.to_dict())
     config.data.data_dir, config.data.manual_dir = str(workdir / "data"), str(workdir / "release")
     return config
 
 
 def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None:
-    """Makes a folder like `manual_dir`, of links, but for some folders inside it that are the chain's own.
+    """Makes a folder of links to the contents of `manual_dir`, except for some folders that the chain writes itself.
 
-    The release's own textures stay what they are, and those of two generators never mix.
+    So the textures of the release are not changed, and textures of different generators never mix.
 
     Args:
-      manual_dir: of the release; "" if there is none.
-      release: the folder to be.
-      own: relative paths of what is left out.
+      manual_dir: folder of the release; "" if there is none.
+      release: the folder to make.
+      own: folders that are not linked, relative to `manual_dir`.
 
     Raises:
-      UserError: there is no such manual_dir, or the links cannot be made.
+      UserError: `manual_dir` does not exist, or the links cannot be made.
     """
 
     def link(folder: Path) -> None:
@@ -122,7 +134,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
                 if place not in own:
                     link(place)
             else:
-                if (release / place).is_symlink():  # the release may have moved
+                if (release / place).is_symlink():  # which may be broken, if the release was moved
                     (release / place).unlink()
                 os.symlink(entry.resolve(), release / place)
 
@@ -136,12 +148,17 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
         ) from error
 
 
-def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
-    """Draws the textures of a set's training pictures by the generator's best state, and a sheet of some."""
-    generator = Generator.restore(checkpoints.find(workdir / "san_pg", best=True), mesh)
-    source = tfds_builders.open_source(
-        textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir
-    )
+def write_training_textures(textures: DrawnTextures, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
+    """Draws textures for a set's training pictures with the generator's best checkpoint, and a sheet of some of them.
+
+    Args:
+      textures: the set of pictures and the folder for their textures.
+      workdir: of the chain.
+      data: the part `data` of SAN's config.
+      mesh: the devices that share a batch.
+    """
+    generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
+    source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)
     pictures, folder = Pictures.of_source(source, split="train"), Path(data.manual_dir) / textures.folder
     pseudo_textures.write_textures(generator, pictures, folder)
     sheet = pseudo_textures.sheet_of(generator, pictures, folder) if jax.process_index() == 0 else None
@@ -150,6 +167,6 @@ def draw(textures: Drawn, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> Non
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", "configs/chain.py", "What to train; :small for two CPU cores.")
-    WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything that the chain leaves behind.", required=True)
-    commands.run(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))
+    CONFIG = config_file.define("configs/chain.py", "What to train; :small is for two CPU cores.")
+    WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the chain writes.", required=True)
+    common.run_command(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

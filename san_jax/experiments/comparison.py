@@ -1,45 +1,47 @@
-"""Compares the runs of a folder, baseline and SAN, with each other, with chance and with colours; ends a chain.
+"""Compares a baseline and a SAN run with each other, with chance and with colour histograms; last stage of a chain.
 
     python -m san_jax.experiments.comparison runs/demo
 
-reads FOLDER/baseline and FOLDER/san; prints the scores, and writes them to FOLDER/scores.json and what both runs find
-for some queries to FOLDER/ranked.png.
+reads the runs FOLDER/baseline and FOLDER/san, prints their scores and writes them to FOLDER/scores.json.
+FOLDER/ranked.png shows what both runs find for some queries.
 """
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from san_jax import commands, contact_sheet, devices, files
+from san_jax import devices, files
+from san_jax.commands import common
+from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.scoring import evaluation, ranked_pictures, references
-from san_jax.scoring.evaluation import TestSet
-from san_jax.scoring.feature_extraction import Extractor
-from san_jax.training import checkpoints, run_config
+from san_jax.model import of_checkpoint
+from san_jax.report import ranked_pictures
+from san_jax.scoring import evaluation, references
+from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet
+from san_jax.training import run_config
+from san_jax.weights import stored
 
 RUNS = ("baseline", "san")
-SHOWN_QUERIES = 5  # drawn at random, the same for both runs
-SHOWN_PICTURES = 8  # of the gallery
-
-
-class Found(NamedTuple):
-    """Features of a test set by one run."""
-
-    query: np.ndarray
-    gallery: np.ndarray
+SHOWN_QUERIES = 5  # chosen at random; the same for both runs
+SHOWN_PICTURES = 8  # gallery pictures for each query
 
 
 def main(folder: Path) -> None:
-    """Scores, table and picture."""
+    """Compares the runs in a folder: prints a table, writes the scores and the contact sheet.
+
+    Raises:
+      UserError: a run is missing, or the runs read different data.
+    """
     configs = {name: run_config.read(folder / name) for name in RUNS}
     config = configs["san"]
     if configs["baseline"].data.to_dict() != config.data.to_dict():
         raise UserError(f"the runs {folder}/baseline and {folder}/san read different data; train both on the same")
     mesh = devices.make_mesh()
-    test = commands.open_test_sets(config.data)[0]
+    test = common.open_test_sets(config.data, same_camera=config.scoring.same_camera)[0]
     found = {name: features(folder / name, configs[name], test, mesh) for name in RUNS}
     metric = config.scoring.metric
     scores = references.evaluate([test], mesh=mesh, metric=metric, workers=config.data.workers)[test.name]
@@ -48,36 +50,36 @@ def main(folder: Path) -> None:
         scores[name] = evaluation.in_numbers(found_scores)
     if jax.process_index() == 0:
         print(f"{test.name}, {metric} metric, in percent\n{evaluation.as_table(scores)}")
+        print("".join(f"{line}\n" for line in evaluation.remarks([test])), end="")
         about = {"data": test.name, "metric": metric}
+        if unmatched := evaluation.queries_without_match(test):
+            about["queries_without_match"] = unmatched
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))
-        print(f"what both find for {shown} queries, right in green and wrong in red: {folder / 'ranked.png'}")
+        print(f"{folder / 'ranked.png'} shows what both find for {shown} queries, correct in green and wrong in red")
 
 
-def features(workdir: Path, config, test: TestSet, mesh) -> Found:
-    """Features of query and gallery by the newest checkpoint of a run."""
-    checkpoint = checkpoints.find(workdir)
-    encoder, stats, _ = checkpoints.restore_encoder(checkpoint, devices.replicated(mesh))
-    extractor = Extractor(
-        checkpoints.read_architecture(checkpoint),
-        mesh,
-        batch_size=config.scoring.batch_size,
-        compute_dtype=config.compute_dtype,
-        workers=config.data.workers,
-    )
-    return Found(*(extractor(encoder, stats, source) for source in (test.query, test.gallery)))
+def features(workdir: Path, config: ConfigDict, test: RetrievalSet, mesh: Mesh) -> RetrievalFeats:
+    """Features of query and gallery pictures by the newest checkpoint of a run."""
+    model = of_checkpoint(stored.find(workdir), mesh, compute_dtype=config.compute_dtype)
+    return evaluation.features(model, test, batch_size=config.scoring.batch_size, workers=config.data.workers)
 
 
-def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
-    """The sheet: for each query the first pictures by one run, and below by the other."""
+def ranked(test: RetrievalSet, found: dict[str, RetrievalFeats]) -> np.ndarray:
+    """A contact sheet with two rows for each query: the nearest gallery pictures by one run, and by the other.
+
+    Args:
+      test: the test set.
+      found: name of each run -> its features.
+    """
     queries = np.random.default_rng(0).choice(len(test.query), min(SHOWN_QUERIES, len(test.query)), replace=False)
     size = dict(first=min(SHOWN_PICTURES, len(test.gallery)), height=256, width=128)
-    by_run = [ranked_pictures.rows(test, queries, *feats, **size) for feats in found.values()]
+    by_run = [ranked_pictures.sheet_rows(test, queries, *feats, **size) for feats in found.values()]
     both = [row for pair in zip(*by_run, strict=True) for row in pair]
-    return contact_sheet.draw(
+    return contact_sheet.compose(
         both,
-        title=f"{test.name}: who is it? Right in green, wrong in red",
+        title=f"{test.name}: nearest gallery pictures, correct in green, wrong in red",
         row_titles=list(found) * len(queries),
         column_titles=["query", *(f"{rank}" for rank in range(1, max(map(len, both))))],
         cell_height=160,
@@ -85,4 +87,4 @@ def ranked(test: TestSet, found: dict[str, Found]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    commands.run(main, files=("FOLDER",))
+    common.run_command(main, files=("FOLDER",))

@@ -20,7 +20,10 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Shape of the networks; fields as in configs/base.py, but `num_pids`, the people of the training set."""
+    """Shape of the networks; fields as in configs/base.py, but `num_pids`, the people of the training set.
+
+    Fields with a default are younger than checkpoints that lack them.
+    """
 
     depth: int
     fc_dim: int
@@ -31,6 +34,8 @@ class Architecture:
     skips: bool
     height: int
     width: int
+    neck: str = "none"
+    stem: str = "torchvision"
 
     def new_encoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Encoder:
         """An encoder with fresh parameters that computes in `dtype`."""
@@ -40,6 +45,8 @@ class Architecture:
             fc_dim=self.fc_dim,
             last_stride=self.last_stride,
             width=self.encoder_width,
+            neck=self.neck,
+            stem=self.stem,
             dtype=dtype,
             rngs=rngs,
         )
@@ -48,6 +55,14 @@ class Architecture:
         """A decoder with fresh parameters that computes in `dtype`, for the stages of `new_encoder`."""
         channels = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0))).channels
         return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
+
+    def shapes(self, *, draws: bool) -> dict[str, PyTree]:
+        """Shapes of the weights by TrainState's fields, from `encoder` to `encoder_stats` or to `decoder_stats`."""
+        fields = {}
+        for field, make in ({"encoder": self.new_encoder} | ({"decoder": self.new_decoder} if draws else {})).items():
+            _, params, stats = nnx.split(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
+            fields |= {field: nnx.to_pure_dict(params), f"{field}_stats": nnx.to_pure_dict(stats)}
+        return fields
 
     def feats(
         self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], dtype: DTypeLike = jnp.float32
@@ -87,3 +102,9 @@ def check_same(found: Architecture, wanted: Architecture, *, where: str) -> None
     ]
     if differ:
         raise UserError(f"{where} holds another network: {', '.join(differ)}; give another --workdir or its config")
+
+
+def arrays_of(model: nnx.Module) -> tuple[PyTree, PyTree]:
+    """Parameters and running statistics of a model as nested dictionaries."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)

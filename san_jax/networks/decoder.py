@@ -30,7 +30,7 @@ def near_one(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class DecoderOutput:
     """What the decoder makes of a batch.
 
     Attributes:
@@ -105,7 +105,7 @@ class Decoder(nnx.Module):
             channels[4], 3, 7, padding=0, use_bias=True, kernel_init=xavier_normal, dtype=dtype, rngs=rngs
         )
 
-    def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> Drawn:
+    def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> DecoderOutput:
         """Levels and texture of the encoder's stages 1 to 4; in training the running statistics move.
 
         Raises:
@@ -123,7 +123,7 @@ class Decoder(nnx.Module):
             x = up(x if embed is None else x + nnx.relu(embed(stage)))
             levels += (x,)
         texture = self.final(reflect_pad(x, pixels=3)).astype(jnp.float32)
-        return Drawn(levels=levels, texture=stretch_width(texture, width=texture.shape[1]))
+        return DecoderOutput(levels=levels, texture=stretch_width(texture, width=texture.shape[1]))
 
 
 def check_sizes(stages: tuple[Float[Array, "B _ _ _"], ...]) -> None:

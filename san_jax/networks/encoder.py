@@ -14,7 +14,7 @@ from san_jax.networks.layers import BatchNorm, Conv, ConvNorm, max_pool, scaled
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Encoded:
+class EncoderOutput:
     """What the encoder makes of a batch.
 
     Attributes:
@@ -79,6 +79,8 @@ def make_shortcut(
     return ConvNorm(in_channels, out_channels, 1, stride=stride, dtype=dtype, rngs=rngs)
 
 
+NECKS = ("none", "bn")
+STEMS = ("torchvision", "fastreid", "strong_baseline")
 BLOCKS = {  # depth: kind of block, blocks per stage
     10: (BasicBlock, (1, 1, 1, 1)),
     14: (Bottleneck, (1, 1, 1, 1)),
@@ -92,15 +94,25 @@ BLOCKS = {  # depth: kind of block, blocks per stage
 
 
 class Head(nnx.Module):
-    """Linear, BatchNorm, ReLU on the pooled map: the `fc` of resnet50_fc512."""
+    """What stands between the pooled map and the features: linear layer, BatchNorm, ReLU.
 
-    def __init__(self, in_dim: int, out_dim: int, *, rngs: nnx.Rngs):
-        self.linear = make_linear(in_dim, out_dim, rngs=rngs)
-        self.norm = BatchNorm(out_dim, rngs=rngs)
+    Args:
+      in_dim: channels of the pooled map.
+      out_dim: of the linear layer; 0 leaves it out.
+      neck: "none": the `fc` of resnet50_fc512. "bn": BatchNorm gives the features, without a ReLU and with a bias
+        that does not learn (BNNeck, Luo 2019).
+      rngs: random streams; `params` is used.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, neck: str = "none", rngs: nnx.Rngs):
+        self.linear = make_linear(in_dim, out_dim, rngs=rngs) if out_dim else None
+        self.norm = BatchNorm(out_dim or in_dim, learns_bias=neck != "bn", rngs=rngs)
+        self.ends_in_relu = neck != "bn"
 
     def __call__(self, x: Float[Array, "B C"]) -> Float[Array, "B D"]:
         """The re-ID features."""
-        return nnx.relu(self.norm(self.linear(x)))
+        x = self.norm(x if self.linear is None else self.linear(x))
+        return nnx.relu(x) if self.ends_in_relu else x
 
 
 def make_linear(in_dim: int, out_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
@@ -111,20 +123,23 @@ def make_linear(in_dim: int, out_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
 class Encoder(nnx.Module):
     """ResNet v1 as in torchvision, average pool, optional `fc`, classifier (paper, section 3.1).
 
-    Its children, by name: stem, stage1 .. stage4, fc (where `fc_dim` is not 0), classifier. `eval()` of a child puts
+    Its children, by name: stem, stage1 .. stage4, fc (with `fc_dim` or a neck), classifier. `eval()` of a child puts
     that child alone on its running statistics.
 
     Args:
       depth: 10, 18, 34 (basic blocks), 14, 26, 50, 101 or 152 (bottlenecks).
       num_pids: training identities, outputs of the classifier.
-      fc_dim: size of the features; 0 leaves `fc` out and the pooled map is the feature.
+      fc_dim: size of the features; with 0 they are as large as the pooled map.
       last_stride: of stage 4, 1 or 2.
       width: factor on the channels of all stages.
+      neck: "none" or "bn", see `Head`. With "none" and `fc_dim` 0 there is no `fc`: the pooled map is the feature.
+      stem: what follows the first convolution and its BatchNorm. "torchvision": ReLU, max-pool with padding.
+        "fastreid": ReLU, max-pool without padding. "strong_baseline": max-pool with padding, no ReLU.
       dtype: of the stages, float32 or bfloat16; parameters, statistics, feats and logits are float32 either way.
       rngs: random streams; `params` is used.
 
     Raises:
-      UserError: no network of that depth, no such stride.
+      UserError: no network of that depth, no such stride, neck or stem.
     """
 
     def __init__(
@@ -135,6 +150,8 @@ class Encoder(nnx.Module):
         fc_dim: int = 512,
         last_stride: int = 1,
         width: float = 1.0,
+        neck: str = "none",
+        stem: str = "torchvision",
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -142,8 +159,12 @@ class Encoder(nnx.Module):
             raise UserError(f"encoder.depth is {depth}; there are {', '.join(map(str, BLOCKS))}")
         if last_stride not in (1, 2):
             raise UserError(f"encoder.last_stride is {last_stride}; it can be 1 or 2")
+        for field, value, known in (("neck", neck, NECKS), ("stem", stem, STEMS)):
+            if value not in known:
+                raise UserError(f"encoder.{field} is {value!r}; it can be {' or '.join(known)}")
         block, num_blocks = BLOCKS[depth]
         in_channels = scaled(64, width)
+        self.stem_has_relu, self.pool_padding = stem != "strong_baseline", int(stem != "fastreid")
         self.stem = ConvNorm(3, in_channels, 7, stride=2, dtype=dtype, rngs=rngs)
         self.channels = ()
         for stage, stride in enumerate((1, 2, 2, last_stride)):
@@ -154,12 +175,13 @@ class Encoder(nnx.Module):
                 in_channels = channels * block.expansion
             setattr(self, f"stage{stage + 1}", blocks)
             self.channels += (in_channels,)
-        self.fc = Head(in_channels, fc_dim, rngs=rngs) if fc_dim else None
+        self.fc = Head(in_channels, fc_dim, neck=neck, rngs=rngs) if fc_dim or neck == "bn" else None
         self.classifier = make_linear(fc_dim or in_channels, num_pids, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Encoded:
+    def __call__(self, images: Float[Array, "B H W 3"]) -> EncoderOutput:
         """Stages, features and logits of normalised pictures; in training the running statistics move."""
-        x = max_pool(nnx.relu(self.stem(images)))
+        x = self.stem(images)
+        x = max_pool(nnx.relu(x) if self.stem_has_relu else x, padding=self.pool_padding)
         stages = ()
         for blocks in (self.stage1, self.stage2, self.stage3, self.stage4):
             for block in blocks:
@@ -167,4 +189,4 @@ class Encoder(nnx.Module):
             stages += (x,)
         feats = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         feats = feats if self.fc is None else self.fc(feats)
-        return Encoded(stages=stages, feats=feats, logits=self.classifier(feats))
+        return EncoderOutput(stages=stages, feats=feats, logits=self.classifier(feats))

@@ -1,4 +1,4 @@
-"""Scores by the camera of the query and the camera of what it finds: where a search fails."""
+"""Scores by pair of cameras, that of the query and that of the gallery pictures: shows where a search fails."""
 
 import dataclasses
 
@@ -8,17 +8,19 @@ from jaxtyping import Array, Float, Float64, Int
 
 from san_jax.scoring import distances
 
-TILE_BYTES = 2**27  # of a tile of distances
+TILE_BYTES = 2**27  # size of a tile of distances
 
 
 @dataclasses.dataclass(frozen=True)
 class CameraPairs:
-    """Scores of one camera's queries in one camera's gallery pictures alone; NaN where no query has a correct one.
+    """Scores by pair of cameras: the queries of one, searched only in the gallery pictures of the other.
+
+    A pair is NaN if none of its queries has a correct picture.
 
     Attributes:
       query_camids, gallery_camids: the cameras, ascending.
-      rank1: share of the queries whose first picture is correct.
-      mAP: mean average precision.
+      rank1: share of the queries whose nearest picture is correct.
+      mAP: mean average precision, as a fraction.
     """
 
     query_camids: Int[np.ndarray, "q"]
@@ -36,9 +38,9 @@ def score(
     query_camids: Int[np.ndarray, "Q"],
     gallery_camids: Int[np.ndarray, "G"],
 ) -> CameraPairs:
-    """Scores of every pair of two cameras, as `ranking.rank` and `ranking.scores` give for that part of the gallery.
+    """Scores of every pair of cameras, as `ranking.rank` and `ranking.scores` would give for that part of the gallery.
 
-    Within one camera there is nothing correct: pictures of the query's person by its own camera do not count.
+    A camera paired with itself is NaN, since pictures of the query's person by its own camera do not count.
     """
     cameras = np.unique(gallery_camids)
     size = max(1, TILE_BYTES // (4 * len(gallery_camids)))
@@ -61,11 +63,14 @@ def score(
 
 
 def _average_precisions(correct):
-    """Of queries [n] with their gallery pictures in order [n G]; each has a correct one."""
+    """Average precision [n] of queries, from which of their gallery pictures, nearest first, are correct [n G].
+
+    Every query has a correct picture.
+    """
     so_far = np.cumsum(correct, axis=1)
     return np.sum(correct * so_far / np.arange(1, correct.shape[1] + 1), axis=1) / so_far[:, -1]
 
 
 def _means(found):
-    """Over rows; NaN does not count, and stands where there is nothing else."""
+    """Means over rows without NaN; NaN for columns that hold nothing else."""
     return np.ma.masked_invalid(found).mean(axis=0).filled(np.nan)

@@ -1,4 +1,4 @@
-"""What a gallery in random order scores: exact expectations, nothing is drawn."""
+"""Expected scores of a gallery in random order, computed exactly, without sampling."""
 
 import numpy as np
 from jaxtyping import Int
@@ -17,9 +17,10 @@ def chance_scores(
     single_shot: bool = False,
     max_rank: int = 50,
 ) -> Scores:
-    """Expected scores of features that know nothing, after the removal that `ranking.rank` makes.
+    """Expected scores of uninformative features.
 
-    `single_shot` is CUHK03's metric: one picture of each person is left, one of them correct.
+    As in `ranking.rank`, pictures of the query's person by the query's own camera are removed first. With
+    `single_shot`, CUHK03's metric, the gallery holds one picture of each person, so one picture is correct.
 
     Raises:
       UserError: no query has a correct picture.
@@ -40,15 +41,16 @@ def chance_scores(
 
 
 def expected_scores(num_correct: int, num_ranked: int, *, max_rank: int = 50) -> Scores:
-    """Of one query, over all orders of `num_ranked` pictures, `num_correct` > 0 of which are correct."""
+    """Expected scores of one query over all orders of `num_ranked` pictures, `num_correct` > 0 of which are correct."""
     ranks = np.arange(1, num_ranked + 1)
     wrong_left = np.maximum(num_ranked - num_correct - ranks + 1, 0)
-    # [k]: how likely no correct picture is among the first k, and so among the last k.
+    # all_wrong[k]: probability that none of the first k pictures is correct, equal to that for the last k.
     all_wrong = np.cumprod(np.append(1, wrong_left / (num_ranked - ranks + 1)))
     first_k = np.minimum(np.arange(1, max_rank + 1), num_ranked)
     last_is_at = (all_wrong[:-1] - all_wrong[1:])[::-1]
 
-    # The picture at a rank is correct with num_correct / num_ranked, one before it with `another` if it is.
+    # The picture at a rank is correct with probability num_correct / num_ranked; given that it is, each picture before
+    # it is correct with probability `another`.
     another = (num_correct - 1) / max(num_ranked - 1, 1)
     return Scores(
         cmc=1 - all_wrong[first_k],

@@ -1,4 +1,4 @@
-"""Distances between features: float32, with full float32 products on every device."""
+"""Distances between features, in float32; products use full float32 precision on every device."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Float32
 from san_jax.errors import UserError
 
 DISTANCES = ("euclidean", "cosine", "chi_square")
-CHUNK = 8  # numbers of a feature whose chi-square terms one loop adds up
+CHUNK = 8  # elements of a feature whose chi-square terms are added up in one loop
 
 
 def distmat(
@@ -19,12 +19,15 @@ def distmat(
     gallery_norms: Float32[Array, "G"],
     distance: str = "euclidean",
 ) -> Float32[Array, "Q G"]:
-    """Distances of queries to gallery pictures, never negative; equal gallery rows are equally far, from 64 numbers on.
+    """Distances of queries to gallery pictures, never negative.
 
-    "euclidean" is the *squared* Euclidean distance, good to about 1e-6 times the squared norms; "cosine" is 1 - cosine:
-    0 to 2, and 1 for features of zeros. "chi_square" is for histograms: half the sum of (a - b)^2 / (|a| + |b|), 0 to 1
-    where they sum to 1, with nothing added where both are 0. The last bits of a product depend on its shape: compare
-    distances of one call. The norms are what `squared_norms` gives; who goes tile by tile computes them once.
+    "euclidean" is the *squared* Euclidean distance, with an error of about 1e-6 times the squared norms. "cosine" is
+    1 - cosine: from 0 to 2, and 1 if a feature is all zeros. "chi_square" is for histograms: half the sum of
+    (a - b)^2 / (|a| + |b|), from 0 to 1 if they sum to 1; terms with a = b = 0 are 0.
+
+    From 64 elements on, equal gallery rows get equal distances. The last bits of a product depend on its shape, so
+    only distances of one call should be compared. The norms are those of `squared_norms`; callers that go tile by tile
+    compute them once.
 
     Raises:
       UserError: there is no such distance.
@@ -32,10 +35,10 @@ def distmat(
     query_feats, gallery_feats = query_feats.astype(jnp.float32), gallery_feats.astype(jnp.float32)
     if distance == "chi_square":
         return _chi_square(query_feats, gallery_feats)
-    # HIGHEST: GPUs would multiply in TF32 and TPUs in bfloat16, which swaps near ranks.
+    # HIGHEST: by default GPUs multiply in TF32 and TPUs in bfloat16, which swaps close ranks.
     product = jnp.matmul(query_feats, gallery_feats.T, precision=jax.lax.Precision.HIGHEST)
-    # The last step must round alike wherever a compiler repeats it: 2 * product is exact and a quotient cannot be fused
-    # into the difference, while "1 - a * b" is rounded once in one loop and twice in another.
+    # The last step must round the same way wherever the compiler repeats it: 2 * product is exact, and a quotient
+    # cannot be fused into the difference, while "1 - a * b" may be rounded once in one loop and twice in another.
     match distance:
         case "euclidean":
             distances = query_norms[:, None] + gallery_norms[None, :] - 2 * product
@@ -48,9 +51,9 @@ def distmat(
 
 
 def _chi_square(query_feats, gallery_feats):
-    """Chunk after chunk of the features, so that one [Q G] array is all that exists."""
+    """Chi-square distances, chunk by chunk of the features, so that memory holds only one [Q G] array."""
     room = ((0, -query_feats.shape[1] % CHUNK), (0, 0))
-    # The gallery's pictures lie side by side, so that the loop over them is the vectorised one.
+    # Transposed: gallery pictures are adjacent in memory, so that XLA vectorises the loop over them.
     chunks = [jnp.pad(feats.T, room).reshape(-1, CHUNK, len(feats)) for feats in (query_feats, gallery_feats)]
 
     def chunk_distances(query, gallery):
@@ -66,22 +69,26 @@ def _chi_square(query_feats, gallery_feats):
 
 @jax.jit
 def whole_distmat(query_feats: Float[Array, "Q D"], gallery_feats: Float[Array, "G D"]) -> Float32[Array, "Q G"]:
-    """Squared Euclidean distances of so few queries that one tile holds them."""
+    """Squared Euclidean distances, for few enough queries that the whole matrix fits into memory."""
     norms = dict(query_norms=squared_norms(query_feats), gallery_norms=squared_norms(gallery_feats))
     return distmat(query_feats, gallery_feats, **norms)
 
 
 @jax.jit
 def squared_norms(feats: Float[Array, "N D"]) -> Float32[Array, "N"]:
-    """Sums of squares of the rows."""
+    """Sum of squares of each row, in float32."""
     return jnp.sum(jnp.square(feats.astype(jnp.float32)), axis=-1)
 
 
 def check_finite(norms: Float32[Array, "N"], *, name: str) -> None:
-    """Sees to it that the features with these squared norms give finite distances; `name` says whose they are.
+    """Checks that features with these squared norms have finite distances.
+
+    Args:
+      norms: squared norms of the features.
+      name: query or gallery, for the message.
 
     Raises:
-      UserError: they hold NaN or inf, or are so large that distances overflow; names the first such row.
+      UserError: features hold NaN or inf, or are so large that distances overflow; names the first such row.
     """
     num_broken, first = (int(number) for number in _broken(norms))
     if num_broken:

@@ -2,19 +2,21 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Float32
 
 from san_jax.batch import Source
 from san_jax.errors import UserError
-from san_jax.scoring import query_expansion, ranking, reranking
-from san_jax.scoring.feature_extraction import Extractor
+from san_jax.model import Model
+from san_jax.scoring import feature_extraction, query_expansion, ranking, reranking
 from san_jax.scoring.verification import tpr_at_fpr
 
 METRICS = ("market1501", "cuhk03")
+SAME_CAMERA = ("remove", "keep")
 SHOWN_RANKS = (1, 5, 10, 20)
 DRAWS = 10  # of the single-gallery-shot metric
 DRAW_SEED = 0  # one seed for all, so that two runs are compared on the same draws
@@ -23,12 +25,21 @@ SPREAD = "_std"
 
 
 @dataclasses.dataclass(frozen=True)
-class TestSet:
-    """What is searched for in what."""
+class RetrievalSet:
+    """What is searched for in what.
+
+    Attributes:
+      name: as people write it.
+      query: pictures to search for.
+      gallery: pictures to search in.
+      same_camera: "remove" leaves the gallery pictures of the query's person by the query's own camera out of that
+        query's gallery, as benchmarks do; "keep" leaves out the very same picture alone, which has the query's name.
+    """
 
     name: str
     query: Source
     gallery: Source
+    same_camera: str = "remove"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,30 +60,38 @@ class Search:
 PLAIN = Search()
 
 
+class RetrievalFeats(NamedTuple):
+    """Features of both splits of a test set, in their order."""
+
+    query: Float32[np.ndarray, "Q D"]
+    gallery: Float32[np.ndarray, "G D"]
+
+
 def evaluate(
-    encoder: PyTree,
-    stats: PyTree,
-    test_sets: Sequence[TestSet],
-    *,
-    extractor: Extractor,
-    metric: str,
-    search: Search = PLAIN,
-    tpr: bool = False,
+    model: Model, test_sets: Sequence[RetrievalSet], *, metric: str, batch_size: int = 100, workers: int = 2
 ) -> dict[str, dict[str, float]]:
-    """Scores of an encoder by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
+    """Scores of a network by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
 
     Args:
-      encoder: parameters.
-      stats: running statistics.
+      model: computes the features.
       test_sets: each is scored by itself.
-      extractor: computes the features.
       metric: one of METRICS; of "cuhk03" the deviations over its draws are given too, as rank1_std and so on.
-      search: what is made of the features.
-      tpr: whether to give the TPR of all pairs, by the plain features, at each of `verification.FPRS` as TPR@1e-2.
+      batch_size, workers: as of `feature_extraction.features`.
     """
     check_metric(metric)
-    options = dict(extractor=extractor, metric=metric, search=search, tpr=tpr)
-    return {test.name: score(encoder, stats, test, **options) for test in test_sets}
+    model.check_learnt_people()
+    for test in test_sets:
+        check_matches(test)
+    options = dict(batch_size=batch_size, workers=workers)
+    return {
+        test.name: score(features(model, test, **options), test, metric=metric, mesh=model.mesh) for test in test_sets
+    }
+
+
+def features(model: Model, test: RetrievalSet, **options) -> RetrievalFeats:
+    """Features of query and gallery; options as of `feature_extraction.features`."""
+    splits = (test.query, test.gallery)
+    return RetrievalFeats(*(feature_extraction.features(model, source, **options) for source in splits))
 
 
 def check_metric(metric: str) -> None:
@@ -81,31 +100,85 @@ def check_metric(metric: str) -> None:
         raise UserError(f"metric is {metric!r} (--metric, scoring.metric); there are {', '.join(METRICS)}")
 
 
+def queries_without_match(test: RetrievalSet) -> int:
+    """Queries that have no picture to be found in the gallery; scores leave them out."""
+    correct, _ = ranking.same_person(**labels(test))
+    return int(np.sum(np.all(correct < 0, axis=1)))
+
+
+def check_matches(test: RetrievalSet) -> None:
+    """Raises a UserError that says why, and what to do, if no query of a set has anything to be found."""
+    if queries_without_match(test) < len(test.query):
+        return
+    if test.same_camera == "keep":
+        raise UserError(f"{test.name} cannot be scored: no query has another picture of its person in the gallery")
+    cameras = len(np.unique(np.concatenate([test.query.camids, test.gallery.camids])))
+    reason = "it has one camera alone" if cameras == 1 else "nobody of the queries is in the gallery by another camera"
+    kept = dataclasses.replace(test, same_camera="keep")
+    way_out = "check people and cameras"
+    if queries_without_match(kept) < len(test.query):
+        way_out = "set scoring.same_camera to keep (eval.py --same_camera=keep), which removes only the query itself"
+    raise UserError(
+        f"{test.name} cannot be scored: {reason}, and pictures of the query's person by its own camera do not count; "
+        + way_out
+    )
+
+
+def remarks(test_sets: Sequence[RetrievalSet]) -> list[str]:
+    """A line for every set in which queries are left out, for people."""
+    counts = {test.name: (queries_without_match(test), len(test.query)) for test in test_sets}
+    return [
+        f"{name}: {count} of {total} queries have no match in the gallery and are left out"
+        for name, (count, total) in counts.items()
+        if count
+    ]
+
+
+def with_counts(
+    scores: Mapping[str, Mapping[str, float]], test_sets: Sequence[RetrievalSet]
+) -> dict[str, dict[str, float]]:
+    """Scores by set with their `queries_without_match`; of `means_of_variants`, those of all variants together."""
+    counts = {test.name: queries_without_match(test) for test in test_sets}
+    found = {}
+    for name, numbers in scores.items():
+        of_mean = [count for one, count in counts.items() if one.partition(":")[0] == name.partition(",")[0]]
+        found[name] = {**numbers, "queries_without_match": counts.get(name, sum(of_mean))}
+    return found
+
+
 def score(
-    encoder: PyTree,
-    stats: PyTree,
-    test: TestSet,
-    *,
-    extractor: Extractor,
-    metric: str,
-    search: Search = PLAIN,
-    tpr: bool = False,
+    feats: RetrievalFeats, test: RetrievalSet, *, metric: str, mesh: Mesh, search: Search = PLAIN
 ) -> dict[str, float]:
-    """Scores of an encoder on one test set."""
-    feats = [extractor(encoder, stats, source) for source in (test.query, test.gallery)]
-    repeats = score_repeats(*feats, test, metric=metric, mesh=extractor.mesh, search=search)
+    """Scores of features on their test set, as `evaluate` gives them; `search` says what is made of the features."""
+    repeats = score_repeats(*feats, test, metric=metric, mesh=mesh, search=search)
     mean, spread = ranking.mean_and_spread(repeats)
-    numbers = in_numbers(mean) | (with_suffix(in_numbers(spread)) if len(repeats) > 1 else {})
-    if tpr:
-        found = tpr_at_fpr(*feats, **labels(test), distance=search.distance, mesh=extractor.mesh)
-        numbers |= {f"TPR@1e{round(np.log10(accepted.fpr))}": accepted.tpr for accepted in found}
-    return numbers
+    return in_numbers(mean) | (with_suffix(in_numbers(spread)) if len(repeats) > 1 else {})
+
+
+class Verified(NamedTuple):
+    """How well a distance tells whether two pictures are of one person.
+
+    Attributes:
+      scores: the TPR of all pairs at each of `verification.FPRS`, as TPR@1e-2.
+      thresholds: the distance below which to believe it for that FPR, as fpr_1e-2.
+    """
+
+    scores: dict[str, float]
+    thresholds: dict[str, float]
+
+
+def verify(feats: RetrievalFeats, test: RetrievalSet, *, mesh: Mesh, distance: str = "euclidean") -> Verified:
+    """TPR at FPR over all pairs of query and gallery, by the plain features."""
+    found = tpr_at_fpr(*feats, **labels(test), distance=distance, mesh=mesh)
+    by_fpr = {f"1e{round(np.log10(accepted.fpr))}": accepted for accepted in found}
+    scores = {f"TPR@{fpr}": accepted.tpr for fpr, accepted in by_fpr.items()}
+    return Verified(scores, {f"fpr_{fpr}": float(accepted.threshold) for fpr, accepted in by_fpr.items()})
 
 
 def score_feats(
     query_feats: Float[Array | np.ndarray, "Q D"],
     gallery_feats: Float[Array | np.ndarray, "G D"],
-    test: TestSet,
+    test: RetrievalSet,
     *,
     metric: str,
     mesh: Mesh,
@@ -127,7 +200,7 @@ def score_feats(
 def score_repeats(
     query_feats: Float[Array | np.ndarray, "Q D"],
     gallery_feats: Float[Array | np.ndarray, "G D"],
-    test: TestSet,
+    test: RetrievalSet,
     *,
     metric: str,
     mesh: Mesh,
@@ -145,13 +218,20 @@ def score_repeats(
     return [ranking.scores(drawn[:, None]) for drawn in np.asarray(ranks)]
 
 
-def labels(test: TestSet) -> dict[str, np.ndarray]:
-    """People and cameras of a test set, as `ranking` takes them."""
+def labels(test: RetrievalSet) -> dict[str, np.ndarray]:
+    """People and cameras of a test set, as `ranking` takes them.
+
+    Where the same camera is kept, every picture counts as a camera of its own, so that a query is only removed itself.
+    """
+    query_camids, gallery_camids = test.query.camids, test.gallery.camids
+    if test.same_camera == "keep":
+        numbers = np.unique([*test.query.names, *test.gallery.names], return_inverse=True)[1]
+        query_camids, gallery_camids = np.split(numbers.astype(np.int32), [len(test.query)])
     return dict(
         query_pids=test.query.pids,
         gallery_pids=test.gallery.pids,
-        query_camids=test.query.camids,
-        gallery_camids=test.gallery.camids,
+        query_camids=query_camids,
+        gallery_camids=gallery_camids,
     )
 
 

@@ -1,4 +1,4 @@
-"""Average query expansion (Chum 2007): a query is asked once more together with what it found."""
+"""Average query expansion (Chum 2007): each query feature is averaged with those of its nearest gallery pictures."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
-from san_jax import retrieval
-from san_jax.scoring import tiles
+from san_jax import devices
+from san_jax.scoring import nearest, tiles
 
 
 def expand(
@@ -19,19 +19,20 @@ def expand(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float32[Array, "Q _"]:
-    """Query features, each the mean of itself and its k nearest gallery features, as they are: not normalised.
+    """Expanded query features: the mean of each query feature and its k nearest gallery features, not normalised.
 
-    All gallery pictures count, those that a metric removes too: a search knows nobody's name. The arguments and errors
-    are those of `retrieval.nearest`.
+    All gallery pictures take part, even those that a metric removes later, since a search does not know the labels.
+    Arguments and errors are those of `nearest.nearest`.
     """
     mesh = mesh or tiles.one_device()
     options = dict(distance=distance, tile=tile, mesh=mesh)
-    rows = retrieval.nearest(query_feats, gallery_feats, k=k, **options).rows
+    rows = nearest.nearest(query_feats, gallery_feats, k=k, **options).rows
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return _mean(*jax.device_put((query_feats, gallery_feats), everywhere), rows)
+    return _mean(*(devices.put(feats, everywhere) for feats in (query_feats, gallery_feats)), rows)
 
 
 @jax.jit
 def _mean(query_feats, gallery_feats, rows):
-    found = sum(gallery_feats[column].astype(jnp.float32) for column in rows.T)  # never [Q k D]
+    # Column by column, to avoid an array [Q k D].
+    found = sum(gallery_feats[column].astype(jnp.float32) for column in rows.T)
     return (query_feats + found) / (1 + rows.shape[1])

@@ -1,8 +1,9 @@
-"""Re-ranking by k-reciprocal neighbours (Zhong 2017), with a few neighbours of each picture in place of [N N] arrays.
+"""Re-ranking by k-reciprocal neighbours (Zhong 2017) that stores a few neighbours of each picture, not [N N] arrays.
 
-Points are the pictures of query and gallery together, queries first. Pictures of one person find each other: a point is
-described by weights of the points that are its neighbours both ways, and two points are as near as their descriptions
-overlap. Weights are whole numbers, so sums do not depend on their order and equal descriptions tie on every device.
+The points are all pictures, first the queries, then the gallery. Two pictures of one person are likely to be among each
+other's nearest neighbours. So a point is described by weights over its reciprocal neighbours, and the distance of two
+points is the smaller the more their descriptions overlap. Weights are integers, so that sums do not depend on the order
+of their terms, and equal descriptions give equal distances on every device.
 """
 
 import dataclasses
@@ -15,16 +16,16 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from san_jax import retrieval
+from san_jax import devices
 from san_jax.errors import UserError
-from san_jax.scoring import distances, ranking, tiles
+from san_jax.scoring import distances, nearest, ranking, tiles
 
-ONE = 2**30  # what the weights of a point add up to
-TILE_POINTS = 128  # points whose neighbours are looked at together
-ROOM = 16  # places for the members of a set come in these, so that a compiled program fits many features
-RUN = 32  # entries of an index that are read in a row
-RUNS = 4096  # runs that are read at once
-PLACE_BITS = 31  # of the number that stands for an entry of an index while it is sorted
+ONE = 2**30  # sum of the weights of a point
+TILE_POINTS = 128  # points that are processed at once
+ROOM = 16  # the capacity of a set is a multiple of this, so that compiled programs are reused for other features
+RUN = 32  # consecutive entries of an index that are read together
+RUNS = 4096  # runs that are read in one iteration
+PLACE_BITS = 31  # low bits of a sort key, which hold the place of an index entry
 TINY = np.finfo(np.float32).tiny
 
 
@@ -42,9 +43,10 @@ def rank(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Int32[Array, "Q P"]:
-    """Ranks by re-ranked distances, as `ranking.rank` gives them; other arguments and errors are those of `refinement`.
+    """Ranks of the correct pictures by re-ranked distances, in the form that `ranking.rank` returns.
 
-    For the single-gallery-shot metric hand the refinement to `ranking.draw_ranks`.
+    The other arguments and the errors are those of `refinement`. For the single-gallery-shot metric pass the refinement
+    to `ranking.draw_ranks`.
     """
     labels = dict(
         query_pids=query_pids, gallery_pids=gallery_pids, query_camids=query_camids, gallery_camids=gallery_camids
@@ -64,7 +66,10 @@ def distmat(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float32[Array, "Q G"]:
-    """Re-ranked distances, 0 to 1, of sets so small that the matrix fits; arguments and errors of `refinement`."""
+    """The matrix of re-ranked distances, 0 to 1, for sets so small that it fits into memory.
+
+    Arguments and errors are those of `refinement`.
+    """
     options = dict(tile=tile, mesh=mesh)
     found = refinement(query_feats, gallery_feats, k1=k1, k2=k2, weight=weight, **options)
     whole = tiles.by_tiles(_whole, {}, {}, query_feats, gallery_feats, refinement=found, **options)
@@ -81,25 +86,29 @@ def refinement(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> tiles.Refinement:
-    """What makes re-ranked distances of squared Euclidean ones, for `ranking.rank` of the same features on this mesh.
+    """The refinement that turns squared Euclidean distances into re-ranked ones.
 
-    A distance is `weight` times the squared Euclidean one, of which the query's farthest point has 1, plus 1 - `weight`
-    times the Jaccard distance of the two points' weights. As in the authors' code k1 neighbours are asked for besides
-    the point itself, round(k1 / 2), half to even, where a set is expanded, and weights are averaged over the k2 nearest
-    points, the point itself among them. Where there are fewer points, all are taken.
+    Pass it to `ranking.rank` with the same features and the same mesh.
+
+    A re-ranked distance is `weight` times the squared Euclidean distance, divided by that of the query's farthest
+    point, plus 1 - `weight` times the Jaccard distance of the two points' weights. As in the authors' code, a point has
+    k1 neighbours besides itself, its set is expanded by the round(k1 / 2) (half to even) nearest reciprocal neighbours
+    of its members, and weights are averaged over the k2 nearest points including the point itself. If there are fewer
+    points, all are taken.
 
     Args:
-      query_feats, gallery_feats: those that will be ranked.
-      k1: neighbours of which the reciprocal ones are kept.
-      k2: points over whose weights is averaged; 1 leaves every point its own.
+      query_feats, gallery_feats: the features that will be ranked.
+      k1: number of neighbours from which the reciprocal ones are kept.
+      k2: number of points over which weights are averaged; 1 switches averaging off.
       weight: of the Euclidean distance, 0 to 1; the paper's lambda.
-      tile, mesh: those of `ranking.rank`. Beside a tile and the features memory is some hundred numbers a point.
+      tile, mesh: as in `ranking.rank`. Besides a tile and the features, memory is a few hundred numbers for each point.
 
     Raises:
-      UserError: features are not finite, or there are none; k1, k2 or weight make no sense.
+      UserError: features are not finite, or there are none; or k1, k2 or weight is out of range.
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
-        raise UserError(f"re-ranking by k1 {k1}, k2 {k2}, weight {weight}; k1 and k2 are 1 or more, the weight 0 to 1")
+        values = f"k1 {k1}, k2 {k2}, weight {weight}"
+        raise UserError(f"re-ranking by {values}; k1 and k2 must be 1 or more, the weight must be from 0 to 1")
     mesh = mesh or tiles.one_device()
     points = _points(query_feats, gallery_feats, mesh)
     num_queries, num_points = len(query_feats), len(points)
@@ -118,17 +127,17 @@ def refinement(
 
 
 def _points(query_feats, gallery_feats, mesh):
-    """Features of all points on all devices."""
+    """Features of all points [N D], replicated on all devices."""
     tiles.check_any(query_feats, gallery_feats)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    query_feats, gallery_feats = (jax.device_put(feats, everywhere) for feats in (query_feats, gallery_feats))
+    query_feats, gallery_feats = (devices.put(feats, everywhere) for feats in (query_feats, gallery_feats))
     distances.check_finite(distances.squared_norms(query_feats), name="query")
     distances.check_finite(distances.squared_norms(gallery_feats), name="gallery")
     return jnp.concatenate([query_feats, gallery_feats]).astype(jnp.float32)
 
 
 def _whole(tile, _query, _shared):
-    return tile.everywhere(tile.distmat)
+    return tile.all_gather(tile.distmat)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,20 +145,20 @@ class _Neighbours:
     k: int
 
     def __call__(self, tile, _query, _shared):
-        """The k nearest points [B k], and the distance [B] of the farthest one."""
+        """The k nearest points [B k], and the distance [B] of the farthest point."""
         farthest = jnp.max(jnp.where(tile.distmat < jnp.inf, tile.distmat, 0), axis=1)
-        return retrieval.nearest_of_tile(tile, k=self.k).rows, lax.pmax(farthest, tile.axes)
+        return nearest.nearest_of_tile(tile, k=self.k).rows, lax.pmax(farthest, tile.axes)
 
 
 def _trimmed(members, *others):
-    """All without the columns that no set needs; in `members` the number of points stands where there is none."""
+    """The arrays without the columns that no set needs; in `members`, the number of points marks an empty place."""
     longest = int(jnp.max(jnp.sum(members < len(members), axis=1)))
     room = ROOM * max(1, -(-longest // ROOM))
     return [x[:, :room] for x in (members, *others)]
 
 
 def _map_points(function, num_points, *arrays, mesh):
-    """`function(rows, *arrays)` of rows [B], tile after tile, for all points; the devices share them."""
+    """Calls `function(rows, *arrays)` for tiles of rows [B] until all points are done; the devices share the points."""
     num_tiles = -(-num_points // (TILE_POINTS * mesh.size))
 
     def on_device(*arrays):
@@ -165,7 +174,7 @@ def _map_points(function, num_points, *arrays, mesh):
 
 @functools.partial(jax.jit, static_argnames=("size_of_half", "mesh"))
 def _expanded_sets(neighbours, *, size_of_half, mesh):
-    """Reciprocal neighbours of every point, with those of neighbours who share more than 2/3 of their own: [N M]."""
+    """Reciprocal neighbours of every point, and those of each neighbour that shares more than 2/3 of its own: [N M]."""
     num_points, size = neighbours.shape
     halves = neighbours[:, :size_of_half]
     halves = jnp.where(_are_reciprocal(halves, jnp.arange(num_points), halves), halves, num_points)
@@ -178,19 +187,19 @@ def _expanded_sets(neighbours, *, size_of_half, mesh):
         join = are_reciprocal & (3 * num_shared > 2 * jnp.sum(theirs < num_points, axis=2))
         joined = jnp.where(join[..., None], theirs, num_points).reshape(len(rows), -1)
         both = jnp.concatenate([jnp.where(are_reciprocal, near, num_points), joined], axis=1)
-        # A neighbour who joins with n members brings fewer than n / 3 new ones.
+        # A neighbour whose n members join the set adds fewer than n / 3 new ones.
         return _distinct(both, num_points)[:, : size * (1 + (halves.shape[1] - 1) // 3)]
 
     return _map_points(expand, num_points, neighbours, halves, mesh=mesh)
 
 
 def _are_reciprocal(neighbours, rows, near):
-    """Which of the points `near` [B k] have the points `rows` [B] among their `neighbours` [N k]."""
+    """Which of the points `near` [B k] have the point of their row, `rows` [B], among their `neighbours` [N k]."""
     return jnp.any(neighbours[near] == rows[:, None, None], axis=2)
 
 
 def _distinct(members, none):
-    """The different members of every row [B n], ascending; behind them and in place of repeated ones `none`, larger."""
+    """The distinct members of every row [B n], ascending, then `none`, which is larger than any member."""
     members = jnp.sort(members, axis=1)
     is_repeated = jnp.pad(members[:, 1:] == members[:, :-1], ((0, 0), (1, 0)))
     return jnp.sort(jnp.where(is_repeated, none, members), axis=1)
@@ -198,7 +207,7 @@ def _distinct(members, none):
 
 @functools.partial(jax.jit, static_argnames=("share", "mesh"))
 def _weights(points, farthest, members, *, share, mesh):
-    """exp(-distance) of the members, the nearer the larger; those of a point add up to `share` of ONE, int32 [N M]."""
+    """Weights exp(-distance) of the members, int32 [N M], scaled so that those of a point sum to `share` times ONE."""
     num_points = len(points)
 
     def weigh(rows, points, farthest, members):
@@ -214,7 +223,7 @@ def _weights(points, farthest, members, *, share, mesh):
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _averages(averaged, members, weights, *, mesh):
-    """Sums of the weights of the points `averaged` [N k], and their members [N k*M], each once."""
+    """Distinct members [N k*M] of the points `averaged` [N k], and the sums of their weights."""
     num_points = len(members)
 
     def add_up(rows, averaged, members, weights):
@@ -228,17 +237,20 @@ def _averages(averaged, members, weights, *, mesh):
 
 
 def _index(members, weights, *, num_points, mesh):
-    """Where each point is a member: a device's gallery pictures and their weights, point by point, and its `starts`."""
-    with jax.enable_x64(True):  # for the sort alone
+    """An inverted index of each device's part of the gallery: the pictures whose sets hold a point, and its weights.
+
+    `rows` and `weights` list them point by point; those of point i are the entries from starts[i] to starts[i + 1].
+    """
+    with jax.enable_x64(True):  # only for the sort
         return _by_point(members, weights, num_points=num_points, mesh=mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("num_points", "mesh"))
 def _by_point(members, weights, *, num_points, mesh):
-    """`_index`, where int64 is known."""
+    """`_index`, to be called with int64 enabled."""
 
     def on_device(members, weights):
-        # A point and the place of its entry in one number: on the CPU a quarter of the time of sorting pairs.
+        # The sort key holds the point and the place of its entry: on the CPU a quarter of the time of sorting pairs.
         place = jnp.arange(members.size, dtype=jnp.int64)
         in_order = jnp.sort(members.reshape(-1).astype(jnp.int64) << PLACE_BITS | place)
         by_point, order = (x.astype(jnp.int32) for x in (in_order >> PLACE_BITS, in_order & (2**PLACE_BITS - 1)))
@@ -255,21 +267,23 @@ class _Mix:
 
     def __call__(self, distmat, query, index):
         overlap = jnp.minimum(_overlap(query, index, like=distmat), ONE).astype(jnp.float32) / ONE
-        # Jaccard's 1 - overlap / (2 - overlap). As in `distances.distmat`, a sum of quotients rounds alike everywhere.
+        # The Jaccard distance is 1 - overlap / (2 - overlap). As in `distances.distmat`, a sum of quotients is rounded
+        # the same way everywhere.
         jaccard = (2 * (1 - self.weight)) * (1 - overlap) / (2 - overlap)
         return jaccard + distmat / (jnp.maximum(query["farthest"], TINY) / self.weight)[:, None]
 
 
 def _overlap(query, index, *, like):
-    """Sums over points of the smaller of the weights that query and gallery picture give it, int32 [B G].
+    """Overlap of the descriptions of queries and gallery pictures: sums over points of the smaller weight, int32 [B G].
 
-    For every member of a query's set the index lists the gallery pictures that have it; lists are read in runs.
+    For every member of a query's set, the index lists the gallery pictures whose sets contain it. Lists are read in
+    runs of RUN entries.
     """
     num_points, num_entries = len(index["starts"]) - 1, len(index["rows"])
     num_members, num_gallery = query["members"].shape[1], like.shape[1]
     members, weights = query["members"].reshape(-1), query["weights"].reshape(-1)
     first = index["starts"][members]
-    last = index["starts"][jnp.minimum(members + 1, num_points)]  # where there is no member, nothing is read
+    last = index["starts"][jnp.minimum(members + 1, num_points)]  # equals `first` for an empty place
     num_runs = (last - first + RUN - 1) // RUN
     runs_so_far = jnp.cumsum(num_runs)
 
@@ -284,6 +298,6 @@ def _overlap(query, index, *, like):
         pair = (place // num_members * num_gallery)[:, None] + index["rows"][entry]
         return overlap.at[pair].add(smaller, mode="promise_in_bounds")
 
-    overlap = jnp.zeros_like(like, jnp.int32).reshape(-1)  # one number tells a place, which adds faster than two
+    overlap = jnp.zeros_like(like, jnp.int32).reshape(-1)  # flat: adding at one index is faster than at two
     overlap = lax.fori_loop(0, (runs_so_far[-1] + RUNS - 1) // RUNS, add_runs, overlap)
     return overlap.reshape(like.shape)

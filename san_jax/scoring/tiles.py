@@ -1,8 +1,8 @@
-"""Distances of queries to a gallery, tile by tile, over all devices; ranks, neighbours, histograms are counted here.
+"""Distances of queries to a gallery, tile by tile, on all devices; for ranks, nearest neighbours and histograms.
 
-A tile is the distances of a block of queries to all gallery rows that a device holds; no device ever has more than one.
-The correct pictures' distances are read from the very tile in which the nearer ones are counted: the last bits of a
-product depend on its shape, so distances computed apart would not tie where pictures are equal.
+A tile holds the distances of a block of queries to all gallery rows of one device; no device has more than one tile at
+a time. The distances of the correct pictures are read from the same tile in which nearer pictures are counted: the last
+bits of a product depend on its shape, so that separately computed distances of equal pictures would not tie.
 """
 
 import dataclasses
@@ -16,23 +16,25 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
+from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.scoring import distances
 
-TILE_BYTES = 2**27  # of a tile; two or three buffers of that size live at a time
-TILE_QUERIES = 256  # more do not speed up the product
-CHUNK = 4  # pictures of a query that are counted at once
+TILE_BYTES = 2**27  # size of a tile; two or three buffers of this size exist at a time
+TILE_QUERIES = 256  # more queries do not make the product faster
+CHUNK = 4  # correct pictures of a query that are ranked at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Refinement:
-    """Distances made of those between features and of more that is known of the pictures: re-ranking.
+    """A function that replaces the distances of a tile by better ones, as re-ranking does, and the data that it needs.
 
     Attributes:
-      refine: of a tile's distances [B G], of `per_query` as [B ...] and of the device's part of `per_gallery`: the
-        distances [B G] that count. Hashable; calls with equal ones share a compiled program.
+      refine: refine(distmat, per_query, per_gallery) returns new distances [B G]. It gets those of the tile [B G], the
+        arrays of `per_query` as [B ...], and this device's part of `per_gallery`. Must be hashable: equal functions
+        share a compiled program.
       per_query: arrays [Q ...].
-      per_gallery: arrays that the devices of the mesh share as they share the gallery, each an equal part in a row.
+      per_gallery: arrays that are split over the devices of the mesh along the first axis, into equal parts.
     """
 
     refine: Callable[..., Float[Array, "B G"]]
@@ -53,11 +55,22 @@ def by_tiles(
     tile=None,
     mesh=None,
 ):
-    """What `count(tile, per_query, shared)` gives for the queries of a tile, tile after tile, for all queries [Q ...].
+    """Calls `count(tile, per_query, shared)` tile by tile and returns its results for all queries, [Q ...].
 
-    `count`, hashable, gives an array [B ...] or a tree of them, the same on all devices. `per_query` is a dictionary of
-    arrays [Q ...], which `count` gets as [B ...]; it gets `shared` whole. `order` is the one in which the queries go
-    through the tiles; by default their own.
+    Args:
+      count: returns an array [B ...] or a tree of arrays, the same on all devices. Must be hashable: equal functions
+        share a compiled program.
+      per_query: a dictionary of arrays [Q ...], which `count` gets as [B ...].
+      shared: a dictionary of arrays that `count` gets whole.
+      query_feats, gallery_feats: [Q D] and [G D].
+      distance: one of `distances.DISTANCES`.
+      refinement: replaces the distances of each tile; None for none.
+      order: the order [Q] in which queries are put into tiles; by default their own.
+      tile: number of queries in a tile; by default as many as TILE_BYTES hold, up to TILE_QUERIES.
+      mesh: the devices that share the gallery rows; by default the first device alone.
+
+    Raises:
+      UserError: features are not finite, or there are none.
     """
     check_any(query_feats, gallery_feats)
     num_queries, num_gallery = len(query_feats), len(gallery_feats)
@@ -66,8 +79,8 @@ def by_tiles(
     if refinement:
         refine, known = refinement.refine, (refinement.per_query, refinement.per_gallery)
     gallery_feats = pad_rows(gallery_feats, mesh)
-    query_feats = jax.device_put(query_feats, NamedSharding(mesh, PartitionSpec()))
-    gallery_feats = jax.device_put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    query_feats = devices.put(query_feats, NamedSharding(mesh, PartitionSpec()))
+    gallery_feats = devices.put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     query_norms, gallery_norms = distances.squared_norms(query_feats), distances.squared_norms(gallery_feats)
     distances.check_finite(query_norms, name="query")
     distances.check_finite(gallery_norms, name="gallery")
@@ -76,7 +89,7 @@ def by_tiles(
     tile = tile or max(1, min(TILE_QUERIES, TILE_BYTES * mesh.size // (4 * len(gallery_feats))))
     num_tiles = -(-num_queries // tile)
     even_tile = -(-num_queries // num_tiles)
-    # The last tile is filled up with the last query.
+    # The last tile is padded with the last query.
     place = np.minimum(np.arange(num_tiles * even_tile), num_queries - 1)
     results = _map_tiles(
         {"feats": query_feats, "norms": query_norms, **per_query},
@@ -95,26 +108,26 @@ def by_tiles(
 
 
 def check_any(query_feats, gallery_feats) -> None:
-    """Raises a UserError where there are no pictures to rank, or none to rank them for."""
+    """Raises a UserError if there are no query pictures or no gallery pictures."""
     num_queries, num_gallery = len(query_feats), len(gallery_feats)
     if not (num_queries and num_gallery):
         raise UserError(f"{num_queries} query and {num_gallery} gallery pictures: nothing to rank; check the data set")
 
 
 def one_device() -> Mesh:
-    """A mesh of the first device."""
+    """A mesh of the first device alone."""
     return Mesh(np.array(jax.devices()[:1]), ("gallery",))
 
 
 def pad_rows(rows, mesh: Mesh, *, value=0):
-    """As many rows more, of `value`, as make them divide over the devices."""
+    """Appends rows of `value` until the number of rows is a multiple of the number of devices."""
     rest = -len(rows) % mesh.size
     return jnp.pad(rows, ((0, rest), (0, 0)), constant_values=value) if rest else rows
 
 
 @functools.partial(jax.jit, static_argnames=("count", "refine", "num_gallery", "distance", "mesh"))
 def _map_tiles(queries, shared, gallery, known, tiles, *, count, refine, num_gallery, distance, mesh):
-    """`count` for `tiles` [T B] of query rows, [T*B ...]; the gallery rows from `num_gallery` on only fill up."""
+    """Results [T*B ...] of `count` for `tiles` [T B] of query rows; gallery rows from `num_gallery` on are padding."""
     axes = mesh.axis_names
     whole, rows_spread = PartitionSpec(), PartitionSpec(axes)
 
@@ -143,9 +156,9 @@ class Tile:
     """Distances of a block of queries to the gallery rows of this device.
 
     Attributes:
-      distmat: inf in the rows that only fill up the last device.
-      rows: their places in the whole gallery.
-      axes: mesh axes over which the gallery is spread.
+      distmat: the distances; inf in columns that are padding.
+      rows: row in the whole gallery of each column.
+      axes: mesh axes over which the gallery is split.
     """
 
     distmat: Float[Array, "B G"]
@@ -153,21 +166,21 @@ class Tile:
     axes: tuple[str, ...]
 
     def at(self, rows):
-        """Distances [B n] of the gallery rows [B n], whichever device holds them; inf for row -1."""
+        """Distances [B n] of gallery rows [B n], no matter which device holds them; inf for row -1."""
         local = rows - self.rows[0]
         here = (local >= 0) & (local < len(self.rows))
         found = jnp.take_along_axis(self.distmat, jnp.where(here, local, 0), axis=1, mode="promise_in_bounds")
         return jnp.where(rows < 0, jnp.inf, lax.psum(jnp.where(here, found, 0), self.axes))
 
-    def everywhere(self, numbers):
-        """[B n] of this device beside those of all others, in the gallery's order: [B devices*n], on all."""
+    def all_gather(self, numbers):
+        """Gathers the columns [B n] of all devices, in the gallery's order: [B devices*n], the same on every device."""
         num_rows, num_columns = numbers.shape
         places = jnp.zeros((num_rows, lax.axis_size(self.axes), num_columns), numbers.dtype)
         places = places.at[:, lax.axis_index(self.axes)].set(numbers)
         return lax.psum(places, self.axes).reshape(num_rows, -1)
 
     def num_nearer(self, distance, rows):
-        """How many pictures of the whole gallery come before the rows [B P], which are at `distance` [B P]."""
+        """How many pictures of the whole gallery rank before each of `rows` [B P], at distances `distance` [B P]."""
         num_rows = rows.shape[1]
         room = ((0, 0), (0, -num_rows % CHUNK))
         distance, rows = jnp.pad(distance, room), jnp.pad(rows, room, constant_values=-1)
@@ -184,11 +197,16 @@ class Tile:
 
 
 def num_nearer(distmat, gallery_rows, distance, rows):
-    """How many of `distmat` [B G], at `gallery_rows` [G] or [B G], come before `distance` [B P], at `rows` [B P]."""
+    """How many pictures rank before each of `rows` [B P], whose distances are `distance` [B P].
+
+    Among pictures at equal distance, lower rows rank first. Counted are the pictures at `gallery_rows` [G] or [B G],
+    whose distances are `distmat` [B G].
+    """
     others, distance, rows = distmat[:, None, :], distance[:, :, None], rows[:, :, None]
     nearer = others < distance
     tied_before = (others == distance) & (gallery_rows[..., None, :] < rows)
-    # On the CPU XLA fuses the comparison into a reduction of two operands; for a single one it writes out [B P G].
+    # On the CPU, XLA fuses the comparisons into a reduction of two operands, but not into one of a single operand, for
+    # which it would write out an array [B P G].
     return sum(
         lax.reduce(
             (nearer.astype(jnp.int32), tied_before.astype(jnp.int32)),

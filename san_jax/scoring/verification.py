@@ -1,4 +1,4 @@
-"""Are two pictures of one person? The share of such pairs that a threshold on the distance finds (TPR at FPR)."""
+"""Verification: whether two pictures show the same person, judged by a threshold on their distance (TPR at FPR)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,19 +13,19 @@ from san_jax.errors import UserError
 from san_jax.scoring import distances, tiles
 
 FPRS = (1e-2, 1e-3, 1e-4)
-BINS = 1024  # of a histogram; two passes make bins of a few millionths of the range
-ROWS = 8  # of a tile that are counted at once: each takes several arrays of its length
+BINS = 1024  # of a histogram; with two passes, the final bins are a few millionths of the range wide
+ROWS = 8  # of a tile that are counted at once; each needs several arrays of its length
 
 
-class Accepted(NamedTuple):
-    """What a threshold accepts that takes at most a share `fpr` of the strangers for one person.
+class OperatingPoint(NamedTuple):
+    """A point of the ROC curve: the highest threshold at a bin's edge whose false positive rate is at most `fpr`.
 
     Attributes:
-      fpr: asked for.
-      tpr: share of the pairs of one person that are accepted, at the last edge of a bin that keeps to `fpr`.
-      error: the exact share is higher than `tpr` by at most this, the pairs of one person in the next bin.
-      threshold: that edge, a distance.
-      bin_width: in distance.
+      fpr: the requested rate: the largest share of pairs of different people that may be accepted.
+      tpr: share of the pairs of the same person that are accepted.
+      error: upper bound of the exact `tpr` minus this one: the share of pairs of the same person in the next bin.
+      threshold: pairs are accepted if their distance is below this.
+      bin_width: width of a bin, in units of distance.
     """
 
     fpr: float
@@ -36,7 +36,13 @@ class Accepted(NamedTuple):
 
 
 class Histograms(NamedTuple):
-    """Number of pairs by distance: below `low`, in equal bins from `low` to `high`, above; strangers and one person."""
+    """Numbers of pairs by distance: below `low`, in equal bins from `low` to `high`, and above `high`.
+
+    Attributes:
+      low, high: distances.
+      strangers: pairs of two different people.
+      one_person: pairs of pictures of one person.
+    """
 
     low: float
     high: float
@@ -45,7 +51,7 @@ class Histograms(NamedTuple):
 
     @property
     def edges(self) -> Float[np.ndarray, "m"]:
-        """Upper edges of all bins but the last, which has none."""
+        """Upper edges of all bins except the last, which has none."""
         return np.linspace(self.low, self.high, len(self.strangers) - 1)
 
 
@@ -61,15 +67,15 @@ def tpr_at_fpr(
     distance: str = "euclidean",
     tile: int | None = None,
     mesh: Mesh | None = None,
-) -> list[Accepted]:
-    """The share of the pairs of one person that is found at every one of `fprs`, falling.
+) -> list[OperatingPoint]:
+    """True positive rate at each of `fprs`, over all pairs of a query and a gallery picture.
 
-    All pairs of query and gallery count but those of one person under one camera, which the Market-1501 metric removes
-    too. A first histogram over all distances finds where the thresholds lie, a second one looks there. Memory is one
-    tile, the counting of a few of its rows and 16 kB a query. The other arguments are those of `ranking.rank`.
+    Pairs of one person by one camera do not count; the Market-1501 metric removes them too. A first histogram over all
+    distances finds the range of the thresholds, a second one covers this range alone. Memory is one tile, the counts of
+    a few of its rows, and 16 kB for each query. The other arguments are those of `ranking.rank`.
 
     Raises:
-      UserError: features are not finite, there are none, or no pair of one person or of strangers.
+      UserError: features are not finite, there are none, or there is no pair of one person or of different people.
     """
     tiles.check_any(query_feats, gallery_feats)
 
@@ -86,13 +92,13 @@ def tpr_at_fpr(
         if not pairs.sum():
             raise UserError(f"there is no pair {whose} among query and gallery pictures; check people and cameras")
     places = [_last_edge(coarse, fpr) for fpr in fprs]
-    # A bin more on either side: the passes round differently, so a distance at an edge may change sides.
+    # One more bin on either side: the passes round differently, so that a distance at an edge may change bins.
     fine = histograms(coarse.edges[max(min(places) - 1, 0)], coarse.edges[min(max(places) + 2, BINS)])
-    return [_accepted(fine, fpr) for fpr in fprs]
+    return [_operating_point(fine, fpr) for fpr in fprs]
 
 
 def _largest(query_feats, gallery_feats, distance):
-    """A distance that none exceeds by much."""
+    """An upper bound of all distances, up to rounding."""
     if distance != "euclidean":
         return 2.0
     lengths = [float(jnp.sqrt(distances.squared_norms(x).max())) for x in (query_feats, gallery_feats)]
@@ -100,21 +106,21 @@ def _largest(query_feats, gallery_feats, distance):
 
 
 def _last_edge(histograms, fpr):
-    """The last edge below which at most this share of the strangers lies; -1 if there is none."""
+    """Index of the last edge with at most this share of the strangers below it; -1 if there is none."""
     below = np.cumsum(histograms.strangers)
     return int(np.searchsorted(below[:-1], fpr * below[-1], side="right")) - 1
 
 
-def _accepted(histograms, fpr):
+def _operating_point(histograms, fpr):
     place = _last_edge(histograms, fpr)
     pairs = histograms.one_person / histograms.one_person.sum()
     width = (histograms.high - histograms.low) / BINS
     threshold = float(histograms.edges[place]) if place >= 0 else histograms.low - width
-    return Accepted(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
+    return OperatingPoint(fpr, float(pairs[: place + 1].sum()), float(pairs[place + 1]), threshold, width)
 
 
 def _count(tile: tiles.Tile, query, gallery):
-    """Histograms [B 2 n] of the distances of every query: to strangers, to pictures of its person."""
+    """Histograms [B 2 n] of the distances of every query: to other people, and to pictures of its person."""
     low, high = gallery["low"], gallery["high"]
     rows = jnp.minimum(tile.rows, len(gallery["pid"]) - 1)
     pids, camids = gallery["pid"][rows], gallery["camid"][rows]
@@ -123,7 +129,7 @@ def _count(tile: tiles.Tile, query, gallery):
         distance, pid, camid = query
         same = pid == pids
         counts = jnp.isfinite(distance) & ~(same & (camid == camids))
-        # Rounded or not, a larger distance never lands in a lower bin.
+        # Rounding is monotonic: a larger distance never falls into a lower bin.
         place = jnp.clip(jnp.floor((distance - low) * (BINS / (high - low))), -1, BINS).astype(jnp.int32) + 1
         found = lax.pcast(jnp.zeros((2, BINS + 2), jnp.int32), tile.axes, to="varying")
         return found.at[same.astype(jnp.int32), place].add(counts.astype(jnp.int32))

@@ -1,8 +1,8 @@
-"""The UV atlas: which texel of a texture image is which point of the body, the same for everybody.
+"""The UV atlas: which point of the body each texel of a texture image shows, the same for every person.
 
-256 x 256, laid out as SURREAL's textures look: head and face at the top left, the trunk's front and back under it,
-legs, arms, hands and feet in the right third; a bag, which SURREAL has not, below them. Every part is unrolled around
-its axis: columns are angles, rows are heights with the upper end at the top, and charts fill the atlas without gaps.
+256 x 256 texels, laid out like SURREAL's textures: head and face at the top left, front and back of the trunk below,
+legs, arms, hands and feet in the right third. A bag, which SURREAL does not have, is at the bottom right. Every part is
+unrolled around its axis: columns are angles, rows are heights with the upper end at the top. The charts leave no gaps.
 
     +----------------------+------------+
     |        head          | thigh  l r |
@@ -22,15 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
-SIZE = 256  # texels, both ways
+SIZE = 256  # height and width, in texels
 
 
 class Chart(NamedTuple):
-    """The rectangle of one part.
+    """The rectangle of the atlas that shows one part.
 
     Attributes:
       top, left, height, width: in texels.
-      turn: where the left edge is, in turns before the front: 0.5 cuts the part at its back, 0.25 at its right side.
+      turn: angle from the left edge to the part's front, in turns; 0.5 cuts the part open at its back, 0.25 at its
+        right side.
     """
 
     top: int
@@ -58,16 +59,16 @@ CHARTS = {
     "right_foot": Chart(190, 212, 30, 44, 0.5),
     "bag": Chart(220, 168, 36, 88, 0.5),
 }
-PARTS = tuple(CHARTS)  # a part's number is its place here
+PARTS = tuple(CHARTS)  # a part is given by its index here
 
 
 class Texels(NamedTuple):
-    """What every texel is a picture of.
+    """The point of the body that each texel shows.
 
     Attributes:
-      part: number of the part, an index of PARTS.
-      angle: around the part, in radians, -pi to pi; 0 is the front, pi/2 the person's left.
-      along: 0 at the part's lower end, 1 at its upper.
+      part: index into PARTS.
+      angle: angle around the part, in radians, -pi to pi; 0 is the front, pi/2 the person's left.
+      along: height along the part, 0 at its lower end to 1 at its upper end.
     """
 
     part: Int32[np.ndarray, "256 256"]
@@ -76,7 +77,7 @@ class Texels(NamedTuple):
 
 
 def texels() -> Texels:
-    """The body point of every texel's centre."""
+    """The points of the body at the centres of all texels."""
     part = np.zeros((SIZE, SIZE), np.int32)
     angle, along = np.zeros((2, SIZE, SIZE), np.float32)
     for number, chart in enumerate(CHARTS.values()):
@@ -91,16 +92,15 @@ def texels() -> Texels:
 def locate(
     part: Int[Array, "..."], angle: Float[Array, "..."], along: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Row and column of a body point, in texels from the centre of the first; the inverse of `texels`.
+    """Row and column of points of the body, in texels from the centre of the first; the inverse of `texels`.
 
-    A chart's left and right edges are the same points of the body, and found at the left.
-
-    The centres of a chart's outer texels are the part's outer points, so that no bilinear lookup leaves the chart.
+    The left and right edges of a chart show the same points of the body; `locate` returns the left one. A part's ends
+    lie at the centres of its chart's outer texels, so that bilinear lookups do not leave the chart.
 
     Args:
-      part: index of PARTS.
-      angle: in radians, any number of turns.
-      along: 0 to 1; clipped.
+      part: index into PARTS.
+      angle: angle around the part, in radians, any number of turns.
+      along: height along the part, clipped to [0, 1].
     """
     top, left, height, width, turn = (
         jnp.array(field, jnp.float32)[part] for field in zip(*CHARTS.values(), strict=True)
@@ -113,11 +113,11 @@ def locate(
 def sample(
     texture: Float[Array, "256 256 C"], row: Float[Array, "..."], column: Float[Array, "..."]
 ) -> Float[Array, "... C"]:
-    """The texture between its texels, bilinear.
+    """Bilinear lookup in a texture.
 
     Args:
-      texture: any channels.
-      row, column: in texels from the centre of the first, as `locate` gives them.
+      texture: any number of channels.
+      row, column: in texels from the centre of the first, as `locate` returns them.
     """
     top, left = (jnp.clip(jnp.floor(x), 0, SIZE - 2) for x in (row, column))
     down, right = (row - top)[..., None], (column - left)[..., None]

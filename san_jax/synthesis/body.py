@@ -1,7 +1,8 @@
-"""Bodies: proportions, poses within the limits of joints, and the solids that stand for a body in a pose.
+"""Bodies: proportions, poses within the limits of the joints, and the solids that make up a posed body.
 
-A skeleton of 20 joints (pelvis, waist, neck, head; shoulder, elbow, wrist, fingers, hip, knee, ankle, toes on either
-side) is clad in rounded cones; hair, skirt and bag are solids too. A solid's surface is a part of the atlas.
+A skeleton of 20 joints (pelvis, waist, neck, head; and shoulder, elbow, wrist, fingers, hip, knee, ankle, toes on each
+side) is covered by rounded cones; hair, skirt and bag are solids too. The surface of a solid is textured by one part of
+the atlas.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from san_jax.synthesis import atlas
 from san_jax.synthesis.solids import Solids, Vectors, turned
 from san_jax.synthesis.wardrobe import Outfit
 
-LEFT, RIGHT = 0, 1  # also the order of pairs in a pose
+LEFT, RIGHT = 0, 1  # also the order of the pairs in a pose
 SIDES = ("left", "right")
 
 
@@ -23,10 +24,11 @@ class Proportions(NamedTuple):
     """The shape of a body.
 
     Attributes:
-      stature: from sole to crown, in metres.
-      girth, shoulders, hips: factors on thickness, and on the widths of shoulders and hips.
+      stature: height from sole to crown, in metres.
+      girth: factor on the thickness of trunk and limbs.
+      shoulders, hips: factors on the widths of shoulders and hips.
       legs: factor on the legs' share of the stature.
-      bust: in metres before the chest; 0 for none.
+      bust: how far the bust stands out in front of the chest, in metres; 0 for none.
     """
 
     stature: Float[Array, ""]
@@ -38,15 +40,16 @@ class Proportions(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """Angles of the joints, in radians; pairs are left, right.
+    """Angles of the joints, in radians; pairs are left, right. At 0 a body stands straight and its arms hang.
 
     Attributes:
-      lean, twist: of the trunk, forwards, and of the chest against the pelvis, to the left.
-      nod, turn: of the head, down and to the left.
+      lean: of the trunk, forwards.
+      twist: of the chest against the pelvis, to the left.
+      nod, turn: of the head, downwards and to the left.
       hip, spread: of the thighs, forwards and outwards.
-      knee: bent.
+      knee: flexion.
       shoulder, lift: of the upper arms, forwards and outwards.
-      elbow: bent.
+      elbow: flexion.
     """
 
     lean: Float[Array, ""]
@@ -61,7 +64,7 @@ class Pose(NamedTuple):
     elbow: Float[Array, "2"]
 
 
-# What people in a street do with their joints, in degrees; less than what joints can do.
+# Range of each angle in the street, in degrees; the joints themselves allow more.
 LIMITS = Pose(
     lean=(-5, 25),
     twist=(-20, 20),
@@ -77,13 +80,13 @@ LIMITS = Pose(
 
 
 class Skin(NamedTuple):
-    """Where the points of every solid's surface are in the atlas; one entry a solid.
+    """Maps points on the surfaces of solids to the atlas; one entry per solid.
 
     Attributes:
-      frame, origin: world to the frame of the part, in which it is unrolled around y.
-      low, high: y of the part's lower and upper end in that frame.
-      part: index of `atlas.PARTS`; a skirt's is that of the left thigh, and goes on over four parts.
-      skirt: whether it is one: its left half is mapped to the left leg, its right half to the right leg.
+      frame, origin: map from the world to the frame of the part, in which the part is unrolled around y.
+      low, high: y of the part's lower and upper end in that frame, in metres.
+      part: index into `atlas.PARTS`; for a skirt, which covers four parts, that of the left thigh.
+      skirt: whether the solid is a skirt, whose left half is mapped to the left leg and whose right half to the right.
     """
 
     frame: Float[Array, "*S 3 3"]
@@ -95,14 +98,14 @@ class Skin(NamedTuple):
 
 
 class Balls(NamedTuple):
-    """A body as seen by soft light: spheres, coarsely."""
+    """Spheres that approximate a body for ambient occlusion; metres."""
 
     centre: Float[Array, "n 3"]
     radius: Float[Array, "n"]
 
 
 class Body(NamedTuple):
-    """A body in a pose, somewhere in the world."""
+    """A posed body in the world: its solids, their map to the atlas, and spheres that approximate it."""
 
     solids: Solids
     skin: Skin
@@ -110,7 +113,7 @@ class Body(NamedTuple):
 
 
 def random_proportions(key: Key[Array, ""], female: Bool[Array, ""]) -> Proportions:
-    """A grown-up's proportions: statures around 1.63 m (women) and 1.76 m (men), thin to stout."""
+    """Proportions of an adult, thin to stout; the mean stature is 1.63 m for women and 1.76 m for men."""
     stature, girth, *rest = jax.random.normal(key, (5,))
     girth = jnp.exp(0.13 * jnp.clip(girth, -1.6, 2.2) + 0.02)
     shoulders, hips, legs = (jnp.clip(x, -2, 2) for x in rest)
@@ -125,7 +128,7 @@ def random_proportions(key: Key[Array, ""], female: Bool[Array, ""]) -> Proporti
 
 
 def random_pose(key: Key[Array, ""]) -> Pose:
-    """Somebody who walks (two of three), stands, or carries something before the body, at a random moment."""
+    """A random moment of walking (two thirds) or standing; one in three people bends an arm or both in front."""
     kind, phase, small, arm = jax.random.split(key, 4)
     noise = jax.random.normal(small, (16,))
     walks = jax.random.uniform(kind) < 0.67
@@ -148,9 +151,9 @@ def random_pose(key: Key[Array, ""]) -> Pose:
 
 
 def _walking(phase: Float[Array, ""], stride: Float[Array, ""]) -> Pose:
-    """A moment of the walking cycle; the left leg is foremost at a quarter of it."""
+    """A moment of the walking cycle; the left leg is foremost at a quarter of the cycle."""
     phases = phase + jnp.array([0, jnp.pi])
-    swing = jnp.maximum(jnp.cos(phases + 0.4), 0)  # a leg that comes forward is bent
+    swing = jnp.maximum(jnp.cos(phases + 0.4), 0)  # a leg that swings forward is bent
     return Pose(
         lean=jnp.deg2rad(4.0),
         twist=-jnp.deg2rad(7.0) * jnp.sin(phase),
@@ -181,7 +184,7 @@ def _standing(noise: Float[Array, "6"]) -> Pose:
 
 
 def _holding(pose: Pose, key: Key[Array, ""]) -> Pose:
-    """One arm of three people's, or both, bent before the body: a telephone, a parcel, a strap."""
+    """One arm or both, bent in front of the body with probability 0.35, as with a telephone, a parcel or a strap."""
     which, how = jax.random.split(key)
     bent = jnp.array([[0, 0], [0, 0], [1, 0], [0, 1], [1, 1]], bool)
     bent = bent[jax.random.choice(which, 5, p=jnp.array([0.4, 0.25, 0.12, 0.12, 0.11]))]
@@ -193,7 +196,7 @@ def _holding(pose: Pose, key: Key[Array, ""]) -> Pose:
 
 
 def within_limits(pose: Pose) -> Pose:
-    """The pose with every angle moved into the limits of its joint."""
+    """The pose with every angle clipped to LIMITS."""
     return Pose(*(jnp.clip(angle, *map(jnp.deg2rad, limits)) for angle, limits in zip(pose, LIMITS, strict=True)))
 
 
@@ -205,11 +208,13 @@ def build(
     yaw: Float[Array, ""],
     position: Float[Array, "2"],
 ) -> Body:
-    """The solids of a dressed body whose lowest point is on the ground.
+    """A dressed body whose lowest point is on the ground.
 
     Args:
-      proportions, outfit, pose: of the body; of the outfit what changes its shape.
-      yaw: where it faces, in radians; 0 along z, pi/2 along x.
+      proportions: shape of the body.
+      outfit: only what changes the body's outline is used.
+      pose: angles of the joints.
+      yaw: direction that the body faces, in radians; 0 along z, pi/2 along x.
       position: x and z of the pelvis, in metres.
     """
     builder = _Builder(proportions, outfit)
@@ -225,34 +230,34 @@ def build(
 
 
 class _Piece(NamedTuple):
-    """A solid between two points; of all pieces together frames are made, which compiles in a tenth of the time."""
+    """A solid between two points. The frames of all pieces are computed at once, which compiles ten times faster."""
 
     lower: Float[Array, "3"]
     upper: Float[Array, "3"]
-    front: Float[Array, "3"]  # its z axis, as far as that can stand square to the line between the points
+    front: Float[Array, "3"]  # direction of its z axis, which is made orthogonal to the line between the points
     bottom: Float[Array, ""]
     top: Float[Array, ""]
-    across: Float[Array, ""]  # factors that squash it along its x and z
+    across: Float[Array, ""]  # factors on its size along its x and z axes
     depth: Float[Array, ""]
     capped: Float[Array, ""]
     part: Int32[Array, ""]
 
 
 class _Builder:
-    """Collects the pieces of a body whose pelvis is in the origin. Numbers are fractions of the stature."""
+    """Collects the pieces of a body whose pelvis is at the origin. Lengths are fractions of the stature."""
 
     def __init__(self, proportions: Proportions, outfit: Outfit):
         self.shape, self.outfit = proportions, outfit
         self.wide = proportions.girth * outfit.trunk_width
         self.hips = 0.093 * proportions.hips * self.wide
         self.pieces: list[_Piece] = []
-        self.skins: dict[int, Skin] = {}  # of pieces that are not unrolled around their own axis, by place
+        self.skins: dict[int, Skin] = {}  # by piece; of those that are not unrolled around their own axis
         self.joints: dict[str, Array] = {}
         self.frames: dict[str, Array] = {}
         self.balls: list[tuple] = []
 
     def trunk(self, pelvis, pose):
-        """Two halves, each unrolled around its own axis, one above the other in the atlas; shoulders slope."""
+        """Adds the lower and the upper trunk, each unrolled around its own axis, the bust and the shoulders."""
         shape, wide = self.shape, self.wide
         spine = pelvis @ _turn_x(pose.lean)
         chest = spine @ _turn_y(pose.twist) @ _turn_x(0.3 * pose.lean)
@@ -281,7 +286,7 @@ class _Builder:
         ]
 
     def head(self, pose):
-        """Neck, jaw and skull, nose; hair is a cap that leaves the face free, and what falls down behind."""
+        """Adds neck, head and nose; and the hair, a cap that leaves the face free and a part that hangs down behind."""
         chest, neck = self.frames["chest"], self.joints["neck"]
         head = chest @ _turn_y(pose.turn) @ _turn_x(pose.nod)
         base = neck + _at(head, 0, 0.022, 0.010)
@@ -301,7 +306,7 @@ class _Builder:
         self.balls.append((base + _at(head, 0, 0.065, 0), 0.055))
 
     def arm(self, side, pose):
-        """Upper arm, forearm and hand; the forearm hangs a little inwards and its palm faces the thigh."""
+        """Adds upper arm, forearm and hand; the forearm hangs slightly inwards and the palm faces the thigh."""
         name, outwards = SIDES[side], 1 - 2 * side
         thick = jnp.sqrt(self.shape.girth) * self.outfit.sleeve_width
         upper = self.frames["chest"] @ _turn_z(outwards * pose.lift[side]) @ _turn_x(-pose.shoulder[side])
@@ -318,7 +323,7 @@ class _Builder:
         self.balls += [((shoulder + elbow) / 2, 0.032 * thick), ((elbow + wrist) / 2, 0.024 * thick)]
 
     def leg(self, side, pelvis, pose):
-        """Thigh, shin and foot, which stays between flat on the ground and square to the shin."""
+        """Adds thigh, shin and foot; the foot's angle is between flat on the ground and perpendicular to the shin."""
         name, outwards = SIDES[side], 1 - 2 * side
         thick = jnp.sqrt(self.shape.girth) * self.outfit.leg_width
         thigh = pelvis @ _turn_z(outwards * pose.spread[side]) @ _turn_x(-pose.hip[side])
@@ -332,13 +337,13 @@ class _Builder:
         self.joints |= {f"{name}_heel": heel, f"{name}_toes": toes}
         self.put(knee, hip, thigh, 0.0365 * thick, 0.055 * thick * jnp.sqrt(self.shape.girth), part=f"{name}_thigh")
         self.put(ankle, knee, shin, 0.0255 * thick, 0.0365 * thick, depth=1.1, part=f"{name}_shin")
-        # Feet are unrolled around their length; the instep is their front.
+        # Feet are unrolled around their length; the instep counts as the front.
         instep = jnp.stack([foot[:, 0], -foot[:, 2], foot[:, 1]], axis=1)
         self.put(toes, heel, instep, 0.0185, 0.0225, across=1.1, part=f"{name}_foot")
         self.balls += [((hip + knee) / 2, 0.05 * thick), ((knee + ankle) / 2, 0.037 * thick), ((heel + toes) / 2, 0.03)]
 
     def skirt(self, pelvis, pose):
-        """Hangs from the hips; a stride widens its hem."""
+        """Adds a skirt, which hangs from the hips; its hem is wider in a long stride."""
         outfit, thigh = self.outfit, 0.24 * self.shape.legs
         length = outfit.skirt * thigh + 0.06
         stride = jnp.abs(jnp.sin(pose.hip[LEFT]) - jnp.sin(pose.hip[RIGHT])) / 2
@@ -350,7 +355,7 @@ class _Builder:
         self.put(top - hanging[:, 1] * length, top, hanging, hem, waist, depth=0.82, capped=False, skin=skin)
 
     def bag(self, pelvis):
-        """On the back, at the right hip, or in the right hand."""
+        """Adds a bag on the back, at the right hip or in the right hand."""
         chest, sideways = self.frames["chest"], pelvis @ _turn_y(jnp.pi / 2)
         on_back = self.joints["waist"] + _at(chest, 0, 0.045, -0.04 - 0.068 * self.wide)
         at_hip = _at(pelvis, -0.115 * self.shape.hips * self.shape.girth, -0.02, 0.01)
@@ -364,7 +369,7 @@ class _Builder:
         self.put(place, place + frame[:, 1] * length, frame, width, 0.9 * width, depth=depth, skin=skin)
 
     def put(self, lower, upper, frame, bottom, top=None, *, part=None, skin=None, across=1.0, depth=1.0, capped=True):
-        """One solid, or one ball where the points are the same; unrolled around its own axis, or as `skin` says."""
+        """Adds a solid, or a ball if `upper` is `lower`; it is unrolled around its own axis unless `skin` is given."""
         if upper is lower:
             upper, top = lower + 1e-4 * frame[:, 1], bottom
         if skin is not None:
@@ -374,12 +379,12 @@ class _Builder:
         self.pieces.append(_Piece(lower, upper, frame[:, 2], *numbers, number))
 
     def skin(self, part, frame, origin, *, low, high, skirt=False):
-        """How points are found in the atlas where a solid's own axis is not what its part is unrolled around."""
+        """The map to the atlas of a solid whose part is unrolled around another axis than the solid's own."""
         low, high = (jnp.asarray(x, jnp.float32) for x in (low, high))
         return Skin(frame.T, origin, low, high, jnp.int32(atlas.PARTS.index(part)), jnp.asarray(skirt))
 
     def body(self, position) -> Body:
-        """Everything in metres, set on the ground."""
+        """The body in metres, standing on the ground."""
         pieces = jax.tree.map(lambda *fields: jnp.stack(fields), *self.pieces)
         line = pieces.upper - pieces.lower
         length = jnp.linalg.norm(line, axis=-1)
@@ -398,7 +403,7 @@ class _Builder:
         return self.placed(solids, skin, moved)
 
     def placed(self, solids, skin, moved) -> Body:
-        """In metres, and moved."""
+        """The body, scaled from fractions of the stature to metres and moved."""
         unit = self.shape.stature
         centres, radii = zip(*self.balls, strict=True)
         return Body(
@@ -409,45 +414,46 @@ class _Builder:
 
 
 def _at(frame: Float[Array, "3 3"], x, y, z) -> Float[Array, "3"]:
-    """A point of a frame: so far to the left, up and to the front."""
+    """A vector given in a frame: x to the left, y upwards, z to the front."""
     return frame[:, 0] * x + frame[:, 1] * y + frame[:, 2] * z
 
 
 def locate(
     skin: Skin, solid: Int32[Array, "*n"], points: Vectors
 ) -> tuple[Int32[Array, "*n"], Float[Array, "*n"], Float[Array, "*n"]]:
-    """Part, angle around it and height along it of points on the surface.
+    """The part of the atlas, the angle around it and the height along it, for points on surfaces.
 
     Args:
       skin: of all solids.
-      solid: the solid on whose surface a point is.
-      points: in the world.
+      solid: index of the solid on whose surface each point lies.
+      points: in the world, in metres.
 
     Returns:
-      index of `atlas.PARTS`; angle in radians, 0 in front and pi/2 at the left; 0 at the lower end to 1 at the upper.
+      Index into `atlas.PARTS`; angle in radians, 0 in front and pi/2 on the left; height, 0 at the lower end to 1 at
+      the upper end.
     """
     moved = tuple(point - origin[solid] for point, origin in zip(points, skin.origin.T, strict=True))
     x, y, z = turned(jnp.moveaxis(skin.frame, 0, -1)[..., solid], moved)
     low, high, part = skin.low[solid], skin.high[solid], skin.part[solid]
     angle, along = jnp.arctan2(x, z), (y - low) / (high - low)
-    # A skirt goes on below the knee, and from the left leg to the right.
+    # A skirt continues below the knee, and from the left leg to the right.
     below, skirt = along < 0, skin.skirt[solid]
     part = jnp.where(skirt, part + (x < 0) + 2 * below, part)
     return part, angle, jnp.clip(jnp.where(skirt & below, along + 1, along), 0, 1)
 
 
 def _turn_x(angle: float | Float[Array, ""]) -> Float[Array, "3 3"]:
-    """Turns y towards z."""
+    """Rotation about x, which turns y towards z."""
     return _turn(angle, 1, 2)
 
 
 def _turn_y(angle: float | Float[Array, ""]) -> Float[Array, "3 3"]:
-    """Turns z towards x."""
+    """Rotation about y, which turns z towards x."""
     return _turn(angle, 2, 0)
 
 
 def _turn_z(angle: float | Float[Array, ""]) -> Float[Array, "3 3"]:
-    """Turns x towards y."""
+    """Rotation about z, which turns x towards y."""
     return _turn(angle, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Where a camera stands, what part of its picture is cut out, and the rays through the pixels of that part."""
+"""Pinhole cameras, boxes in their pictures, and the rays through the pixels of a box."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 
 
 class Camera(NamedTuple):
-    """A pinhole without roll.
+    """A pinhole camera without roll.
 
     Attributes:
       position: in metres.
-      right, up, forward: unit vectors of the picture.
+      right, up, forward: unit vectors in the world.
     """
 
     position: Float[Array, "3"]
@@ -21,7 +21,7 @@ class Camera(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle of the picture, in tangents of the angles to the camera's axis; `bottom` < `top`."""
+    """A rectangle in the picture, in tangents of the angles to the camera's axis; `bottom` < `top`."""
 
     left: Float[Array, ""]
     right: Float[Array, ""]
@@ -30,21 +30,21 @@ class Box(NamedTuple):
 
 
 def look_at(position: Float[Array, "3"], target: Float[Array, "3"]) -> Camera:
-    """A camera whose axis meets the target; it must not stand right above or below it."""
+    """A camera that looks at the target, which must not be straight above or below it."""
     forward = _unit(target - position)
     right = _unit(jnp.cross(forward, jnp.array([0.0, 1.0, 0.0])))
     return Camera(position, right, jnp.cross(right, forward), forward)
 
 
 def project(camera: Camera, points: Float[Array, "*n 3"]) -> Float[Array, "*n 2"]:
-    """Where points before the camera are in its picture: tangents, to the right and up."""
+    """Positions in the picture of points in front of the camera: tangents, to the right and up."""
     towards = points - camera.position
     depth = jnp.maximum(towards @ camera.forward, 1e-3)
     return jnp.stack([towards @ camera.right, towards @ camera.up], axis=-1) / depth[..., None]
 
 
 def rays(camera: Camera, box: Box, *, height: int, width: int) -> tuple[Float[Array, "H W"], ...]:
-    """x, y and z of the directions through the centres of a box's pixels, from top to bottom; not of unit length."""
+    """Directions of the rays through the centres of a box's pixels, top row first; x, y and z, not of unit length."""
     across = box.left + (box.right - box.left) * (jnp.arange(width) + 0.5) / width
     down = box.top + (box.bottom - box.top) * (jnp.arange(height) + 0.5) / height
     return tuple(

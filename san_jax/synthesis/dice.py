@@ -1,4 +1,4 @@
-"""Numbers that look random: by key one after the other, or by place one for every cell of a plane."""
+"""Random numbers: a sequence drawn from keys, and fixed noise over a plane."""
 
 import math
 
@@ -9,12 +9,12 @@ from jaxtyping import Array, Bool, Float, Int32, Integer, Key, UInt32
 
 
 class Dice:
-    """Numbers one after the other; drawn in one call a kind, since every call of its own has to be compiled.
+    """A sequence of random numbers; all are drawn by one call for each distribution, which saves compile time.
 
     Args:
-      flat: key of all but the normal numbers.
-      bell: key of the normal numbers, where any are wanted.
-      count: how many numbers there are, of both kinds together.
+      flat: key of the uniform numbers.
+      bell: key of the normal numbers; None if there are none.
+      count: upper bound of how many numbers are taken, of both distributions together.
     """
 
     def __init__(self, flat: Key[Array, ""], bell: Key[Array, ""] | None = None, *, count: int = 64):
@@ -28,33 +28,33 @@ class Dice:
         return pool[start : self._taken].reshape(shape)
 
     def between(self, low, high, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
-        """Even."""
+        """Uniform in [low, high)."""
         return low + (high - low) * self._next(self._flat, shape)
 
     def normal(self, *shape: int) -> Float[Array, "..."]:
-        """Of mean 0 and deviation 1."""
+        """Normal, with mean 0 and standard deviation 1."""
         return self._next(self._bell, shape)
 
     def chance(self, share) -> Bool[Array, ""]:
-        """True in a `share` of all cases."""
+        """True with probability `share`."""
         return self._next(self._flat, ()) < share
 
     def index(self, count: int) -> Int32[Array, ""]:
-        """From 0 to `count` - 1, each as common as the others."""
+        """Uniform among 0, ..., count - 1."""
         return jnp.int32(count * self._next(self._flat, ()))
 
     def weighted(self, weights) -> Int32[Array, ""]:
-        """The index of a weight, as common as the weight is large."""
+        """An index of `weights`, with probability proportional to its weight."""
         sums = jnp.cumsum(jnp.asarray(weights, jnp.float32))
         return jnp.sum(self._next(self._flat, ()) * sums[-1] >= sums[:-1])
 
     def one_of(self, values) -> Array:
-        """One of the rows, each as common as the others."""
+        """One of the rows, all with equal probability."""
         return jnp.asarray(values)[self.index(len(values))]
 
 
 def word(u: Integer[Array, "..."], v: Integer[Array, "..."], seed: Integer[Array, "..."]) -> UInt32[Array, "..."]:
-    """32 bits for whole numbers u and v; far cheaper than jax.random's."""
+    """A hash of integers u and v, 32 bits; much cheaper than jax.random."""
     x = u.astype(jnp.uint32) * np.uint32(0x9E3779B1) + v.astype(jnp.uint32) * np.uint32(0x85EBCA77)
     x = x + seed.astype(jnp.uint32) * np.uint32(0xC2B2AE3D)
     x = (x ^ (x >> 15)) * np.uint32(0x2C1B3C6D)
@@ -63,12 +63,12 @@ def word(u: Integer[Array, "..."], v: Integer[Array, "..."], seed: Integer[Array
 
 
 def per_cell(u: Float[Array, "..."], v: Float[Array, "..."], seed: Integer[Array, "..."]) -> Float[Array, "..."]:
-    """A number in [0, 1) for every cell with whole u and v."""
+    """A random number in [0, 1) for each cell (u, v); u and v are whole numbers."""
     return (word(u.astype(jnp.int32), v.astype(jnp.int32), seed) >> 16).astype(jnp.float32) / 65536
 
 
 def noise(u: Float[Array, "..."], v: Float[Array, "..."], seed: Integer[Array, "..."]) -> Float[Array, "..."]:
-    """Value noise in [0, 1): random numbers at whole u and v, smooth between them."""
+    """Value noise in [0, 1): random numbers at whole u and v, interpolated smoothly between them."""
     left, low = jnp.floor(u), jnp.floor(v)
     right, up = u - left, v - low
     right, up = right * right * (3 - 2 * right), up * up * (3 - 2 * up)

@@ -1,6 +1,6 @@
-"""Lenses: how a camera turns linear light into the picture that it stores, and photographs back into light.
+"""Lenses: turn linear light into the picture that a camera stores, and photographs back into linear light.
 
-Linear light and sRGB: the square root stands for the gamma, linear = sRGB ** 2.
+The gamma of sRGB is taken as a square: linear = sRGB ** 2.
 """
 
 from typing import NamedTuple
@@ -16,13 +16,13 @@ class Response(NamedTuple):
     """How a camera turns light into a picture.
 
     Attributes:
-      gains: exposure times white balance, one a channel.
-      saturation: 1 as it is, 0 grey.
-      contrast: of the curve, 0 none; negative is flat.
-      haze: what black becomes, in sRGB.
-      blur: standard deviation of the lens, in pixels of a picture 256 high.
-      sharpness: of the camera's own unsharp mask.
-      noise: standard deviation, in sRGB.
+      gains: exposure times white balance, of each channel.
+      saturation: factor on the saturation of colours; 0 gives grey.
+      contrast: strength of an S-shaped curve; 0 is linear, negative values reduce contrast.
+      haze: the sRGB value that black becomes.
+      blur: standard deviation of the lens blur, in pixels of a picture 256 pixels high.
+      sharpness: strength of the camera's unsharp mask.
+      noise: standard deviation of the noise, in sRGB.
     """
 
     gains: Float[Array, "3"]
@@ -35,7 +35,7 @@ class Response(NamedTuple):
 
 
 def random_response(key: Key[Array, ""]) -> Response:
-    """A camera with its own colours and faults; every fifth is dark, and noisy."""
+    """A camera with random colours and faults; one in five is dark and noisy."""
     dice = Dice(*jax.random.split(key))
     warmth, green = 0.12 * dice.normal(), 0.04 * dice.normal()
     dim = dice.chance(0.2)
@@ -52,18 +52,19 @@ def random_response(key: Key[Array, ""]) -> Response:
 
 
 def respond(response: Response, key: Key[Array, ""], picture: Float[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
-    """The picture that a camera stores of linear light."""
+    """The picture that a camera stores, sRGB; the key decides noise and motion blur."""
     dice = Dice(*jax.random.split(key))
     size = picture.shape[0] / 256
     soft = response.blur * size * jnp.exp(0.2 * dice.normal())
-    motion = jnp.hypot(soft, jnp.maximum(dice.between(-2.0, 1.2), 0) * size)  # cameras or people in motion
+    motion = jnp.hypot(soft, jnp.maximum(dice.between(-2.0, 1.2), 0) * size)  # motion of camera or person
     x = jnp.sqrt(jnp.clip(_blurred(picture * response.gains, soft, motion), 0, 1))
     x = x + response.contrast * (x * x * (3 - 2 * x) - x)
     grey = x @ jnp.array([0.3, 0.59, 0.11])
     x = grey[..., None] + response.saturation * (x - grey[..., None])
     x = response.haze + (1 - response.haze) * x
     x = x + response.sharpness * (x - _blurred(x, 1.2 * size, 1.2 * size))
-    # Four bytes of a random word add up to a bell curve of deviation 148; noise is finer than the lens, yet not white.
+    # The sum of the four bytes of a random word is about normal with deviation 148. Noise is finer than the lens blur,
+    # but not white.
     height, width, _ = picture.shape
     words = word(jnp.arange(height)[:, None], jnp.arange(3 * width)[None], jax.random.bits(key))
     words = words.reshape(height, width, 3)
@@ -74,7 +75,7 @@ def respond(response: Response, key: Key[Array, ""], picture: Float[Array, "H W 
 
 
 def _blurred(picture: Float[Array, "H W 3"], down, across) -> Float[Array, "H W 3"]:
-    """Gaussian of seven taps, standard deviations in pixels."""
+    """Gaussian blur with seven taps; standard deviations in pixels."""
     for axis, deviation in enumerate((down, across)):
         weights = jnp.exp(-0.5 * jnp.square(jnp.arange(-3, 4) / jnp.maximum(deviation, 0.05)))
         weights = weights / weights.sum()
@@ -87,10 +88,10 @@ def _blurred(picture: Float[Array, "H W 3"], down, across) -> Float[Array, "H W 
 def photograph(
     picture: UInt8[Array, "h w 3"], key: Key[Array, ""], *, height: int, width: int
 ) -> Float[Array, "{height} {width} 3"]:
-    """A background cut from a photograph: a random part of the wanted shape, half of all mirrored; linear."""
+    """A random crop of a photograph as a background, in linear light; half of the crops are mirrored."""
     tall, wide = picture.shape[:2]
     dice = Dice(*jax.random.split(key))
-    side = dice.between(0.5, 1.0) * min(tall / height, wide / width)  # photograph's pixels to one of ours
+    side = dice.between(0.5, 1.0) * min(tall / height, wide / width)  # pixels of the photograph per pixel of the crop
     top, left = dice.between(0.0, 1.0) * (tall - side * height), dice.between(0.0, 1.0) * (wide - side * width)
     cut = jax.image.scale_and_translate(
         picture.astype(jnp.float32) / 255, (height, width, 3), (0, 1),

@@ -1,4 +1,4 @@
-"""Who there is: an identity is an outfit, a body and hair, drawn from a key; some have a double who dresses alike."""
+"""Identities: an outfit, hair and a body, drawn from a key; some people have a double in the same colours."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,15 @@ from san_jax.synthesis import body, tailor, wardrobe
 from san_jax.synthesis.body import Proportions
 from san_jax.synthesis.wardrobe import Outfit
 
-DOUBLES = 0.4  # share of the people who have one
+DOUBLES = 0.4  # share of the people who have a double
 
 
 class Person(NamedTuple):
     """An identity.
 
     Attributes:
-      outfit: what is worn, and the hair.
-      proportions: of the body.
+      outfit: clothes, bag, skin and hair.
+      proportions: shape of the body.
       texture: sRGB in [0, 1].
     """
 
@@ -28,20 +28,20 @@ class Person(NamedTuple):
 
 
 def person(key: Key[Array, ""], number: Int[Array, ""]) -> Person:
-    """One of the people of a world; the same number is always the same person.
+    """A person of a world; the same number always gives the same person.
 
-    Person 2 n + 1 may be the double of person 2 n: garments and colours are alike, while prints, stripes, or which half
-    is dark are not. A colour histogram cannot tell them apart.
+    Person 2 n + 1 may be the double of person 2 n: they wear the same garments in the same colours, but differ in
+    prints, stripes, or which half is dark. A colour histogram cannot tell them apart.
 
     Args:
-      key: of the world.
+      key: of the people of the world.
       number: of the person, from 0.
     """
     worlds = jax.random.split(key, 4)
     paired = jax.random.uniform(jax.random.fold_in(worlds[0], number // 2)) < DOUBLES
-    dresser = jnp.where(paired, number // 2 * 2, number)
+    first = jnp.where(paired, number // 2 * 2, number)
     colours, details, shape = (
-        jax.random.fold_in(world, who) for world, who in zip(worlds[1:], (dresser, number, number), strict=True)
+        jax.random.fold_in(world, chosen) for world, chosen in zip(worlds[1:], (first, number, number), strict=True)
     )
     outfit = wardrobe.random_outfit(colours, details)
     return Person(outfit, body.random_proportions(shape, outfit.female), tailor.texture(outfit))

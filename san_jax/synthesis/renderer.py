@@ -1,7 +1,7 @@
-"""The renderer: a body, its texture, a place and a camera -> a picture; and what every pixel shows.
+"""The renderer: draws a person in front of a backdrop, and says which part and texel every pixel shows.
 
-Rays are cast through 2 x 2 points of a pixel for what it shows, and once a pixel for how it is lit. Light is linear
-(the square of sRGB values, near enough) until the camera responds to it.
+Four rays per pixel find what it shows, one ray per pixel how it is lit. Light is linear (approximately the square of
+sRGB values) until the camera responds to it.
 """
 
 from typing import NamedTuple
@@ -11,24 +11,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from san_jax.synthesis import atlas, body, solids
+from san_jax.synthesis.backdrop import Backdrop
 from san_jax.synthesis.body import Balls, Body
 from san_jax.synthesis.camera import Box, Camera, rays
+from san_jax.synthesis.light import sky_share
 from san_jax.synthesis.solids import FAR, Solids, Vectors
-from san_jax.synthesis.street import Backdrop, Place, sky_share
+from san_jax.synthesis.street import Place
 
-SAMPLES = 2  # a pixel, each way
-SUN_WIDTH = 0.35  # tangent of the half angle of the softest sun
+SAMPLES = 2  # rays per pixel, in each direction
+SUN_WIDTH = 0.35  # tangent of the angular radius of the sun at softness 1
 
 
 class Fragments(NamedTuple):
     """What the rays of a grid meet.
 
     Attributes:
-      distance: to the person or what stands before it, in lengths of the rays; `solids.FAR` where there is neither.
-      solid: index into the body's solids, and behind them the occluders'.
+      distance: to the person or an occluder, in lengths of the ray's direction; `solids.FAR` where there is neither.
+      solid: index into the body's solids followed by the occluders'.
       person: whether the person is seen.
-      part: index of `atlas.PARTS`; 0 where no person is seen.
-      uv: row and column in the atlas, in texels from the centre of the first; (0, 0) where no person is seen.
+      part: index into `atlas.PARTS`; 0 where the person is not seen.
+      uv: row and column in the atlas, in texels from the centre of the first; (0, 0) where the person is not seen.
     """
 
     distance: Float[Array, "H W"]
@@ -43,9 +45,9 @@ def fragments(person: Body, occluders: Solids, camera: Camera, box: Box, *, heig
 
     Args:
       person: the body.
-      occluders: what else there is, near the camera.
-      camera, box: the part of the camera's picture.
-      height, width: of the grid of pixels.
+      occluders: solids of an object between the camera and the person.
+      camera, box: the camera, and the part of its picture.
+      height, width: number of rows and columns of pixels in the box.
     """
     directions = rays(camera, box, height=height, width=width)
     hits = solids.trace(solids.concatenate(person.solids, occluders), tuple(camera.position), directions)
@@ -59,7 +61,7 @@ def fragments(person: Body, occluders: Solids, camera: Camera, box: Box, *, heig
 
 
 def unlit(texture: Float[Array, "256 256 C"], shown: Fragments) -> Float[Array, "H W C"]:
-    """The person's colours as the texture has them; zeros where no person is seen."""
+    """The person's colours without lighting, as in the texture; zeros where the person is not seen."""
     return jnp.where(shown.person[..., None], atlas.sample(texture, shown.uv[..., 0], shown.uv[..., 1]), 0)
 
 
@@ -73,15 +75,16 @@ def paint(
     camera: Camera,
     box: Box,
 ) -> Float[Array, "H W 3"]:
-    """The picture in linear light: the person and what stands before it, lit, on the ground with their shadows.
+    """The picture in linear light: the person and the occluder, lit, with their shadows on the ground.
 
     Args:
       person: the body.
       texture: sRGB in [0, 1].
-      occluders, occluder_colours: what else is near the camera; linear.
-      place: whose light is on both.
-      backdrop: what is behind both; gives the picture's height and width.
-      camera, box: as the backdrop was seen.
+      occluders: solids of an object between the camera and the person.
+      occluder_colours: their colours, linear light.
+      place: gives the light.
+      backdrop: the background; gives the picture's height and width.
+      camera, box: those with which the backdrop was drawn.
     """
     height, width, _ = backdrop.colour.shape
     scene = solids.concatenate(person.solids, occluders)
@@ -90,14 +93,14 @@ def paint(
     colours = jnp.square(unlit(texture, shown))
     index = jnp.clip(shown.solid - len(person.solids.length), 0, len(occluder_colours) - 1)
     colours = jnp.where(shown.person[..., None], colours, occluder_colours[index]) * foreground[..., None]
-    coverage, colours = _binned(foreground[..., None]), _binned(colours)  # of pixels; colours times coverage
+    coverage, colours = _binned(foreground[..., None]), _binned(colours)  # of each pixel; colours are weighted by it
     lit = colours * _light_on(scene, person.balls, shown, place, camera, box)
     shade = _shade_on_ground(scene, person.balls, place, backdrop)
     return lit + (1 - coverage) * backdrop.colour * shade
 
 
 def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
-    """Means over the samples of each pixel."""
+    """The mean over the samples of each pixel."""
     height, width, channels = samples.shape
     blocks = samples.reshape(height // SAMPLES, SAMPLES, width // SAMPLES, SAMPLES, channels)
     return blocks.mean(axis=(1, 3))
@@ -106,7 +109,7 @@ def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
 def _light_on(
     scene: Solids, balls: Balls, shown: Fragments, place: Place, camera: Camera, box: Box
 ) -> Float[Array, "H W 3"]:
-    """Light on the nearest sample of every pixel; pixels without one get some light too, which nothing shows."""
+    """Light on the nearest sample of each pixel; of no use for pixels that show neither person nor occluder."""
     height, width = (n // SAMPLES for n in shown.distance.shape)
     blocks = (height, SAMPLES, width, SAMPLES)
     distances = shown.distance.reshape(blocks).transpose(0, 2, 1, 3).reshape(height, width, -1)
@@ -116,7 +119,7 @@ def _light_on(
     solid = jnp.take_along_axis(indices, nearest, axis=-1)[..., 0]
     points = _along(camera, rays(camera, box, height=height, width=width), jnp.minimum(distance, 100.0))
     normals = solids.normals(scene, solid, points)
-    # Cloth lights up a little beyond the edge.
+    # On cloth, light reaches a little around the edge between the lit and the dark side.
     facing = jnp.clip((solids.dot(normals, place.sun) + 0.15) / 1.15, 0, 1)
     raised = tuple(point + 0.012 * normal for point, normal in zip(points, normals, strict=True))
     sun = facing * _sunlight(scene, raised, place)
@@ -125,7 +128,7 @@ def _light_on(
 
 
 def _shade_on_ground(scene: Solids, balls: Balls, place: Place, backdrop: Backdrop) -> Float[Array, "H W 3"]:
-    """The share of its light that is left to the ground, 1 where it is not seen."""
+    """The share of its light that the ground keeps in the shadows of person and occluder; 1 off the ground."""
     x, y, z = jnp.moveaxis(backdrop.ground, -1, 0)
     from_sun = jnp.maximum(place.sun[1], 0) * place.sun_colour
     sun = _sunlight(scene, (x, y + 0.005, z), place)[..., None] * from_sun
@@ -134,12 +137,12 @@ def _shade_on_ground(scene: Solids, balls: Balls, place: Place, backdrop: Backdr
 
 
 def _along(camera: Camera, directions: Vectors, distance: Float[Array, "H W"]) -> Vectors:
-    """The points of rays at a distance."""
+    """The points of rays at a distance from the camera."""
     return tuple(start + distance * step for start, step in zip(camera.position, directions, strict=True))
 
 
 def _sunlight(scene: Solids, points: Vectors, place: Place) -> Float[Array, "H W"]:
-    """The share of the sun that is seen: 16 neighbouring pixels look at 16 points of it, and share what they see."""
+    """The visible share of the sun: 4 x 4 pixels test one of its 16 points each, and the results are averaged."""
     height, width = points[0].shape
     disc = _disc() * SUN_WIDTH * place.sun_softness
     across = jnp.cross(place.sun, jnp.array([0.31, 0.17, 0.94]))
@@ -153,14 +156,14 @@ def _sunlight(scene: Solids, points: Vectors, place: Place) -> Float[Array, "H W
 
 
 def _disc() -> Float[Array, "16 2"]:
-    """Points spread evenly over the unit disc, in an order that mixes near and far ones in a 4 x 4 tile."""
+    """Points spread evenly over the unit disc, in an order that spreads inner and outer ones over a 4 x 4 tile."""
     order = jnp.array([0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5])
     radius, angle = jnp.sqrt((order + 0.5) / 16), order * 2.399963
     return jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], axis=-1)
 
 
 def _openness(balls: Balls, points: Vectors, normals: Vectors) -> Float[Array, "H W"]:
-    """The share of the sky that spheres leave to a point: a sphere's solid angle, by the cosine to the normal."""
+    """The share of the sky that spheres leave visible; each hides its solid angle times the cosine to the normal."""
 
     def less(open_share, ball):
         towards = tuple(centre - point for centre, point in zip(ball.centre, points, strict=True))

@@ -1,4 +1,4 @@
-"""One picture: a person in a place, a camera that sees them, a box around them, and what the camera makes of it."""
+"""One picture: a person in a place, a camera, a box around the person, and the camera's response to the light."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
 from san_jax.synthesis import body, camera, lens, renderer, street, things
+from san_jax.synthesis.backdrop import draw_backdrop
 from san_jax.synthesis.body import Body
 from san_jax.synthesis.camera import Box, Camera
 from san_jax.synthesis.people import Person
 from san_jax.synthesis.street import Place
 
-MARGIN = 0.06  # of a person's height, above and below; what people who draw boxes leave
+MARGIN = 0.06  # space above and below a person in an annotator's box, as a share of the person's height
 
 
 class Trouble(NamedTuple):
     """What makes pictures hard, 0 to 1 each.
 
     Attributes:
-      occlusion: the share of pictures in which something stands before the person.
-      sloppiness: of boxes: off the centre, too large or too small, feet cut off, as a detector's.
+      occlusion: share of the pictures in which an object may hide part of the person.
+      sloppiness: how inaccurate the boxes are, like a detector's: off centre, too large or too small, feet cut off.
     """
 
     occlusion: Float[Array, ""]
@@ -28,11 +29,11 @@ class Trouble(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """One passage of a person before one camera.
+    """A person's walk past one camera.
 
     Attributes:
-      yaw: where they go, in radians.
-      start: x and z where they begin, in metres.
+      yaw: direction, in radians; 0 along z, pi/2 along x.
+      start: x and z where it begins, in metres.
     """
 
     yaw: Float[Array, ""]
@@ -40,27 +41,27 @@ class Walk(NamedTuple):
 
 
 def random_walk(key: Key[Array, ""], place: Place) -> Walk:
-    """A passage through a place, in any direction."""
+    """A walk through a place, in a random direction."""
     yaw, start = jax.random.split(key)
     low, high = _corners(place)
     return Walk(jax.random.uniform(yaw, maxval=2 * jnp.pi), jax.random.uniform(start, (2,), minval=low, maxval=high))
 
 
 def _corners(place: Place) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """The least and the largest x and z of where people walk."""
+    """The least and the largest x and z of the area where people walk."""
     return jnp.stack([-place.half_width, place.near]), jnp.stack([place.half_width, place.far])
 
 
 def on_a_walk(
     key: Key[Array, ""], person: Person, place: Place, walk: Walk, trouble: Trouble, *, height: int, width: int
 ) -> UInt8[Array, "{height} {width} 3"]:
-    """A picture of a person who walks by: every key is another moment, not far from the walk's beginning.
+    """A picture of a walking person, about three metres at most from the walk's start.
 
     Args:
-      key: of the moment.
-      person, place, walk: who, where, and which way.
-      trouble: how hard it is to see.
-      height, width: in pixels.
+      key: decides the moment, the pose and the box; each key gives another moment of the walk.
+      person, place, walk: the person, the place and the walk through it.
+      trouble: what makes the picture hard.
+      height, width: of the picture, in pixels.
     """
     moment, aside, turn, rest = jax.random.split(key, 4)
     steps = 3 * jax.random.uniform(moment)
@@ -79,13 +80,13 @@ def anywhere(
     width: int,
     photograph: UInt8[Array, "h w 3"] | None = None,
 ) -> UInt8[Array, "{height} {width} 3"]:
-    """A picture for a pair with the person's texture: any place, pose and view, the person in the middle and whole.
+    """A picture to pair with the person's texture: a random place, pose and view, the person centred and unoccluded.
 
     Args:
-      key: of everything but the person.
-      person: who.
-      height, width: in pixels.
-      photograph: stands behind the person instead of a street.
+      key: decides everything but the person.
+      person: the person.
+      height, width: of the picture, in pixels.
+      photograph: background instead of a street; sRGB.
     """
     where, walk, rest = jax.random.split(key, 3)
     place = street.random_place(where)
@@ -107,7 +108,7 @@ def _picture(key, person, place, trouble, *, position, yaw, height, width, photo
         hiding, strength=trouble.occlusion, camera=seen_from.position, person=middle, height=person.proportions.stature
     )
     directions = camera.rays(seen_from, box, height=height, width=width)
-    backdrop = street.backdrop(place, seen_from.position, directions)
+    backdrop = draw_backdrop(place, seen_from.position, directions)
     if photograph is not None:
         backdrop = backdrop._replace(colour=lens.photograph(photograph, cropping, height=height, width=width))
     picture = renderer.paint(somebody, person.texture, occluders, colours, place, backdrop, seen_from, box)
@@ -115,7 +116,7 @@ def _picture(key, person, place, trouble, *, position, yaw, height, width, photo
 
 
 def box_around(somebody: Body, seen_from: Camera) -> Box:
-    """The box that a careful annotator draws: twice as high as wide, the person in the middle."""
+    """The box of a careful annotator: twice as high as wide, with the person in the middle."""
     solids = somebody.solids
     upper = solids.origin + solids.frame[:, 1] * solids.length[:, None]  # a solid's y is never squashed
     ends = jnp.concatenate([solids.origin, upper])
@@ -131,13 +132,14 @@ def box_around(somebody: Body, seen_from: Camera) -> Box:
 
 
 def random_box(key: Key[Array, ""], box: Box, sloppiness: Float[Array, ""]) -> Box:
-    """The box that somebody less careful draws, or a detector.
+    """The box of a careless annotator or of a detector.
 
     Args:
-      key: of this box.
-      box: the careful one.
-      sloppiness: 0 leaves it; at 1 it lies a tenth of its width and a twentieth of its height off, is a tenth too large
-        or too small, a tenth too slim or wide (standard deviations), and in every fourth case the feet are cut off.
+      key: decides the errors.
+      box: the box of a careful annotator.
+      sloppiness: 0 returns the box unchanged. At 1 the errors have these standard deviations: a tenth of the width and
+        a twentieth of the height in position, a tenth in size, a tenth in aspect ratio; and one box in four loses the
+        feet.
     """
     shift, size, cut, depth = jax.random.split(key, 4)
     wide, tall = box.right - box.left, box.top - box.bottom

@@ -1,4 +1,4 @@
-"""Pairs of picture and texture: somebody anywhere, in the clothes of a wardrobe."""
+"""Pairs of picture and texture: a person in any place and pose, in the clothes of a given wardrobe."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,13 @@ from san_jax.synthesis.people import Person
 
 
 class Sitting(NamedTuple):
-    """One rendered pair: which, by numbers, and what stands behind the person; None for a street."""
+    """One pair to render.
+
+    Attributes:
+      wardrobe: number of the outfit, as `people.person` numbers people.
+      index: number of the pair among those of its wardrobe.
+      photograph: background, sRGB; None for a street.
+    """
 
     wardrobe: Int[Array, "*n"]
     index: Int[Array, "*n"]
@@ -18,7 +24,14 @@ class Sitting(NamedTuple):
 
 
 def sit(person: Person, sitting: Sitting, sitter: Key[Array, ""], *, height: int, width: int) -> UInt8[Array, "H W 3"]:
-    """A picture of somebody who wears what the person wears, with a body of their own."""
+    """A picture of a random person in this person's clothes.
+
+    Args:
+      person: whose outfit and texture are used.
+      sitting: which pair this is.
+      sitter: key of bodies, poses, places and views.
+      height, width: of the picture, in pixels.
+    """
     key = jax.random.fold_in(jax.random.fold_in(sitter, sitting.wardrobe), sitting.index)
     shape, scenery = jax.random.split(key)
     somebody = person._replace(proportions=body.random_proportions(shape, person.outfit.female))

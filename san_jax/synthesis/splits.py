@@ -1,4 +1,4 @@
-"""Which pictures of a rendered world make a re-ID data set: splits, cameras and counts, from a seed alone."""
+"""Splits of a rendered world into a re-ID data set: which people, cameras and pictures, from a seed alone."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 CAMERAS = 6
 CAMERAS_OF_A_PERSON = 2
-SHARES = {5: 0.85, 4: 0.1, 3: 0.05}  # how often a person has that many pictures of one camera
+SHARES = {5: 0.85, 4: 0.1, 3: 0.05}  # probabilities of the number of pictures of a person by one camera
 
 
 class Picture(NamedTuple):
-    """One picture to be rendered; person and camera from 0, index from 1 for each person before each camera."""
+    """A picture to render; person and camera count from 0, index counts from 1 for each person and camera."""
 
     person: int
     camera: int
@@ -18,19 +18,20 @@ class Picture(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in 0042_c6_05: cameras are named from 1."""
+        """The picture's stem, such as 0042_c6_05; in names, cameras count from 1."""
         return f"{self.person:04d}_c{self.camera + 1}_{self.index:02d}"
 
 
 def splits(*, seed: int, train_people: int, test_people: int) -> dict[str, list[Picture]]:
-    """The pictures of train, query and gallery, by person, camera and index.
+    """The pictures of train, query and gallery, sorted by person, camera and index.
 
-    Query and gallery as in CUHK03's new protocol: one query picture of a test person and camera, the rest is gallery.
+    Query and gallery are as in CUHK03's new protocol: one picture of each test person and camera is a query, the others
+    are gallery.
 
     Args:
       seed: of the world.
-      train_people: the world's first people.
-      test_people: the people after those.
+      train_people: number of training people, who are the first of the world.
+      test_people: number of test people, who follow them.
     """
     pictures = {"train": [], "query": [], "gallery": []}
     for person in range(train_people + test_people):

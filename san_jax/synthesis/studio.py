@@ -1,4 +1,4 @@
-"""Many pictures of many people, through two compiled functions; and a world of people whom cameras watch."""
+"""Renders many pictures of many people with two compiled functions; and a world of people and cameras."""
 
 import functools
 import operator
@@ -18,19 +18,19 @@ from san_jax.synthesis.people import Person
 from san_jax.synthesis.scene import Trouble
 from san_jax.synthesis.street import Place
 
-AT_ONCE = 16  # people, and pictures, in one call of a compiled function
+AT_ONCE = 16  # number of people and of pictures in one call of a compiled function
 
 Picture = UInt8[Array, "H W 3"]
 
 
 class World(NamedTuple):
-    """People who walk by before cameras.
+    """People rows walk past cameras.
 
     Attributes:
-      people: key of who they are.
-      passages: key of where they walk and how they are caught.
-      places: of the cameras, a row each.
-      trouble: how hard they are to see.
+      people: key of the people, as for `people.person`.
+      passages: key of everything random in a picture: walk, pose, box, occluder and noise.
+      places: one row per camera.
+      trouble: what makes the pictures hard.
     """
 
     people: Key[Array, ""]
@@ -40,7 +40,13 @@ class World(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Which picture of a world, by numbers: one of those of a person before a camera."""
+    """A picture of a world.
+
+    Attributes:
+      person: number of the person.
+      camera: row of the camera in `World.places`.
+      index: number of the picture among those of this person by this camera.
+    """
 
     person: Int[Array, "*n"]
     camera: Int[Array, "*n"]
@@ -50,13 +56,13 @@ class Moment(NamedTuple):
 def make_world(
     key: Key[Array, ""], *, cameras: int, occlusion: float, sloppiness: float, variety: float = 1.0
 ) -> World:
-    """A world with some cameras.
+    """A world with a given number of cameras.
 
     Args:
-      key: of people, passages and places.
-      cameras: their number.
+      key: decides people, passages and places.
+      cameras: number of cameras.
       occlusion, sloppiness: as in `Trouble`.
-      variety: of the cameras' light and lenses, as in `street.draw_together`.
+      variety: how much the cameras' light and lenses differ, as in `street.draw_together`.
     """
     dresser, passages, builder = jax.random.split(key, 3)
     trouble = Trouble(jnp.float32(occlusion), jnp.float32(sloppiness))
@@ -70,7 +76,7 @@ def _draw_places(keys, variety):
 
 
 def before_a_camera(person: Person, moment: Moment, world: World, *, height: int, width: int) -> Picture:
-    """A person as one camera of the world sees them; before each camera they walk by once."""
+    """A picture of a person by one camera of the world; a person walks past each camera once."""
     passage = jax.random.fold_in(jax.random.fold_in(world.passages, moment.person), moment.camera)
     walking, moments = jax.random.split(passage)
     place = jax.tree.map(lambda field: field[moment.camera], world.places)
@@ -91,31 +97,31 @@ def render(
     texture_side: int = 256,
     at_once: int = AT_ONCE,
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "S S 3"]]]:
-    """Takes pictures one after the other; each is a function of its shot, whatever stands beside it.
+    """Renders pictures in order; each depends only on its own shot, not on the other pictures of the call.
 
     Args:
-      take: `take(person, shot, setting, height=, width=)` is one picture. A function of a module, and not made anew for
-        every call: what is compiled for it is kept.
-      setting: what all shots have in common, as `take` wants it.
+      take: `take(person, shot, setting, height=, width=)` returns one picture. Compiled programs are kept for each
+        function, so this must be the same function in every call, not a new lambda or partial.
+      setting: what all shots have in common; passed to `take`.
       dresser: key of the people, as for `people.person`.
-      numbers: who is in each picture. Pictures of one person should stand side by side, for people who come back are
+      numbers: number of the person in each picture. Pictures of one person should be adjacent; otherwise the person is
         drawn again.
-      shots: numpy arrays with a row for each picture.
-      height, width: of the pictures in pixels.
-      texture_side: of the textures in pixels; divides 256.
-      at_once: people, and pictures, in one call of a compiled function; the last call is padded.
+      shots: numpy arrays with one row per picture.
+      height, width: of the pictures, in pixels.
+      texture_side: height and width of the textures, in pixels; divides 256.
+      at_once: number of people and of pictures in one call of a compiled function; the last call is padded.
 
     Yields:
-      The picture, and the texture of its person. Pictures of one person in a row have the very same texture object.
+      The picture, and the texture of its person. Adjacent pictures of one person share the same texture object.
     """
     threads = _threads()
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
-        for persons, textures, who, chosen in _calls(dresser, numbers, shots, texture_side, at_once):
+        for persons, textures, rows, chosen in _calls(dresser, numbers, shots, texture_side, at_once):
             call = pool.submit(_pictures, take, setting, persons, chosen, height=height, width=width)
             if not waiting:
-                wait([call])  # until it is compiled, or every thread would compile
-            waiting.append((call, textures, who))
+                wait([call])  # for its compilation; otherwise every thread would compile
+            waiting.append((call, textures, rows))
             if len(waiting) > threads:
                 yield from _pairs(*waiting.popleft())
         for call in waiting:
@@ -123,12 +129,12 @@ def render(
 
 
 def _threads() -> int:
-    """A picture uses one core; an accelerator is busy with one call."""
+    """Number of calls in flight: a call uses one CPU core, or a whole accelerator."""
     return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
-def _pairs(call: Future, textures: list[np.ndarray], who: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for row, picture in zip(who, call.result(), strict=False):
+def _pairs(call: Future, textures: list[np.ndarray], rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for row, picture in zip(rows, call.result(), strict=False):
         yield picture, textures[row]
 
 
@@ -137,30 +143,35 @@ def _pictures(*args, **kwargs) -> np.ndarray:
 
 
 def _calls(dresser, numbers, shots, texture_side, at_once):
-    """For each call: the people, their textures, who is in each picture, and the rows of people and shots."""
+    """Splits the work into calls.
+
+    Yields:
+      Persons and their textures; for each picture of the call, the row of its person among them; and the arguments of
+      the compiled function: the same rows, padded, with the shots.
+    """
     for crowd in _crowds(numbers, at_once):
-        members, who = np.unique(numbers[crowd], return_inverse=True)
+        members, rows = np.unique(numbers[crowd], return_inverse=True)
         persons, drawn = _draw_people(dresser, members[_filled(0, len(members), at_once)], side=texture_side)
         textures = list(np.asarray(drawn))
-        for first in range(0, len(who), at_once):
-            some = _filled(first, len(who), at_once)
-            chosen = who[some], jax.tree.map(operator.itemgetter(crowd.start + some), shots)
-            yield persons, textures, who[first : first + at_once], chosen
+        for first in range(0, len(rows), at_once):
+            some = _filled(first, len(rows), at_once)
+            chosen = rows[some], jax.tree.map(operator.itemgetter(crowd.start + some), shots)
+            yield persons, textures, rows[first : first + at_once], chosen
 
 
 def _crowds(numbers: np.ndarray, at_once: int) -> Iterator[slice]:
-    """Cuts pictures where another `at_once` people begin."""
+    """Slices of the pictures; each holds up to `at_once` runs of pictures of one person."""
     changes = np.flatnonzero(np.diff(numbers, prepend=-1))
     yield from map(slice, changes[::at_once], [*changes[at_once::at_once], len(numbers)])
 
 
 def _filled(first: int, end: int, at_once: int) -> np.ndarray:
-    """So many rows from the first; after the end, the last one again."""
+    """`at_once` rows from `first`; rows past the end repeat the last one."""
     return np.minimum(np.arange(first, first + at_once), end - 1)
 
 
 def _map(function, rows):
-    """One by one where it is the cache that counts, all at once on an accelerator."""
+    """Maps over rows: one by one on a CPU, which keeps the data in its cache, and all at once on an accelerator."""
     return jax.lax.map(function, rows) if jax.default_backend() == "cpu" else jax.vmap(function)(rows)
 
 

@@ -1,6 +1,6 @@
-"""Tailors: they paint an outfit into the atlas, with skin, hair and an average face.
+"""Tailors: paint an outfit into the atlas, with skin, hair and an average face.
 
-Every chart is painted from the skin outwards, and what covers a texel is a soft mask of its angle and its height.
+Every chart is painted from the skin outwards; each layer has a soft mask, a function of a texel's angle and height.
 """
 
 from typing import NamedTuple
@@ -29,23 +29,24 @@ from san_jax.synthesis.wardrobe import (
     either,
 )
 
-PRINT_CELLS = 8
+PRINT_CELLS = 8  # cells of a print, in each direction
 
-# Metres, for patterns that shall be as wide on a sleeve as on the chest.
+# In metres, so that a pattern has the same width on sleeve and chest.
 TRUNK_LENGTH, TRUNK_GIRTH = 0.62, 0.96
 LEG_LENGTH, LEG_GIRTH, SKIRT_GIRTH = 0.41, 0.48, 1.2  # of thigh and of shin, each
 ARM_LENGTH, ARM_GIRTH = 0.28, 0.3  # of upper arm and of forearm, each
-WAIST = 0.4  # where trousers and skirts end, along the trunk
+WAIST = 0.4  # upper end of trousers and skirts, along the trunk
 
 
 class _Patch(NamedTuple):
-    """A rectangle of the atlas: one chart, or those of a pair of limbs, upper ones over lower ones.
+    """A rectangle of the atlas: one chart, or the charts of a pair of limbs, upper halves above lower halves.
 
     Attributes:
-      box: where it is.
-      angle: [1 W].
-      along: [H 1]; `down` is 0 at the upper end of a limb, 1 at its joint, 2 at its lower end.
-      side: [1 W]; 1 left, -1 right.
+      box: rows and columns of the atlas.
+      angle: angle around the part, in radians, [1 W].
+      along: height along the part, 0 at its lower end to 1, [H 1].
+      down: position along a limb, [H 1]: 0 at its upper end, 1 at elbow or knee, 2 at its lower end.
+      side: 1 for the left limb, -1 for the right, [1 W].
     """
 
     box: tuple[slice, slice]
@@ -70,14 +71,14 @@ HEAD, NECK, TRUNK, BAG = (_patch(part) for part in ("head", "neck", "trunk", "ba
 LEGS = _patch("left_thigh", "right_thigh", "left_shin", "right_shin")
 ARMS = _patch("left_upper_arm", "right_upper_arm", "left_forearm", "right_forearm")
 HANDS, FEET = (_patch(f"left_{part}", f"right_{part}") for part in ("hand", "foot"))
-STRANDS = np.random.default_rng(0).normal(0, 1, HEAD.angle.shape).astype(np.float32)  # of hair, how light they are
+STRANDS = np.random.default_rng(0).normal(0, 1, HEAD.angle.shape).astype(np.float32)  # brightness of hair
 
 
 def texture(outfit: Outfit) -> Float32[Array, "256 256 3"]:
-    """The person's whole surface, sRGB from 0 to 1."""
+    """The texture of a person, sRGB in [0, 1]."""
     cells, folds = jax.random.split(jax.random.key(outfit.seed))
     folds = _folds(folds)
-    # Painted with channels first: masks of rows and columns broadcast against colours.
+    # Channels come first, so that masks [H W] broadcast against colours [3 1 1].
     outfit = jax.tree.map(lambda x: x[:, None, None] if x.shape == (3,) else x, outfit)
     painted = [
         (HEAD, _head(outfit, folds[HEAD.box])),
@@ -96,18 +97,18 @@ def texture(outfit: Outfit) -> Float32[Array, "256 256 3"]:
 
 
 def _spline(cells):
-    """[SIZE cells]: weights of cubic B-splines, for random fields of variance 1."""
+    """Weights of cubic B-splines, [SIZE cells], scaled so that random fields have variance 1."""
     distance = np.abs(np.linspace(1, cells - 2, SIZE)[:, None] - np.arange(cells))
     near, far = 4 - 6 * distance**2 + 3 * distance**3, (2 - distance) ** 3
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0)) / 6
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
 
 
-FOLDS = ((0.7, 9, 64), (0.6, 50, 14), (0.4, 120, 120))  # strength; how many down and across the atlas
+FOLDS = ((0.7, 9, 64), (0.6, 50, 14), (0.4, 120, 120))  # strength, and number of cells down and across the atlas
 
 
 def _folds(key):
-    """[SIZE SIZE]: light and shade of hanging and of crossing folds, and of the stuff itself."""
+    """Light and shade of hanging folds, of crossing folds and of the cloth's texture, [SIZE SIZE]."""
     total = 0
     for one, (strength, rows, columns) in zip(jax.random.split(key, len(FOLDS)), FOLDS, strict=True):
         total += strength * (_spline(rows) @ jax.random.normal(one, (rows, columns)) @ _spline(columns).T)
@@ -115,7 +116,7 @@ def _folds(key):
 
 
 def _edge(distance, softness):
-    """1 where the distance is positive, 0 where negative, with an edge of the given softness."""
+    """1 where the distance is positive, 0 where it is negative; `softness` is the width of the ramp between."""
     return jnp.clip(distance / softness + 0.5, 0, 1)
 
 
@@ -124,7 +125,7 @@ def _over(below, colour, mask):
 
 
 def _chosen(index, values):
-    """The value with that index: a chain of selections, which costs less than a stack of arrays."""
+    """The value with that index; a chain of `where` costs less than indexing a stack of arrays."""
     result = values[0]
     for number, value in enumerate(values[1:], 1):
         result = jnp.where(index == number, value, result)
@@ -146,22 +147,22 @@ def _skinned(outfit, folds):
 
 
 def _woven(cloth, patch, *, up, girth, height, limbs=False):
-    """[3 H W]: the colours of a cloth.
+    """The colours of a cloth, [3 H W].
 
-    Every pattern gives each texel its rank, 0 to 1 and evenly spread: texels of lower rank than the share show the
-    figure. So another pattern leaves the colours' shares as they are.
+    Each pattern gives every texel a rank, uniform in [0, 1]; texels whose rank is lower than the share have the colour
+    `figure`. The shares of the colours are therefore the same for all patterns.
 
     Args:
       cloth: with colours [3 1 1].
-      patch: where.
-      up: [H 1], in metres.
-      girth: in metres.
-      height: [H 1], 0 at the garment's lower hem, 1 at its upper end.
-      limbs: each side of the patch is a garment's half; else the patch, or each side of it, is the whole.
+      patch: the rectangle to paint.
+      up: height of each row, in metres, [H 1].
+      girth: length once around the part, in metres.
+      height: height on the garment, 0 at its lower hem to 1 at its upper end, [H 1].
+      limbs: whether each side of the patch is half of the garment; otherwise each side, or the patch, is all of it.
     """
     sideways = np.arccos(np.sin(patch.angle)) / np.pi  # 0 at the left, 1 at the right
     sideways = jnp.where(limbs, (sideways + (patch.side < 0)) / 2, sideways)
-    around = jnp.maximum(1, jnp.round(girth / cloth.period))  # whole bands, so that they meet at the back
+    around = jnp.maximum(1, jnp.round(girth / cloth.period))  # a whole number of bands, so that they match at the back
     rows, columns = up / cloth.period + cloth.phase[0], around * patch.angle / (2 * np.pi) + cloth.phase[1]
     level, panel = height - cloth.phase[0], sideways - cloth.phase[1]
     waves = (rows, columns, rows + columns, level, panel)
@@ -180,8 +181,9 @@ def _woven(cloth, patch, *, up, girth, height, limbs=False):
     return cloth.ground + (cloth.figure - cloth.ground) * tone
 
 
-# Average faces. Angle and height of a feature's centre and its half widths; the edge's softness; then its colour as
-# factors on the skin's and what is added; how much it covers. Features at an angle come on both sides.
+# Average faces, one feature in each row: angle and height of its centre, half its width and half its height, softness
+# of its edge, factors on the skin's colour (3) and a value added to it, opacity. Features at an angle other than 0 are
+# painted on both sides.
 SHARED_FACE = (
     (0.42, 0.50, 0.30, 0.075, 1.2, 0.80, 0.74, 0.74, 0.0, 0.5),  # sockets
     (0.62, 0.33, 0.28, 0.10, 1.5, 1.03, 0.88, 0.86, 0.0, 0.5),  # cheeks
@@ -192,8 +194,8 @@ SHARED_FACE = (
     (1.15, 0.22, 0.30, 0.24, 1.5, 0.84, 0.78, 0.76, 0.0, 0.6),  # edge of the jaw
 )
 MAN_FACE = (
-    (0.00, 0.10, 0.85, 0.13, 1.5, 0.80, 0.80, 0.83, 0.0, 0.45),  # shaved chin
-    (0.00, 0.275, 0.24, 0.02, 1.5, 0.78, 0.77, 0.80, 0.0, 0.4),  # and upper lip
+    (0.00, 0.10, 0.85, 0.13, 1.5, 0.80, 0.80, 0.83, 0.0, 0.45),  # shaven chin
+    (0.00, 0.275, 0.24, 0.02, 1.5, 0.78, 0.77, 0.80, 0.0, 0.4),  # shaven upper lip
     (0.40, 0.615, 0.21, 0.024, 0.7, 0.26, 0.22, 0.22, 0.0, 0.85),  # brows
     (0.40, 0.505, 0.155, 0.026, 0.5, 0.00, 0.00, 0.00, 0.85, 0.85),  # whites
     (0.40, 0.530, 0.18, 0.011, 0.7, 0.25, 0.20, 0.20, 0.0, 0.7),  # lids
@@ -202,7 +204,7 @@ MAN_FACE = (
     (0.00, 0.226, 0.28, 0.006, 0.8, 0.40, 0.26, 0.26, 0.0, 0.8),  # the line between them
 )
 WOMAN_FACE = (
-    (0.50, 0.30, 0.24, 0.08, 1.5, 1.05, 0.84, 0.84, 0.0, 0.3),  # cheeks, once more
+    (0.50, 0.30, 0.24, 0.08, 1.5, 1.05, 0.84, 0.84, 0.0, 0.3),  # cheeks, in addition
     (0.42, 0.565, 0.22, 0.03, 1.4, 0.86, 0.74, 0.76, 0.0, 0.5),  # eye shadow
     (0.42, 0.625, 0.20, 0.014, 0.8, 0.36, 0.29, 0.28, 0.0, 0.8),  # brows
     (0.41, 0.505, 0.165, 0.033, 0.5, 0.00, 0.00, 0.00, 0.88, 0.9),  # whites
@@ -222,20 +224,20 @@ def _head(outfit, folds):
         distance = 1 - jnp.sqrt(((turned - angle) / width) ** 2 + ((HEAD.along - along) / height) ** 2)
         colours = _over(colours, outfit.skin * jnp.stack(tint)[:, None, None] + add, cover * _edge(distance, softness))
     ear = 1 - jnp.sqrt(((turned - 1.62) / 0.2) ** 2 + ((HEAD.along - 0.46) / 0.13) ** 2)
-    ears = _edge(0.33 - outfit.hair_length, 0.08)  # not under the hair
+    ears = _edge(0.33 - outfit.hair_length, 0.08)  # long hair covers them
     colours = _over(colours, _hair(outfit, folds), _hair_cover(outfit, turned, folds) * (1 - ears * _edge(ear, 0.2)))
     rim = ears * (_line(ear, 0.12) * 0.35 + _line(ear - 0.75, 0.3) * 0.4)
     return _over(colours, outfit.skin * np.array([0.7, 0.55, 0.5], np.float32)[:, None, None], rim)
 
 
 def _hair(outfit, folds):
-    """Strands run down; light falls on the crown."""
+    """Colours of the hair, [3 H W], with strands and a highlight on the crown."""
     light = 1 + 0.09 * STRANDS + 0.05 * folds + 0.5 * _line(HEAD.along - 0.87 - 0.02 * STRANDS, 0.07)
     return outfit.hair * light + 0.012 * STRANDS
 
 
 def _hair_cover(outfit, turned, folds):
-    """[H W]: the hairline goes over the forehead, before the ears down, behind them to the nape."""
+    """Mask of the hair, [H W]; the hairline runs over the forehead, down in front of the ears, and to the nape."""
     turns = np.array([0, 0.55, 0.95, 1.15, 1.38, 1.45, 1.8, 1.95, 2.3, 3.15])
     short = np.interp(turned, turns, [0.80, 0.81, 0.78, 0.62, 0.42, 0.57, 0.57, 0.22, 0.10, 0.06])
     long = np.interp(turned, turns, [0.84, 0.80, 0.64, 0.30, 0.0, -1, -1, -1, -1, -1])
@@ -267,15 +269,15 @@ def _trunk(outfit, folds, cells):
 
 
 def _below_neckline(depth, width, *, rounded):
-    """[H W]: 0 in the opening below the neck, in front."""
+    """Mask of the cloth, [H W]: 0 inside the neckline, otherwise 1."""
     inside = jnp.clip(1 - (1 - TRUNK.along) / depth, 0, 1)
     front = jnp.where(rounded, jnp.sqrt(inside), inside) * width
-    return _edge(np.abs(TRUNK.angle) + 0.03 - front, 0.06)  # whole cloth in the middle below it
+    return _edge(np.abs(TRUNK.angle) + 0.03 - front, 0.06)  # 0.03 closes the cloth below the neckline
 
 
 def _top_cover(outfit, turned):
     along = TRUNK.along
-    # Sleeveless: arms come out of holes; the cloth goes on over the shoulders.
+    # Sleeveless garments have arm holes; the cloth continues over the shoulders.
     hole = 1 - jnp.sqrt(((turned - np.pi / 2) / 0.42) ** 2 + ((along - 0.86) / 0.15) ** 2)
     bare = (outfit.sleeve < 0.1) & (outfit.under_sleeve < 0.1)
     cover = _edge(along - outfit.hem, 0.012) * (1 - bare * _edge(hole, 0.1))
@@ -285,7 +287,7 @@ def _top_cover(outfit, turned):
 
 
 def _lower_trunk(outfit, cloth, folds):
-    """Trousers or skirt above the crotch, with belt, fly and pockets."""
+    """The colours of trousers or skirt above the crotch, with belt, fly and pockets."""
     along, turned = TRUNK.along, np.abs(TRUNK.angle)
     colours = _shaded(_woven(cloth, TRUNK, up=TRUNK_LENGTH * along, girth=TRUNK_GIRTH, height=along / WAIST), folds)
     fly = _line(TRUNK.angle, 0.03) * (along < 0.3)
@@ -299,17 +301,17 @@ def _lower_trunk(outfit, cloth, folds):
 
 
 def _upper_trunk(outfit, folds, cells):
-    """The top: cloth, print, and what is sewn on it."""
+    """The colours of the top: cloth, print, closure, pockets, hood and seams."""
     along, turned = TRUNK.along, np.abs(TRUNK.angle)
     height = jnp.clip((along - outfit.hem) / (0.97 - outfit.hem), 0, 1)
     colours = _woven(outfit.top, TRUNK, up=TRUNK_LENGTH * along, girth=TRUNK_GIRTH, height=height)
     colours = _over(colours, outfit.print.colour, _printed(outfit.print, cells))
-    # Dark under the arms, and where a hem pulls the cloth in.
+    # It is darker under the arms, and where a hem gathers the cloth.
     hollow = jnp.exp(-(((turned - np.pi / 2) / 0.3) ** 2)) * _edge(0.86 - along, 0.3) * _edge(along - 0.3, 0.5)
     colours = _shaded(colours, folds) * (1 - 0.2 * hollow)
 
     middle = jnp.where(outfit.opening > 0, jnp.abs(turned - outfit.opening * (1.15 - 0.35 * along)), turned)
-    half_open = jnp.where(outfit.sleeve < 1, 0.6, 0.0) * (outfit.pockets == NO_POCKET)  # polo shirts have a short row
+    half_open = jnp.where(outfit.sleeve < 1, 0.6, 0.0) * (outfit.pockets == NO_POCKET)  # of a polo shirt
     closed = _line(middle, 0.035) * (outfit.closure > 0) * (along > half_open)
     dots = _line(turned, 0.05) * _line((along * 9) % 1 - 0.5, 0.12) * (outfit.closure == BUTTONS) * (along > half_open)
     chest = _line(jnp.maximum(jnp.abs(TRUNK.angle - 0.55) / 0.2, jnp.abs(along - 0.7) / 0.065) - 1, 0.15)
@@ -325,7 +327,7 @@ def _upper_trunk(outfit, folds, cells):
 
 
 def _printed(mark, cells):
-    """[H W]: what a print covers, half of its box in every shape."""
+    """Mask of a print, [H W]; each shape covers about half of the print's box."""
     reach_around = mark.size * mark.stretch / 2 / (TRUNK_GIRTH / (2 * np.pi))
     reach_up = mark.size / mark.stretch / 2 / TRUNK_LENGTH
     back = jnp.cos(TRUNK.angle) < 0
@@ -333,7 +335,7 @@ def _printed(mark, cells):
     across, up = offset / jnp.maximum(reach_around, 1e-3), (TRUNK.along - mark.along) / jnp.maximum(reach_up, 1e-3)
     columns, rows = ((x + 1) * (PRINT_CELLS - 1) / 2 for x in (across, up))
     number = np.arange(PRINT_CELLS)
-    centred = cells + cells[:, ::-1]  # as emblems are, alike at left and right
+    centred = cells + cells[:, ::-1]  # symmetric, like an emblem
     centred = (centred - centred.mean()) / 1.4
     smooth = jnp.maximum(0, 1 - jnp.abs(rows - number)) @ centred @ jnp.maximum(0, 1 - jnp.abs(columns.T - number)).T
     lines = (jnp.abs(rows - number) < 0.5) @ jnp.where(number[:, None] % 3 < 2, cells > 0.25, False).astype(jnp.float32)
@@ -347,7 +349,7 @@ def _printed(mark, cells):
 
 
 def _straps(outfit, colours, folds):
-    """Of a backpack: over both shoulders; of a shoulder bag: from the left shoulder to the right hip."""
+    """Adds a backpack's straps over both shoulders, or a shoulder bag's from the left shoulder to the right hip."""
     along, turned = TRUNK.along, np.abs(TRUNK.angle)
     pair = _edge(0.13 - jnp.abs(turned - 0.62 - 0.5 * jnp.maximum(0.6 - along, 0)), 0.04) * _edge(along - 0.42, 0.02)
     pair = pair + _edge(0.03 - jnp.abs(along - 0.42), 0.01) * (turned > 0.75)
@@ -378,7 +380,7 @@ def _legs(outfit, folds):
     boot = _edge(down - 2 + outfit.shoe_height, 0.03) * (outfit.shoe_height > 0)
     colours = _over(colours, _shaded(outfit.shoe_colour, folds, 0.8), boot)
 
-    # What hangs over the hips: a skirt, or else the top's tail on the thighs' upper ends.
+    # Over the thighs hangs a skirt, or the lower end of the top.
     skirted = outfit.skirt > 0
     reach = jnp.where(skirted, outfit.skirt + 0.05, 0.29 - 1.3 * outfit.hem)
     height = jnp.where(skirted, jnp.clip(1 - down / reach, 0, 1), 0)
@@ -439,10 +441,10 @@ def _feet(outfit, folds):
 
 
 def _bag(outfit, folds):
-    """Flap over the upper third, a pocket below it, zips and edges; grey where there is no bag."""
+    """The colours of a bag: a flap over the upper third, a pocket, zips and edges; grey if there is no bag."""
     along, turned = BAG.along, np.abs(BAG.angle)
     colours = _shaded(outfit.bag_colour, folds, 0.8)
-    middle = np.minimum(turned, np.pi - turned)  # from that of the nearer face
+    middle = np.minimum(turned, np.pi - turned)  # angle from the middle of the nearer face
     pocket = np.maximum(middle / 0.85, np.abs(along - 0.3) / 0.2)
     colours = _over(colours, outfit.bag_trim, 0.35 * _edge(1 - pocket, 0.1))
     flap, bottom = _line(along - 0.64, 0.025), _line(along - 0.04, 0.04)

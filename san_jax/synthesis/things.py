@@ -1,6 +1,6 @@
-"""Things: what stands in a street and throws shadows, and what comes between a camera and a person.
+"""Things: objects that stand in a street and cast shadows, and occluders between a camera and a person.
 
-A thing is five solids at most. Colours are linear light, where the square root stands for the gamma of sRGB.
+A thing consists of up to five solids. Colours are linear light; the gamma of sRGB is taken as a square.
 """
 
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from san_jax.synthesis.dice import Dice
 from san_jax.synthesis.solids import FAR, Solids, Vectors
 
 PARTS_OF_A_THING = 5
-THINGS_IN_SIGHT = 4  # of those in a place are drawn in one picture, which is as narrow as a person
+THINGS_IN_SIGHT = 4  # things drawn in one picture, which is as narrow as a person
 
 
 class Things(NamedTuple):
-    """What stands about: trees, cars, bins, people far off.
+    """The things of a place: trees, cars, bins, people in the distance.
 
     Attributes:
-      solids: parts of one thing side by side.
-      colours: linear, one a solid.
-      leafy: 1 for solids that are leaves, else 0.
-      at: x and z on the ground, in metres.
-      radius, height: of the shadow's owner, in metres.
+      solids: PARTS_OF_A_THING in a row for each thing.
+      colours: colour of each solid, linear light.
+      leafy: 1 for solids that show leaves, else 0.
+      at: x and z of each thing on the ground, in metres.
+      radius, height: of the upright cylinder that casts the thing's shadow, in metres.
     """
 
     solids: Solids
@@ -36,7 +36,7 @@ class Things(NamedTuple):
     height: Float[Array, "T"]
 
 
-# What a part is painted with: MAIN and SECOND are drawn for every thing, the others are the same everywhere.
+# Paints of parts: MAIN and SECOND are drawn at random for each thing, the others are nearly the same everywhere.
 MAIN, SECOND, DARK, GLASS, METAL, WOOD, LEAF, LIGHT_LEAF, SOIL, SKIN, WHITE, ORANGE = range(12)
 _PAINTS = np.square([
     (0.13, 0.13, 0.14), (0.17, 0.20, 0.23), (0.52, 0.53, 0.54), (0.36, 0.30, 0.24), (0.23, 0.32, 0.15),
@@ -45,7 +45,7 @@ _PAINTS = np.square([
 
 
 class _Part(NamedTuple):
-    """One solid of a thing, in the thing's own frame: x along, y up, z across; fields as those of Solids."""
+    """One solid of a thing, in the thing's own frame: x along, y up, z across; fields as in Solids, and its paint."""
 
     frame: np.ndarray
     origin: np.ndarray
@@ -56,9 +56,15 @@ class _Part(NamedTuple):
 
 
 def _part(start, end, bottom, top, paint: int, *, wide=1.0, thick=1.0, high=1.0) -> _Part:
-    """From ball to ball; stretched sideways by `wide`, by `thick` up, or across where it stands upright.
+    """A rounded cone from one ball to another.
 
-    One ball alone stands upright, and is `high` times as high.
+    Args:
+      start, end: centres of the balls, in metres; the same point for a single ball.
+      bottom, top: radii at the start and at the end, in metres.
+      paint: MAIN to ORANGE.
+      wide: factor on its width, sideways.
+      thick: factor on its thickness, upwards; for upright cones, along z.
+      high: factor along its axis, which is upright for a single ball.
     """
     start, end = np.asarray(start, float), np.asarray(end, float)
     length = np.linalg.norm(end - start)
@@ -86,7 +92,7 @@ _WALKER = [
     _part((0.14, 0.07, 0.08), (0, 0.85, 0.07), 0.055, 0.09, SECOND),
     _part((-0.16, 0.07, -0.08), (0, 0.85, -0.07), 0.055, 0.09, SECOND),
 ]
-_THINGS: dict[str, tuple[float, float, list[_Part]]] = {  # radius and height of what throws the shadow, parts
+_THINGS: dict[str, tuple[float, float, list[_Part]]] = {  # radius and height for the shadow, parts
     "tree": (0.5, 4.5, [
         _part((0, 0, 0), (0.1, 2.6, 0), 0.15, 0.1, WOOD),
         _ball((0, 0, 0), 0.6, SOIL, high=0.05),
@@ -189,25 +195,25 @@ def random_things(
     half_width: Float[Array, ""],
     walls: Float[Array, "3 4"],
 ) -> Things:
-    """Things behind or beside those who walk, never between them and the camera; before the walls.
+    """Things behind or beside the area where people walk, never between it and the camera, and in front of the walls.
 
     Args:
-      key: of where, how large, and in which colours.
-      kinds: indices of `KINDS`.
-      near, far, half_width, walls: of the place, as in `street.Place`.
+      key: decides position, size and colours.
+      kinds: indices into `KINDS`.
+      near, far, half_width, walls: as in `street.Place`.
     """
     dice = Dice(*jax.random.split(key), count=320)
     count = len(kinds)
     radius, height = jnp.asarray(_THING_RADIUS)[kinds], jnp.asarray(_THING_HEIGHT)[kinds]
     behind = dice.between(0.0, 1.0, (count,)) < 0.55
-    # Every thing has its own share of the length, so that few stand in one another.
+    # Each thing has its own section of the length, so that few overlap.
     apart = (jnp.roll(jnp.arange(count), dice.index(count)) + dice.between(0.1, 0.9, (count,))) / count
     reach = dice.between(0.0, 1.0, (count,))
     room = jnp.maximum(walls[0, 2] - far - 2 * radius, 0.1)
     z = jnp.where(behind, far + radius + reach * room, near + apart * (far - near))
     side = jnp.where(behind, jnp.sign(apart - 0.5), jnp.sign(dice.between(-1.0, 1.0, (count,))))
     x = jnp.where(behind, (2 * apart - 1) * (half_width + 3), side * (half_width + 0.3 + radius + 2.5 * reach**2))
-    hidden = (side * walls[1, 0] > 0) & (jnp.abs(x) + radius > walls[1, 2])  # in the side wall
+    hidden = (side * walls[1, 0] > 0) & (jnp.abs(x) + radius > walls[1, 2])  # would stand in or behind the side wall
     x = jnp.where(hidden & ~behind, -x, jnp.where(hidden, 0.5 * x, x))
     along = kinds == KINDS.index("car")
     yaw = jnp.where(along, dice.between(-0.2, 0.2, (count,)), dice.between(-jnp.pi, jnp.pi, (count,)))
@@ -221,7 +227,7 @@ def random_things(
 
 
 def _stand(parts: _Part, *, at, yaw, scale) -> Solids:
-    """Things with parts [T P ...] put somewhere, turned around the vertical."""
+    """The solids of things whose parts are [T P ...], scaled, turned around the vertical and moved."""
     cos, sin, zero, one = jnp.cos(yaw), jnp.sin(yaw), jnp.zeros_like(yaw), jnp.ones_like(yaw)
     turn = jnp.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], axis=-1).reshape(*yaw.shape, 1, 3, 3)
     scale = scale[..., None]
@@ -237,7 +243,7 @@ def _stand(parts: _Part, *, at, yaw, scale) -> Solids:
 
 
 def _painted(dice: Dice, paint: Int[Array, "*t p"]) -> Float[Array, "*t p 3"]:
-    """Colours of parts; every thing draws its own two: mostly grey, white and black, now and then a strong one."""
+    """Colours of parts; each thing has two of its own, mostly grey, white or black, sometimes a strong colour."""
     things = paint.shape[:-1]
     value, strength = dice.between(0.12, 0.8, (*things, 2, 1)), dice.between(-0.8, 0.65, (*things, 2, 1))
     own = value * (1 - jnp.clip(strength, 0, 1) * dice.between(0.0, 1.0, (*things, 2, 3)))
@@ -247,10 +253,10 @@ def _painted(dice: Dice, paint: Int[Array, "*t p"]) -> Float[Array, "*t p 3"]:
 
 
 def in_sight(things: Things, camera: Float[Array, "3"], directions: Vectors) -> Things:
-    """The things nearest to the middle of the picture that rays from a camera make, in these directions."""
+    """The things nearest to the middle of the picture whose rays start at `camera` and have these directions."""
     middle_x, _, middle_z = (d[d.shape[0] // 2, d.shape[1] // 2] for d in directions)
     x, z = things.at[:, 0] - camera[0], things.at[:, 1] - camera[2]
-    # How far aside, in tangents; those behind the camera come last.
+    # Tangents of the angles to the middle; things behind the camera come last.
     ahead = x * middle_x + z * middle_z
     aside = jnp.abs(x * middle_z - z * middle_x) - things.radius * jnp.hypot(middle_x, middle_z)
     nearest = jax.lax.top_k(-jnp.where(ahead > 0, aside / jnp.maximum(ahead, 1e-3), FAR), THINGS_IN_SIGHT)[1]
@@ -268,11 +274,11 @@ def shade(
     sun: Float[Array, "3"],
     sun_softness: Float[Array, ""],
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """How much of the sky, and of the sun, is hidden from points of the ground by things that stand on it.
+    """Shares of the sky and of the sun that things hide from points of the ground.
 
     Args:
-      things: that stand there.
-      x, z: of the points, in metres.
+      things: the things of the place.
+      x, z: the points, in metres.
       sun, sun_softness: as in `street.Place`.
     """
     contact, shadow = jnp.zeros_like(x), jnp.zeros_like(x)
@@ -297,17 +303,17 @@ def occluders(
     person: Float[Array, "3"],
     height: Float[Array, ""],
 ) -> tuple[Solids, Float[Array, "5 3"]]:
-    """Something between camera and person: a pole, a bin, a parked car, a railing, or another passer-by.
+    """One object between camera and person: a pole, a bin, a parked car, a railing, or another passer-by.
 
     Args:
-      key: of what and where.
-      strength: how often, 0 to 1; otherwise all solids are absent.
-      camera: where it is, in metres.
-      person: a point of the person, or the ground under them.
-      height: of the person, in metres.
+      key: decides which object it is, and where it stands.
+      strength: probability that there is one, 0 to 1; if not, all solids are absent.
+      camera: position of the camera, in metres.
+      person: position of the person, in metres; its y is ignored.
+      height: height of the person, in metres.
 
     Returns:
-      Solids, and their linear colours.
+      The solids, and their colours in linear light.
     """
     dice, names = Dice(*jax.random.split(key), count=96), list(_OCCLUDERS)
     kind = dice.index(len(names))
@@ -316,7 +322,7 @@ def occluders(
     towards = towards / jnp.linalg.norm(towards)
     across = jnp.stack([towards[2], jnp.float32(0), -towards[0]])
     side = 2 * dice.chance(0.5) - 1
-    # Metres before the person, and aside: from, to.
+    # Least and largest distance in front of the person, and to the side, in metres.
     ranges = {
         "pole": (0.5, 1.6, 0.0, 0.3),
         "bin": (0.4, 0.8, 0.0, 0.4),
@@ -326,7 +332,7 @@ def occluders(
     }
     low, high, inner, outer = jnp.array([ranges[name] for name in names])[kind]
     at = person * jnp.array([1, 0, 1]) + dice.between(low, high) * towards + side * dice.between(inner, outer) * across
-    # A thing's x axis lies across the line of sight, then turns a little; people turn as they like.
+    # A thing's x axis is across the line of sight, turned by a small random angle; passers-by face any direction.
     yaw = jnp.arctan2(-across[2], across[0]) + jnp.where(side > 0, 0.0, jnp.pi)
     walker = kind == names.index("walker")
     yaw = yaw + jnp.where(walker, dice.between(-jnp.pi, jnp.pi), dice.between(-0.35, 0.35))

@@ -1,7 +1,7 @@
-"""Wardrobes: what there is to wear, and what somebody wears; skin and hair too.
+"""Wardrobes: tables of garments and colours, and random outfits drawn from them, with skin and hair.
 
-An Outfit is a handful of numbers. Two keys make one: `colours` says what is worn and in which colours, `details` how
-the colours lie, so that a histogram cannot tell apart who shares the first.
+An Outfit is a record of numbers, drawn from two keys: `colours` decides garments and colours, `details` where on the
+garments the colours are. A colour histogram cannot tell apart people whose first key is the same.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ SNEAKERS, LEATHER, BOOTS, SANDALS, FLATS = range(5)
 NO_CLOSURE, BUTTONS, ZIP = range(3)
 NO_POCKET, CHEST_POCKET, POUCH, SIDE_POCKETS = range(4)
 
-# How a cloth's second colour lies: not at all; in repeated bands; in one block, at an edge or anywhere (LEVEL, PANEL).
+# Where a cloth has its second colour: nowhere, in repeated bands, or in a block at an edge or anywhere (LEVEL, PANEL).
 PLAIN, ACROSS, UPRIGHT, SLANTING, CHECKS, DOTS, UPPER, LOWER, LEFT, RIGHT, LEVEL, PANEL = range(12)
 BANDS, BLOCKS = (ACROSS, UPRIGHT, SLANTING, CHECKS, DOTS), (UPPER, LOWER, LEFT, RIGHT, LEVEL, PANEL)
 BOTH_FACES, FRONT, BACK = range(3)
@@ -29,13 +29,14 @@ class Cloth(NamedTuple):
     """A cloth of one or two colours.
 
     Attributes:
-      ground, figure: the colours; sRGB.
-      share: of the garment that the figure covers.
-      mixed: where the figure is half covered, the mean of both colours is seen, as in gingham.
+      ground, figure: first and second colour, sRGB.
+      share: share of the garment that has the colour `figure`.
+      mixed: whether there is also a zone that has the mean of both colours, as in gingham.
       pattern: PLAIN to PANEL.
-      period: of bands, in metres.
-      phase: where bands begin, up and around, in periods; where blocks lie, in heights and widths of the garment.
-      face: whether both faces of the garment have the pattern, or its FRONT or BACK.
+      period: width of two neighbouring bands, in metres.
+      phase: offset of bands upwards and around, in periods; or position of a block, in heights and widths of the
+        garment.
+      face: where the pattern is: BOTH_FACES, FRONT or BACK.
     """
 
     ground: Float[Array, "3"]
@@ -52,11 +53,12 @@ class Print(NamedTuple):
     """A shape on the chest or the back.
 
     Attributes:
-      size: side of the square that has the area of its box, in metres; 0 for none.
+      size: square root of the area of its box, in metres; 0 for no print.
       stretch: the box is size * stretch wide and size / stretch high.
       shape: BLOB, LINES or BADGE.
       face: FRONT, BACK or BOTH_FACES.
-      angle, along: its centre, the angle from the middle of the face.
+      angle: of its centre from the middle of the face, in radians.
+      along: height of its centre on the trunk, 0 to 1.
       colour: sRGB.
     """
 
@@ -70,47 +72,50 @@ class Print(NamedTuple):
 
 
 class Outfit(NamedTuple):
-    """All that a person's looks are made of; colours are sRGB.
+    """The appearance of a person but for the body; colours are sRGB, `along` the trunk is 0 at its lower end to 1.
 
     Attributes:
-      female: whose face it is.
-      hair_length: 0 cropped, 0.3 over the ears' tips, 0.6 to the shoulders, 1 to the middle of the back.
-      hair_volume: how far the hair stands off the skull, in metres.
-      skirt: 0 for none, 1 reaches the knees, 2 the ankles; dresses and coats have one too.
-      flare: radius of the skirt's hem over that of the hips.
-      sleeve_width, leg_width, trunk_width: radii with clothes over those without.
+      female: whether face and body are a woman's.
+      hair_length: 0 for cropped hair, 0.3 to the tops of the ears, 0.6 to the shoulders, 1 to the middle of the back.
+      hair_volume: thickness of the hair on the skull, in metres.
+      skirt: length of a skirt, dress or coat: 0 for none, 1 to the knees, 2 to the ankles.
+      flare: radius of the skirt's hem divided by that of the hips.
+      sleeve_width, leg_width, trunk_width: radii with clothes divided by those without.
       bag: NO_BAG, BACKPACK, SHOULDER_BAG at the right hip, or HAND_BAG.
       skin, hair: colours.
-      fringe: how far hair hangs over the forehead, 0 to 1.
-      top: cloth of what is worn on the trunk.
-      sleeve: 0 none, 1 to the elbow, 2 to the wrist.
-      contrast_sleeves: sleeves have ground and figure swapped.
-      hem: where the top ends, along the trunk.
-      neckline_depth, neckline_width: along the trunk, and radians to each side; what is seen in it is `under`.
-      round_neck: else the neckline is a V.
-      collar: share of the neck that it covers.
-      collar_colour: of collar, hood or scarf.
-      opening: half the width of the strip in front where an open jacket shows what is under it, in radians.
+      fringe: how far the hair hangs over the forehead, 0 to 1.
+      top: cloth of the garment on the trunk.
+      sleeve: length of the sleeves: 0 for none, 1 to the elbow, 2 to the wrist.
+      contrast_sleeves: whether ground and figure are swapped on the sleeves.
+      hem: lower end of the top, along the trunk.
+      neckline_depth: along the trunk, from its upper end.
+      neckline_width: angle to each side of the middle, in radians; inside the neckline, `under` is seen.
+      round_neck: whether the neckline is round; otherwise it is a V.
+      collar: share of the neck that the collar covers.
+      collar_colour: colour of collar, hood or scarf.
+      opening: half the width of the gap in front of an open jacket, in radians; `under` is seen in it.
       closure: NO_CLOSURE, BUTTONS or ZIP.
       pockets: NO_POCKET, CHEST_POCKET, POUCH or SIDE_POCKETS.
-      hood: whether one lies on the back.
-      print: on the top.
-      under, under_sleeve: colour and sleeves of a shirt under the top; the skin's colour and 0 for none.
-      trousers: cloth on the legs: of trousers, shorts, leggings, stockings.
-      leg_length: where it ends: 0 bare legs, 1 at the knees, 2 at the ankles.
-      side_stripe: trousers have one in the figure's colour.
-      fade: how much lighter the thighs' fronts are: jeans.
-      skirt_cloth: of the skirt.
-      belt: colour.
+      hood: whether a hood lies on the back.
+      print: print on the top.
+      under: colour of a shirt under the top; the skin's colour if there is none.
+      under_sleeve: length of its sleeves, as `sleeve`.
+      trousers: cloth on the legs, of trousers, shorts, leggings or stockings.
+      leg_length: lower end of that cloth: 0 for bare legs, 1 at the knees, 2 at the ankles.
+      side_stripe: whether trousers have a stripe in the figure's colour.
+      fade: how much lighter the fronts of the thighs are, as on jeans; 0 to 1.
+      skirt_cloth: cloth of the skirt.
+      belt: colour of the belt.
       belted: whether there is a belt.
-      sock, sock_height: height from the ankle along the shin; 0 for none.
-      foot: colour of what is seen in sandals.
+      sock: colour of the socks.
+      sock_height: from the ankle along the shin, 0 to 1; 0 for no socks.
+      foot: colour of the foot inside sandals.
       shoe: SNEAKERS, LEATHER, BOOTS, SANDALS or FLATS.
       shoe_colour, sole: colours.
-      shoe_height: of boots, from the ankle along the shin.
+      shoe_height: upper end of boots, from the ankle along the shin, 0 to 1.
       hand: colour of hands or gloves.
       bag_colour, bag_trim: colours.
-      seed: of folds and of the print's cells.
+      seed: of folds and of the print's shape.
     """
 
     female: Bool[Array, ""]
@@ -165,10 +170,11 @@ class Top(NamedTuple):
     """A kind of garment for the trunk; fields as in Outfit.
 
     Attributes:
-      weights: how common it is: men in warm and in cold weather, women in warm and in cold weather.
-      layered: whether a shirt is seen under it.
-      dress: whether its skirt is all that the legs wear, stockings aside.
-      prints, blocks: how many in a hundred have a print, and blocks of colour, maybe with an emblem; the rest, bands.
+      weights: relative frequency for men in warm weather, men in cold, women in warm, women in cold weather.
+      layered: whether a shirt shows under it.
+      dress: whether it replaces trousers and skirt; stockings remain possible.
+      prints: percentage with a print.
+      blocks: percentage with a block of colour, and maybe an emblem; the others have bands.
     """
 
     weights: tuple[float, ...]
@@ -186,7 +192,7 @@ class Top(NamedTuple):
     layered: bool = False
     under_sleeve: float = 0
     trunk_width: float = 1.02
-    sleeve_width: float = 1.05  # of bare forearms too
+    sleeve_width: float = 1.05  # used for bare forearms too
     skirt: float = 0
     flare: float = 1.15
     dress: bool = False
@@ -226,7 +232,7 @@ class Bottom(NamedTuple):
     """A kind of garment for the legs; fields as in Outfit and Top.
 
     Attributes:
-      patterned: how many in a hundred are not plain.
+      patterned: percentage that is not plain.
     """
 
     weights: tuple[float, ...]
@@ -254,13 +260,13 @@ BOTTOMS = {
     "long skirt": Bottom((0, 0, 2, 1), 0, 1.0, patterned=40, skirt=1.65, flare=1.5),
 }
 
-# SNEAKERS, LEATHER, BOOTS, SANDALS, FLATS; one row a climate, as in Top.weights.
+# Relative frequencies of SNEAKERS, LEATHER, BOOTS, SANDALS, FLATS; rows in the order of Top.weights.
 SHOE_WEIGHTS = np.array([(10, 5, 0, 2, 0), (9, 6, 2, 0, 0), (7, 1, 0, 4, 5), (6, 2, 6, 0, 2)])
 
-# NO_BAG, BACKPACK, SHOULDER_BAG, HAND_BAG; men, women.
+# Percentages of NO_BAG, BACKPACK, SHOULDER_BAG, HAND_BAG; rows for men and women.
 BAG_WEIGHTS = np.array([(68, 20, 9, 3), (55, 12, 20, 13)])
 
-# Colours of clothes, and how common they are on tops, coats and jackets, trousers and skirts, shoes, bags.
+# sRGB colours of clothes, and relative frequencies on tops; coats and jackets; trousers and skirts; shoes; bags.
 PALETTE = {
     "black": (26, 26, 29, 18, 22, 19, 20, 20),
     "charcoal": (56, 57, 61, 8, 11, 10, 5, 6),
@@ -297,7 +303,7 @@ SKINS = np.array(
     [(246, 216, 196), (236, 198, 170), (224, 182, 150), (206, 160, 124), (170, 120, 86), (124, 82, 58), (78, 52, 40)],
     np.float32,
 ) / 255
-HAIRS = {  # and how common
+HAIRS = {  # sRGB colour, relative frequency
     "black": (24, 21, 21, 40), "dark brown": (46, 33, 27, 25), "brown": (84, 58, 40, 12), "chestnut": (110, 66, 40, 6),
     "fair": (176, 138, 88, 6), "grey": (142, 140, 138, 5), "white": (205, 203, 200, 1), "red": (140, 62, 32, 2),
     "dyed pink": (206, 110, 150, 1), "dyed blue": (62, 92, 150, 1),
@@ -307,12 +313,12 @@ HAIR_WEIGHTS = np.array([row[3] for row in HAIRS.values()])
 
 
 def random_outfit(colours: Key[Array, ""], details: Key[Array, ""]) -> Outfit:
-    """Somebody in their clothes.
+    """A random outfit.
 
     Args:
-      colours: decides sex, skin, hair, what is worn, and which colours it has and how much of each.
-      details: decides where the colours are: which half of a garment is dark, where a print is and its shape, which way
-        bands run and how wide they are.
+      colours: key that decides sex, skin, hair, garments, their colours and the share of each colour.
+      details: key that decides where the colours are: which half of a garment is dark, position and shape of a print,
+        direction and width of bands.
     """
     dice, lay = Dice(colours, count=96), Dice(details, count=32)
     female, cold = dice.chance(0.48), dice.chance(0.45)
@@ -332,7 +338,7 @@ def random_outfit(colours: Key[Array, ""], details: Key[Array, ""]) -> Outfit:
     denim = _colour(dice, np.ones(len(DENIM)), DENIM)
     bottom_cloth = bottom_cloth._replace(ground=jnp.where(bottom.fade > 0, denim, bottom_cloth.ground))
 
-    # Under a skirt: bare legs when it is warm, tights in black, grey or nearly the skin's colour when it is cold.
+    # Under a skirt most people wear tights when it is cold, and few when it is warm.
     skirted = top.dress | (bottom.skirt > 0)
     tights = dice.chance(jnp.where(cold, 0.85, 0.2))
     tights_colour = dice.one_of(jnp.stack([jnp.full(3, 0.1), jnp.full(3, 0.13), jnp.full(3, 0.28), skin * 0.8]))
@@ -406,7 +412,7 @@ def random_outfit(colours: Key[Array, ""], details: Key[Array, ""]) -> Outfit:
 
 
 def _row(table, index):
-    """One row of a table of garments, its numbers as arrays."""
+    """One row of a table of garments, with its numbers as arrays."""
     columns = zip(*(row._replace(weights=0) for row in table.values()), strict=True)
     return type(next(iter(table.values())))(*(jnp.asarray(np.array(column))[index] for column in columns))
 
@@ -416,12 +422,12 @@ def _weights(table):
 
 
 def either(condition: Bool[Array, "..."], one: PyTree, other: PyTree) -> PyTree:
-    """One tree of numbers where the condition holds, else the other."""
+    """`one` where the condition holds, otherwise `other`; both are trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _colour(dice, weights, colours=PALETTE_COLOURS):
-    """One of the table's, a little lighter or darker."""
+    """A random colour of a table, slightly lighter or darker."""
     return jnp.clip(jnp.asarray(colours)[dice.weighted(weights)] * dice.between(0.88, 1.1), 0, 1)
 
 
@@ -431,7 +437,7 @@ def _interpolate(colours, place):
 
 def _cloth(dice, lay, weights, *, plain, blocks):
     ground, figure = _colour(dice, weights), _colour(dice, FOR_TOPS)
-    # Colours too much alike would make patterns that nobody sees.
+    # Patterns of two similar colours would be invisible.
     apart = jnp.abs(ground - figure).max() > 0.3
     figure = jnp.where(apart, figure, jnp.where(ground.mean() > 0.5, ground * 0.35, 0.35 * ground + 0.55))
     halves = dice.chance(0.6)

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
 
-def id_loss(
-    logits: Float[Array, "B N"], pids: Int[Array, "B"], *, label_smoothing: float = 0.1
-) -> Float32[Array, ""]:
+def id_loss(logits: Float[Array, "B N"], pids: Int[Array, "B"], *, label_smoothing: float = 0.1) -> Float32[Array, ""]:
     """Cross-entropy over the training identities, mean over the batch.
 
     Args:
@@ -22,9 +20,7 @@ def id_loss(
     return -(1 - label_smoothing) * of_the_person - label_smoothing * log_probs.mean()
 
 
-def batch_hard_triplet(
-    feats: Float[Array, "B D"], pids: Int[Array, "B"], *, margin: float = 0.3
-) -> Float32[Array, ""]:
+def batch_hard_triplet(feats: Float[Array, "B D"], pids: Int[Array, "B"], *, margin: float = 0.3) -> Float32[Array, ""]:
     """Batch-hard triplet loss on Euclidean distances of un-normalised features, mean over the anchors.
 
     Every picture is an anchor. Its hardest positive may be itself (a person with one picture: distance about 0). The

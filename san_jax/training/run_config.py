@@ -11,12 +11,7 @@ from san_jax import files
 from san_jax.errors import UserError
 
 NAME = "config.json"
-
-
-def check_mode(config: ConfigDict, workdir: Path) -> None:
-    """Raises a UserError if the workdir holds a run of another mode, whose state is another one."""
-    if (workdir / NAME).exists() and (old := read(workdir).mode) != config.mode:
-        raise UserError(f"{workdir} holds a run of mode {old}, not {config.mode}; give another --workdir")
+LATER = {"scoring": {"same_camera": "remove"}}  # fields that runs of before did not have, and what these did
 
 
 def keep(config: ConfigDict, workdir: Path) -> None:
@@ -44,6 +39,8 @@ def read(workdir: Path) -> ConfigDict:
     """
     path = workdir / NAME
     try:
-        return ConfigDict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+        fields = json.loads(path.read_text())
+        added = {group: {**new, **fields[group]} for group, new in LATER.items() if group in fields}
+        return ConfigDict({**fields, **added})
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); give the --workdir of a run of train.py") from error

@@ -1,76 +1,129 @@
 """The loop of a run: step, show, save, score, in the order they happen."""
 
 import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from san_jax import contact_sheet
-from san_jax.errors import Stopped, UserError
-from san_jax.training import checkpoints
+from san_jax import devices
+from san_jax.drawing import contact_sheet
+from san_jax.errors import UserError
+from san_jax.process import lock, stopping
+from san_jax.training import checkpoints, resuming, run_config
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
+
+LOCK = "lock"  # the file of a workdir that says which process trains there
 
 
 def train(run: Run) -> TrainState:
     """Trains to the end; starts from the newest checkpoint of the workdir, if there is one.
 
     Raises:
-      UserError: a loss or the state is not finite, or a checkpoint cannot be written.
+      UserError: a loss or the state is not finite, a checkpoint cannot be read or written, or another process trains
+        in the workdir.
       Stopped: somebody asked the run to stop; its state is saved.
     """
+    with held_workdir(run.workdir), stopping.remembered() as stop:
+        return _train(run, stop)
+
+
+def _train(run: Run, stop: stopping.Stop) -> TrainState:
     state = start(run)
+    run_config.keep(run.config, run.workdir)  # only now: a state that cannot be restored leaves the run as it was
     step = int(jax.device_get(state.step))
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
-        asked_to_stop() as asked,
-        Checkpoints(run.workdir, run.networks.architecture, best_by=run.scoring.best_by) as saved,
+        checkpoints_of(run) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
     ):
         for note in run.notes:
             progress.say(note)
-        if step in run.score_at:  # stopped between a save and the scores that were due with it
+        if step >= run.total:
+            progress.say(nothing_left(run, step))
+        if step >= run.total or step in run.score_at:  # the latter: stopped between a save and the scores due with it
             score(run, step, state, saved=saved, progress=progress)
         if step < run.total:
             progress.say("compiling the train step")
-        for batch in run.batches(step):
+        for batch in run.batches(step) if step < run.total else ():
             with jax.transfer_guard("disallow"):
                 state, terms = run.step_of(step)(state, batch)
+            stop.unsaved = True
             progress.show(step, terms)
             step += 1
-            stop = asked() or saved.reached_preemption(step)
-            if stop or step in run.score_at or step % run.save_every == 0:
+            stops = saved.reached_preemption(step) or (stop.asked and jax.process_count() == 1)
+            pauses = step in run.score_at or (step < run.total and run.step_of(step) is not run.step_of(step - 1))
+            if stops or pauses or run.is_saved_at(step):
                 progress.settle()
                 check_finite(state, step)
                 saved.save(step, state)
-            if stop:
-                raise Stopped(f"stopped after step {step}, which is saved; start again on {run.workdir} to go on")
+            if stops:
+                raise stop.error(f"stopped after step {step}, which is saved; start again on {run.workdir} to go on")
+            if pauses:  # scores or a new compilation, for minutes: whoever asks to stop then need not wait for them
+                saved.wait()
+                stop.unsaved = False
             if step in run.score_at:
                 score(run, step, state, saved=saved, progress=progress)
     return state
 
 
+def nothing_left(run: Run, step: int) -> str:
+    """A line about a run whose state is at its config's last step, or past it."""
+    where = "is at its last step" if step == run.total else f"is past its last step, {run.total} by this config"
+    return f"{run.workdir} {where}: {step} steps are made and none is left; raise schedule.epochs to go on"
+
+
+@contextlib.contextmanager
+def held_workdir(workdir: Path) -> Iterator[None]:
+    """Holds the workdir against other runs; process 0 does, and all processes end where it cannot.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    refused = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(lock.held(workdir / LOCK, what="a training"))
+            except UserError as error:
+                refused = error
+        if devices.of_first_process([refused is not None])[0]:
+            raise refused or UserError(f"{workdir} is in use by another process, as process 0 says")
+        yield
+
+
+def checkpoints_of(run: Run) -> Checkpoints:
+    """The checkpoints of a run."""
+    networks = run.networks
+    return Checkpoints(run.workdir, networks.architecture, mode=networks.mode, best_by=run.validation.best_by)
+
+
 def start(run: Run) -> TrainState:
-    """The newest checkpoint's state, or a fresh one."""
-    newest = checkpoints.newest(run.workdir)
-    if newest is None:
-        return run.make_state()
-    return checkpoints.restore(newest, run.state)
+    """The newest checkpoint's state, or a fresh one.
+
+    Raises:
+      UserError: it cannot be read; or several processes do not see the same checkpoint.
+    """
+    newest = resuming.newest_of_all(run.workdir)
+    return run.make_state() if newest is None else checkpoints.restore(newest, run.state)
 
 
 def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progress: Progress) -> None:
     """Scores the state after `step` updates, and keeps it if it is the best so far on the first test set."""
-    scores, sheet = run.scoring.score(vars(state))
+    scores, sheet = run.validation.score(vars(state))
     if scores:
-        progress.say(f"scores after step {step}, {run.scoring.units}\n{run.scoring.as_table(scores)}")
+        progress.say(f"scores after step {step}, {run.validation.units}\n{run.validation.as_table(scores)}")
         progress.add_scores(step, scores)
-        saved.save_if_best(step, state, next(iter(scores.values())))
+        data, of_first_set = next(iter(scores.items()))
+        scored_on = {"metric": run.validation.metric, "data": data}
+        if forgotten := saved.save_if_best(step, state, of_first_set, scored_on=scored_on):
+            progress.say(forgotten)
     if sheet is not None:
         show_sheet(run, step, sheet, progress=progress)
     progress.restart_clock(step)
@@ -96,24 +149,3 @@ def check_finite(state: TrainState, step: int) -> None:
             f"the weights are not finite after step {step}; the last checkpoint is from before: lower "
             "reid.learning_rate or recon.learning_rate and start again on the same workdir"
         )
-
-
-@contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT came since; a second one ends the process as usual.
-
-    On several processes JAX watches for SIGTERM itself, so that all stop after the same step.
-    """
-    came = []
-
-    def remember(number, _):
-        came.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    watched = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
-    before = {number: signal.signal(number, remember) for number in watched}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -17,11 +17,11 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from san_jax.batch import Batch
-from san_jax.data import augmentation
+from san_jax.data import augmentation, streams
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture
-from san_jax.networks.decoder import Drawn
-from san_jax.networks.encoder import Encoded
+from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture, arrays_of
+from san_jax.networks.decoder import DecoderOutput
+from san_jax.networks.encoder import EncoderOutput
 from san_jax.training import losses
 
 MODES = ("san", "baseline", "san_pg")
@@ -94,7 +94,7 @@ class Networks:
         """Whether the texture triplets are computed, and pairs may stand behind the rows of people."""
         return self.mode == "san"
 
-    def encode(self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"]) -> tuple[Encoded, PyTree]:
+    def encode(self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"]) -> tuple[EncoderOutput, PyTree]:
         """The encoder's outputs in training, and its running statistics after the pass."""
         model = nnx.eval_shape(lambda: self.architecture.new_encoder(nnx.Rngs(0), self.compute_dtype))
         for name, child in vars(model).items():
@@ -102,7 +102,7 @@ class Networks:
                 child.eval()
         return run(model, encoder, stats, images)
 
-    def draw(self, decoder: PyTree, stats: PyTree, stages: Sequence[Array]) -> tuple[Drawn, PyTree]:
+    def draw(self, decoder: PyTree, stats: PyTree, stages: Sequence[Array]) -> tuple[DecoderOutput, PyTree]:
         """The decoder's outputs in training, and its running statistics after the pass."""
         model = nnx.eval_shape(lambda: self.architecture.new_decoder(nnx.Rngs(0), self.compute_dtype))
         return run(model, decoder, stats, tuple(stages))
@@ -120,7 +120,7 @@ def make_state(
     networks: Networks, *, reid_tx: optax.GradientTransformation, recon_tx: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """Fresh networks and optimizers; to be called under `jax.jit`, with the shardings it shall have."""
-    encoder_key, decoder_key = jax.random.split(jax.random.key(seed))
+    encoder_key, decoder_key = (streams.key(seed, part) for part in ("encoder", "decoder"))
     shape = networks.architecture
     encoder, encoder_stats = arrays_of(shape.new_encoder(nnx.Rngs(params=encoder_key)))
     decoder, decoder_stats = arrays_of(shape.new_decoder(nnx.Rngs(params=decoder_key))) if networks.draws else ({}, {})
@@ -133,12 +133,6 @@ def make_state(
         reid_opt=reid_tx.init(encoder) if networks.learns_people else {},
         recon_opt=recon_tx.init(drawing_parts(encoder, decoder)) if networks.draws else {},
     )
-
-
-def arrays_of(model: nnx.Module) -> tuple[PyTree, PyTree]:
-    """Parameters and running statistics of a model as nested dictionaries."""
-    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
 def drawing_parts(encoder: PyTree, decoder: PyTree) -> PyTree:
@@ -185,7 +179,7 @@ def train_step(
       recon_tx: the texture losses' optimizer, over `drawing_parts`.
       seed: of the augmentation.
     """
-    images = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch.image)
+    images = augment(jax.random.fold_in(streams.key(seed, "augmentation"), state.step), batch.image)
     people = len(batch.pid)  # rows behind these are pairs for the decoder alone
     encoder, decoder, decoder_stats = state.encoder, state.decoder, state.decoder_stats
     reid_opt, recon_opt, terms = state.reid_opt, state.recon_opt, {}

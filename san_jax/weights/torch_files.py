@@ -1,11 +1,12 @@
 """Reads PyTorch's checkpoints and safetensors without PyTorch: builds tensors and plain containers, runs nothing."""
 
 import io
+import json
 import math
 import os
 import pickle
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,6 +48,8 @@ SAFETENSORS_DTYPES = {
 SCALAR_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 MOST_ELEMENTS = 2**31  # of one tensor; a stride of zero can claim any number of them out of one stored value
 
+NOTES = "san_jax"  # key of safetensors' metadata, entry of PyTorch's archive
+
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_VERSION = 1001
 
@@ -82,6 +85,30 @@ def read_tensors_file(path: str | os.PathLike) -> Any:
     except Exception as error:  # a damaged pickle raises whatever its instructions run into
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is damaged or no checkpoint of PyTorch or safetensors ({reason})") from error
+
+
+def read_notes(path: str | os.PathLike) -> dict | None:
+    """The JSON under NOTES in a file that `read_tensors_file` has read; None where there is none.
+
+    Raises:
+      UserError: it is no JSON of a dictionary.
+    """
+    text = None
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            text = next((archive.read(name) for name in archive.namelist() if name.endswith(f"/{NOTES}")), None)
+    else:
+        with open(path, "rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"
+        if is_safetensors:
+            with safetensors.safe_open(path, "numpy") as file:
+                text = (file.metadata() or {}).get(NOTES)
+    if text is None:
+        return None
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} holds a damaged description of its networks ({error}); export it again") from error
 
 
 def read_zip(file: io.BufferedIOBase) -> Any:
@@ -197,6 +224,7 @@ class TensorUnpickler(pickle.Unpickler):
         self.storage_of = storage_of
         self.known = {
             "collections.OrderedDict": OrderedDict,
+            "collections.Counter": Counter,  # learning rate schedulers keep their milestones in one
             "builtins.set": set,
             "__builtin__.set": set,
             "torch.Size": tuple,

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from san_jax.networks.architecture import Architecture
 from san_jax.networks.encoder import BLOCKS, Bottleneck
 
 Layout = Literal["conv", "linear", "vector"]
@@ -50,8 +51,8 @@ def torch_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in TO_TORCH[layout])
 
 
-def encoder_names(*, depth: int, fc_dim: int) -> dict[str, Entry]:
-    """PyTorch's names of an encoder, in network order."""
+def encoder_names(*, depth: int, fc_dim: int, neck: str = "none") -> dict[str, Entry]:
+    """PyTorch's names of an encoder, in network order; those of a neck "bn" are reid-strong-baseline's, fast-reid's."""
     block, num_blocks = BLOCKS[depth]
     num_convs = 3 if block is Bottleneck else 2
     names = conv("conv1", "stem", "conv") | norm("bn1", "stem", "norm")
@@ -64,8 +65,11 @@ def encoder_names(*, depth: int, fc_dim: int) -> dict[str, Entry]:
             if index == 0 and (stage > 1 or block is Bottleneck):
                 names |= conv(f"{theirs}.downsample.0", *ours, "shortcut", "conv")
                 names |= norm(f"{theirs}.downsample.1", *ours, "shortcut", "norm")
+    head = "bottleneck" if neck == "bn" else "fc"
     if fc_dim:
-        names |= linear("fc.0", "fc", "linear") | norm("fc.1", "fc", "norm")
+        names |= linear(f"{head}.0", "fc", "linear") | norm(f"{head}.1", "fc", "norm")
+    elif neck == "bn":
+        names |= norm(head, "fc", "norm")
     return names | linear("classifier", "classifier")
 
 
@@ -81,14 +85,14 @@ def decoder_names(*, skips: bool = True) -> dict[str, Entry]:
     return names | conv("final_layer.1", "final", bias=True)
 
 
-def state_names(*, depth: int, fc_dim: int, skips: bool, draws: bool) -> dict[str, Entry]:
+def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
     """PyTorch's names of a train state's weights, in network order.
 
     Paths begin with the field: `encoder`, `encoder_stats` and, where it draws, `decoder`, `decoder_stats`.
     """
-    networks = {"encoder": encoder_names(depth=depth, fc_dim=fc_dim)}
+    networks = {"encoder": encoder_names(depth=architecture.depth, fc_dim=architecture.fc_dim, neck=architecture.neck)}
     if draws:
-        networks["decoder"] = decoder_names(skips=skips)
+        networks["decoder"] = decoder_names(skips=architecture.skips)
     return {
         name: dataclasses.replace(entry, path=(f"{field}_stats" if entry.is_stat else field, *entry.path))
         for field, names in networks.items()

@@ -1,0 +1,49 @@
+"""Every command of the package: `san-jax COMMAND`, or `python -m san_jax COMMAND`."""
+
+import difflib
+import importlib
+import sys
+from importlib import metadata
+
+from san_jax.process import stopping
+
+COMMANDS = {  # name: module of san_jax.commands, what it does
+    "train": ("train", "trains a network from a config; goes on where it was"),
+    "eval": ("evaluate", "scores a run, a checkpoint or a file of weights"),
+    "search": ("search", "finds the pictures of a folder that are most like a given one"),
+    "textures": ("textures", "draws the texture image of every picture"),
+    "import": ("import_", "FILE OUT: makes a checkpoint of foreign weights"),
+    "export": ("export", "RUN OUT: writes weights under PyTorch's names"),
+    "reference-scores": ("reference_scores", "scores chance and colour histograms"),
+    "sheet": ("sheet", "OUT.png: draws people of the rendered world"),
+}
+
+
+def main() -> None:
+    """Runs the command that the first word names."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(usage())
+    elif name == "--version":
+        print(f"san_jax {metadata.version('san_jax')}")
+    elif name in COMMANDS:
+        sys.argv = [f"san-jax {name}", *rest]
+        stopping.end_on_signals()  # before the import, which takes seconds
+        importlib.import_module(f"san_jax.commands.{COMMANDS[name][0]}").main()
+    else:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+        print(f"error: san-jax has no command {name!r}; {hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    head = "usage: san-jax COMMAND [--flags], san-jax --version"
+    return "\n".join([head, "", *lines, "", "san-jax COMMAND --help says more"])
+
+
+if __name__ == "__main__":
+    main()

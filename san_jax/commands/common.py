@@ -1,0 +1,202 @@
+"""What several commands do: flags, data sets by name, training by config, errors in one line."""
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+import tfds_builders
+from san_jax import devices
+from san_jax.batch import Source
+from san_jax.commands import config_file
+from san_jax.data.joined_source import JoinedSource
+from san_jax.errors import Stopped, UserError
+from san_jax.process import stopping
+from san_jax.scoring.evaluation import RetrievalSet
+from san_jax.training import config_fields, resuming, run, train_loop, train_step
+
+EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
+
+
+def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
+    """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
+
+    Args:
+      main: is given the paths that stand on the command line beside the flags.
+      files: what these are, for who gives more or fewer.
+      module: whose docstring and flags `--help` shows.
+    """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
+        sys.exit(0)
+    stopping.end_on_signals()
+    _quiet_tracker()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
+    flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
+    try:
+        app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+    except BrokenPipeError:
+        os._exit(EXIT_UNREAD)
+
+
+def _help_of(module: str) -> str:
+    """The flags that a command has defined, and --config, which another module defines."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
+    config = [flags.FLAGS[config_file.FLAG]] if config_file.FLAG in flags.FLAGS else []
+    return "".join(f"\n  --{flag.name}: {flag.help}" for flag in (*config, *own) if flag.name != "help")
+
+
+def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
+    logging.set_verbosity(logging.FATAL)  # orbax tells at length of every save, and of failed ones before we do
+    sys.unraisablehook = _without_echoes
+    try:
+        if len(words) != len(files):
+            wanted = f"takes {' '.join(files)}" if files else "takes flags alone, which start with --"
+            raise UserError(f"this command {wanted}, not {' '.join(words) or 'nothing'}; --help shows more")
+        devices.join_cluster()
+        main(*map(Path, words))
+        sys.stdout.flush()  # here a reader who has gone is told from others; Python's own flush comes too late
+    except UserError as error:
+        _end(f"error: {error}", 1)
+    except Stopped as stopped:
+        stopping.end(str(stopped), stopped.status)
+    except KeyboardInterrupt:  # raised by somebody who handles Ctrl-C himself
+        stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        _end(f"error: the processes of this run lost one another ({reason}); start the same command on all hosts", 1)
+    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+        os._exit(EXIT_UNREAD)
+
+
+def _quiet_tracker() -> None:
+    """Starts Python's tracker of shared memory without standard error.
+
+    It clears away behind grain's workers, and complains that it has to, or that somebody was faster.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        resource_tracker.ensure_running()
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
+    try:
+        return flags.FLAGS(config_file.with_default(arguments))
+    except BrokenPipeError:  # an OSError; --help prints here
+        raise
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _end(f"error: {config_file.readable(error)}", 1)
+
+
+def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leaves out what tensorstore's threads say, hundreds of times, after a write has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _end(line: str, status: int) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    # Worker processes and the other hosts' barriers may still wait for this process: it must not wait for them.
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
+    config_fields.check(config)
+    resuming.check_config(config, workdir)  # before data are prepared for nothing
+    source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
+    built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
+    if idle := config_fields.changed_in_vain(config, config_file.defaults()):
+        note = f"without effect in mode {config.mode}, as the other fields are: {', '.join(idle)}"
+        built = dataclasses.replace(built, notes=(note, *built.notes))
+    train_loop.train(built)
+
+
+def open_training_set(data: ConfigDict) -> Source:
+    """The training set that `data.train` names, several joined."""
+    return JoinedSource.of([_open(name, "train", data) for name in names(data.train, field="data.train")])
+
+
+def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[RetrievalSet]:
+    """What `data.test` names, or query and gallery of the training sets."""
+    listed = names(data.test or data.train, field="data.test")
+    chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
+    return [
+        RetrievalSet(name, _open(name, "query", data), _open(name, "gallery", data), same_camera) for name in chosen
+    ]
+
+
+def open_scored_sets(config: ConfigDict) -> list[RetrievalSet] | list[Source]:
+    """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
+    return open_scored(config.data, mode=config.mode, same_camera=config.scoring.same_camera)
+
+
+def open_scored(data: ConfigDict, *, mode: str, same_camera: str = "remove") -> list[RetrievalSet] | list[Source]:
+    """What a network of some mode is scored on, by the names in `data.test`, or in `data.train`."""
+    if train_step.learns_people(mode):
+        return open_test_sets(data, same_camera=same_camera)
+    return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
+
+
+def open_pairs(config: ConfigDict) -> Source | None:
+    """The pairs that `data.pit` names, several sets joined; None where `batch.pit_pictures` asks for none."""
+    if not config.batch.pit_pictures:
+        return None
+    return JoinedSource.of([_open(name, "train", config.data) for name in names(config.data.pit, field="data.pit")])
+
+
+def names(listed: str, *, field: str) -> list[str]:
+    """Names of data sets, separated by commas."""
+    found = [name.strip() for name in listed.split(",") if name.strip()]
+    if not found:
+        raise UserError(f"{field} names no data set; give one like cuhk03/labeled")
+    return found
+
+
+def _open(name: str, split: str, data: ConfigDict) -> Source:
+    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir)
+
+
+def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Source:
+    """As `tfds_builders.open_source`; of several processes the first prepares what is missing while the others wait.
+
+    Where they do not share `data_dir`, the first of each machine prepares its own afterwards.
+    """
+    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
+    if jax.distributed.is_initialized():
+        _prepare_by_first(name.partition(":")[0], **places)
+    with stopping.unwinding():
+        return tfds_builders.open_source(name, split, **places)
+
+
+def _prepare_by_first(name: str, **places: Path | str) -> None:
+    problem = None
+    if jax.process_index() == 0:
+        try:
+            with stopping.unwinding():  # a set that is half prepared is cleared away
+                tfds_builders.prepare(name, **places)
+        except UserError as error:
+            problem = error
+    failed = bool(multihost_utils.broadcast_one_to_all(np.array(problem is not None)))
+    if problem:
+        raise problem
+    if failed:
+        raise UserError(f"the first process could not prepare {name}; its message says why")

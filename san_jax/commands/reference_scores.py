@@ -1,0 +1,68 @@
+"""Scores test sets without an encoder: chance, and colour histograms compared by chi-square.
+
+    san-jax reference-scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
+    san-jax reference-scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from san_jax import devices, files
+from san_jax.commands import common
+from san_jax.scoring import evaluation, references
+
+
+def write_scores(
+    data: ConfigDict, *, metric: str, workers: int, output: Path | None, same_camera: str = "remove"
+) -> None:
+    """Prints the table and, where `output` is given, writes the scores there as fractions.
+
+    Args:
+      data: `test`, `data_dir` and `manual_dir` as in configs/base.py; what `test` names is scored.
+      metric: one of `evaluation.METRICS`.
+      workers: processes that read and decode; 0 = this one.
+      same_camera: as of a `RetrievalSet`.
+      output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}}}.
+
+    Raises:
+      UserError: there is no such data set, it cannot be read, or the file cannot be written.
+    """
+    test_sets = common.open_test_sets(data, same_camera=same_camera)
+    scores = references.evaluate(test_sets, mesh=devices.make_mesh(), metric=metric, workers=workers)
+    if jax.process_index():
+        return
+    rows = {f"{name} {reference}": numbers for name, by in scores.items() for reference, numbers in by.items()}
+    lines = [f"{metric} metric, in percent", evaluation.as_table(rows), *evaluation.remarks(test_sets)]
+    print("\n".join(lines), flush=True)
+    if output:
+        files.write(output, json.dumps({"metric": metric, "sets": scores}, indent=2) + "\n")
+
+
+def main() -> None:
+    """The command; its flags are defined here, so that who imports this module does not get them."""
+    names = flags.DEFINE_string("data", None, "Test sets, separated by commas.", required=True)
+    data_dir = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
+    manual_dir = flags.DEFINE_string("manual_dir", "", "Folder of the release; needed only to prepare a data set.")
+    metric = flags.DEFINE_enum("metric", "market1501", evaluation.METRICS, "How ranks become scores.")
+    same_camera = flags.DEFINE_enum(
+        "same_camera", "remove", evaluation.SAME_CAMERA, "Gallery pictures of a query's person by its own camera."
+    )
+    workers = flags.DEFINE_integer("workers", 2, "Processes that read and decode; 0 = this one.", lower_bound=0)
+    output = flags.DEFINE_string("output", None, "JSON file for the scores.")
+
+    def run() -> None:
+        test = ",".join(common.names(names.value, field="--data"))
+        data = ConfigDict(dict(test=test, data_dir=data_dir.value, manual_dir=manual_dir.value))
+        path = Path(output.value) if output.value else None
+        options = dict(metric=metric.value, same_camera=same_camera.value, workers=workers.value, output=path)
+        write_scores(data, **options)
+
+    common.run_command(run, module=__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+r"""Finds the pictures of a folder that are most like a given one: the same person, if the encoder has learnt people.
+
+    python search.py --checkpoint=runs/san --gallery=shop --query=child.jpg --top=10
+    python search.py --checkpoint=runs/san --best --gallery=shop --query=missing --top=20 --sheet=found.png
+
+Every picture should show one person, cut out from head to foot. The first search embeds the whole gallery; later ones
+embed what is new or changed since.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from san_jax import model as models
+from san_jax.commands import common
+from san_jax.data import picture_folder
+from san_jax.drawing import contact_sheet
+from san_jax.errors import UserError
+from san_jax.gallery import embedding, feature_index, finds
+from san_jax.scoring import nearest
+
+
+def main() -> None:
+    """The command; its flags are defined here, so that who imports this module does not get them."""
+    text, number = flags.DEFINE_string, flags.DEFINE_integer
+    given = {
+        "checkpoint": text(
+            "checkpoint", None, "A run of mode san or baseline, one of its checkpoints, or a file of weights.",
+            required=True,
+        ),
+        "best": flags.DEFINE_bool("best", False, "The run's best checkpoint in place of its newest."),
+        "gallery": text("gallery", None, "Folder of pictures to search in, with its subfolders.", required=True),
+        "query": text("query", None, "Picture to search for, or a folder of such.", required=True),
+        "top": number("top", 10, "Pictures to find for each query.", lower_bound=1),
+        "distance": flags.DEFINE_enum(
+            "distance", "euclidean", ("euclidean", "cosine"), "Between features; euclidean is squared."
+        ),
+        "sheet": text("sheet", None, "PNG file for the contact sheet. Default: beside the index."),
+        "index": text(
+            "index", None, "File (.npz) that keeps the gallery's features, of one network. Default: in RUN/search."
+        ),
+        "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
+        "workers": number("workers", 2, "Threads that read pictures.", lower_bound=1),
+    }  # fmt: skip
+    common.run_command(lambda: search({name: holder.value for name, holder in given.items()}), module=__name__)
+
+
+def search(given: Mapping[str, Any]) -> None:
+    """Embeds what is new, prints and draws what is nearest, lists what cannot be read."""
+    gallery, query = Path(given["gallery"]), Path(given["query"])
+    model = models.load(given["checkpoint"], best=given["best"])
+    model.check_learnt_people()
+    index_file = Path(given["index"] or feature_index.default_place(Path(model.source), gallery))
+    sheet_file = Path(given["sheet"] or index_file.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
+    check_places(index_file, sheet_file, query=query, gallery=gallery)
+    asked = pictures_of(query)
+
+    reading = dict(batch_size=given["batch_size"], workers=given["workers"])
+    queries, query_feats, unreadable = embedding.embed_all(model, asked, **reading)
+    if not queries:
+        others = f" and the other {len(asked) - 1} pictures of {query}" if len(asked) > 1 else ""
+        raise UserError(f"cannot read {asked[0]} ({unreadable[asked[0]]}){others}; give another --query")
+    index, missing = feature_index.update(index_file, gallery, model, **reading)
+    unreadable |= missing
+    if not len(index):
+        report(unreadable)
+        raise UserError(f"no picture of {gallery} can be read; give another --gallery")
+    top = min(given["top"], len(index))
+    if top < given["top"] and jax.process_index() == 0:
+        print(f"{gallery} has {len(index)} pictures that can be read, so {top} of --top={given['top']} are shown")
+    hits = nearest.nearest(query_feats, index.feats, k=top, distance=given["distance"], mesh=model.mesh)
+    distances, rows = (np.asarray(numbers) for numbers in hits)
+    if jax.process_index() == 0:
+        found = finds.finds(queries, gallery, index.names, rows=rows, distances=distances)
+        print(f"\n{finds.table(queries, found)}\n", flush=True)
+        sheet, num_shown = finds.sheet(queries, found, title=f"{query} in {gallery}")
+        contact_sheet.save(sheet_file, sheet)
+        of_all = f", the first {num_shown} of {len(queries)} queries" if num_shown < len(queries) else ""
+        print(f"{sheet_file} shows it{of_all}")
+    if unreadable:
+        report(unreadable)
+        raise UserError(
+            f"cannot read the pictures named above ({len(unreadable)}), searched all others; replace or remove them"
+        )
+
+
+def pictures_of(query: Path) -> list[Path]:
+    """The pictures of a folder, or one picture; says which files of the folder are left out."""
+    if not os.path.isdir(query):
+        return [query]
+    listing = picture_folder.list_files(query)
+    if listing.others and jax.process_index() == 0:
+        print(listing.remark(query), flush=True)
+    return listing.pictures
+
+
+def check_places(index_file: Path, sheet_file: Path, *, query: Path, gallery: Path) -> None:
+    """Sees to it that nothing is written over a picture, or where the next search would take it for one."""
+    if index_file.suffix.lower() != ".npz":
+        raise UserError(f"--index is {index_file}, which does not end in .npz; choose another name")
+    contact_sheet.check_place(sheet_file, pictures=[gallery, query])
+
+
+def report(unreadable: dict[Path, str]) -> None:
+    """Lists pictures that cannot be read, once for all processes."""
+    if jax.process_index() == 0:
+        for path, why in unreadable.items():
+            print(f"cannot read {path}: {why}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

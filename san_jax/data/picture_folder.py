@@ -1,0 +1,164 @@
+"""Pictures in folders: lists and decodes them; unreadable files are reported, not fatal."""
+
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from san_jax.errors import UserError
+
+# Formats that Pillow recognises and does not decode itself: video, data formats, and programs for a printer.
+NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+NAMED = 5  # files in the line about those that are left out
+
+
+class Listing(NamedTuple):
+    """The files of a folder and its subfolders, ascending; `others` are not pictures."""
+
+    pictures: list[Path]
+    others: list[Path]
+
+    def remark(self, folder: Path) -> str:
+        """A line about the files that are left out; empty if there are none."""
+        if not self.others:
+            return ""
+        names = [os.path.relpath(path, folder) for path in self.others[:NAMED]]
+        more = len(self.others) - len(names)
+        counted = "1 file is" if len(self.others) == 1 else f"{len(self.others)} files are"
+        ending = f" and {more} more" if more else ""
+        return f"{folder}: {counted} left out, not being pictures by their names: {', '.join(names)}{ending}"
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Suffixes, in small letters and with their dot, of the formats that the installed Pillow decodes."""
+    of_formats = Image.registered_extensions()  # imports all of Pillow's formats
+    return frozenset(
+        suffix for suffix, name in of_formats.items() if name in Image.OPEN and name not in NOT_PICTURES
+    )
+
+
+def list_files(folder: Path) -> Listing:
+    """The files of a folder and its subfolders.
+
+    Pictures are files with one of `suffixes`, in capitals or not, and files without any suffix that Pillow recognises.
+    Links to folders are not followed. Hidden files and folders, whose names begin with a dot, are ignored: systems and
+    editors leave them (._a.png of macOS, .ipynb_checkpoints).
+
+    Raises:
+      UserError: a folder cannot be read, or holds no picture.
+    """
+
+    def fail(error: OSError):
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); give a folder of pictures") from error
+
+    found = []
+    for root, folders, inside in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # where os.walk goes on
+        found += [Path(root, name) for name in inside if not name.startswith(".")]
+    by_kind: dict[bool, list[Path]] = {True: [], False: []}
+    for path in sorted(found):
+        by_kind[_is_picture(path)].append(path)
+    listing = Listing(by_kind[True], by_kind[False])
+    if not listing.pictures:
+        others = f", but {len(listing.others)} other files" if listing.others else ""
+        raise UserError(f"{folder} holds no pictures (.jpg, .png and the like){others}; give a folder that does")
+    return listing
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix:
+        return path.suffix.lower() in suffixes()
+    try:
+        with Image.open(path) as picture:  # reads the header alone
+            return picture.format not in NOT_PICTURES
+    except Exception:  # Pillow fails in many ways on files that are not pictures
+        return False
+
+
+def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """As `input_pipeline.decode`, but `as_seen`; raises what Pillow raises."""
+    return np.asarray(_upright(encoded).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def thumbnail(path: Path, *, height: int) -> UInt8[np.ndarray, "{height} w 3"]:
+    """A picture in its own proportions, at most twice as wide as high; grey where it cannot be read."""
+    try:
+        picture = _upright(path.read_bytes())
+    except Exception:  # as in `decode_into`
+        return np.full((height, height // 2, 3), 200, np.uint8)
+    width = min(max(1, round(height * picture.width / picture.height)), 2 * height)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Decodes what `encoded` reads to fill an array, and returns ""; or a line that says why it cannot.
+
+    Raises:
+      UserError: `encoded` does.
+    """
+    try:
+        into[:] = decode(encoded(), height=into.shape[0], width=into.shape[1])
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        return "it is no picture"
+    except Exception as error:  # Pillow fails in many ways on damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return " ".join(reason.split())
+    return ""
+
+
+def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Resizes a picture that is in memory to fill an array, and returns ""; or a line that says why it cannot.
+
+    Args:
+      picture: one of Pillow's, or uint8 [h w 3].
+      into: is filled, with Pillow's bilinear filter.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            return f"it is an array {picture.dtype} of shape {picture.shape}, not uint8 [height, width, 3]"
+        picture = Image.fromarray(picture)
+    try:
+        resized = as_seen(picture).resize((into.shape[1], into.shape[0]), Image.Resampling.BILINEAR)
+        into[:] = np.asarray(resized)
+    except Exception as error:  # Pillow reads lazily, and fails in many ways on damaged files
+        return " ".join((str(error) or type(error).__name__).split())
+    return ""
+
+
+def _upright(encoded: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(encoded)) as picture:
+        return as_seen(picture)
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB, as a viewer shows it.
+
+    It is upright where a phone was held otherwise (EXIF), transparent parts are white, and more than 8 bits a channel
+    are scaled to 8 (Pillow's own conversion cuts them off, which makes such pictures white). Of an animation it is the
+    first frame.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _in_8_bits(picture)
+    if picture.has_transparency_data:
+        layers = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    return picture.convert("RGB")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of integers or floats: of 16 bits, of 8 bits, or between 0 and 1, whichever holds its values."""
+    values = np.nan_to_num(np.asarray(picture, np.float64))
+    largest = values.max(initial=0)
+    ranges = {"F": (1, 255), "I": (255, 65535)}.get(picture.mode, (65535,))  # the others are I;16 and its kin
+    full = next((top for top in ranges if largest <= top), largest)
+    return Image.fromarray(np.round(255 * np.clip(values / full, 0, 1)).astype(np.uint8))

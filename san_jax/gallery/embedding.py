@@ -1,0 +1,70 @@
+"""Features of picture files, some of which may be unreadable."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, UInt8
+
+from san_jax.data import picture_batches, picture_folder
+from san_jax.data.picture_batches import PictureBatch
+from san_jax.model import Model, Weights, feats_of
+
+
+def embed(
+    model: Model, paths: Sequence[Path], *, pool: Executor, batch_size: int = 64, flip: bool = False
+) -> Iterator[tuple[Int[np.ndarray, "n"], Float32[np.ndarray, "n D"], dict[int, str]]]:
+    """Features of picture files, batch by batch.
+
+    Args:
+      model: computes the features.
+      paths: files of pictures.
+      pool: threads that read and decode.
+      batch_size: pictures at once, over all devices.
+      flip: as in `Model.features`.
+
+    Yields:
+      Rows of `paths` that can be read, their feats, and row -> reason of the others; the same on all processes.
+    """
+    readers = [picture_batches.reader(path) for path in paths]
+    size = dict(height=model.architecture.height, width=model.architecture.width, batch_size=batch_size)
+    read: deque[PictureBatch] = deque()
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        for batch in picture_batches.batches(readers, mesh=model.mesh, pool=pool, **size):
+            read.append(batch._replace(images=None, readable=None))
+            yield batch.images, batch.readable
+
+    for feats, readable in model.over(feats_and_flags, batches(), flip=flip):
+        start, reasons = read[0].start, read.popleft().reasons
+        feats, readable = feats[: len(paths) - start], readable[: len(paths) - start]
+        rows = start + np.arange(len(feats))
+        # Processes exchange flags, not texts: what another process could not read is read once more for the reason.
+        failed = {row: reasons.get(row) or _why_unreadable(paths[row]) for row in rows[~readable].tolist()}
+        yield rows[readable], feats[readable], failed
+
+
+def embed_all(
+    model: Model, paths: Sequence[Path], *, workers: int = 2, batch_size: int = 64, flip: bool = False
+) -> tuple[list[Path], Float32[np.ndarray, "n D"], dict[Path, str]]:
+    """The readable files, their features, and path -> reason of the others; `workers` threads read."""
+    found, parts, unreadable = [], [np.empty((0, model.num_feats), np.float32)], {}
+    with ThreadPoolExecutor(workers) as pool:
+        for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size, flip=flip):
+            found += [paths[row] for row in rows]
+            parts.append(feats)
+            unreadable |= {paths[row]: why for row, why in failed.items()}
+    return found, np.concatenate(parts), unreadable
+
+
+def feats_and_flags(
+    weights: Weights, images: UInt8[Array, "B H W 3"], readable: Bool[Array, "B"], **options
+) -> tuple[Float32[Array, "B D"], Bool[Array, "B"]]:
+    """Features, and whether each picture could be read, replicated on every device."""
+    return feats_of(weights, images, **options), readable
+
+
+def _why_unreadable(path: Path) -> str:
+    return picture_folder.decode_into(path.read_bytes, np.empty((1, 1, 3), np.uint8)) or "it changed while it was read"

@@ -1,0 +1,227 @@
+"""The features of a folder's pictures by one encoder, kept on disk; an update embeds only new and changed pictures.
+
+An update that was killed continues from its last save.
+"""
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float32, Int64
+from tqdm import tqdm
+
+from san_jax import files
+from san_jax.data import picture_folder
+from san_jax.errors import UserError
+from san_jax.gallery.embedding import embed
+from san_jax.model import ENCODER, Model
+
+SAVE_SECONDS = 30.0  # between two writes of an index; a killed update loses at most these
+NO_FILE = -1  # the size and time of a file that is listed and does not exist
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """The features of a folder's pictures.
+
+    Attributes:
+      names: paths inside the folder, with slashes.
+      stamps: size in bytes and time of the last change in nanoseconds, when the picture was read.
+      feats: their features.
+    """
+
+    names: Sequence[str]
+    stamps: Int64[np.ndarray, "n 2"]
+    feats: Float32[np.ndarray, "n D"]
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.names)
+
+    def write(self, path: Path, model: Model) -> None:
+        """Writes a file for `read`, atomically; raises a UserError if it cannot be written."""
+        content = io.BytesIO()
+        made_by = np.array([digest(model), model.source])
+        np.savez(content, made_by=made_by, names=np.array(self.names, str), stamps=self.stamps, feats=self.feats)
+        files.write(path, content.getvalue())
+
+
+def read(path: Path, model: Model) -> tuple[Index, str]:
+    """The index in a file and "", or an empty index and what is wrong with the file; a missing file is not wrong.
+
+    Raises:
+      UserError: the file exists and cannot be opened.
+    """
+    empty = Index((), np.empty((0, 2), np.int64), np.empty((0, model.num_feats), np.float32))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return empty, ""
+    except OSError as error:
+        raise UserError(f"the index {path} cannot be read ({error.strerror}); choose another place") from error
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.testzip():
+                raise ValueError("a checksum is wrong")
+        with np.load(io.BytesIO(content)) as saved:
+            made_by, checkpoint = saved["made_by"].tolist()
+            found = Index(saved["names"].tolist(), saved["stamps"], saved["feats"])
+        if made_by != digest(model):
+            return empty, f"holds features by another model, {checkpoint}"
+        if (found.stamps.shape, found.feats.shape) != ((len(found), 2), (len(found), model.num_feats)):
+            raise ValueError("the parts do not fit")
+    except Exception:  # zipfile and numpy fail in many ways on damaged files
+        return empty, "is damaged, or was never an index"
+    return found, ""
+
+
+class _Growing:
+    """An index to which pictures are added.
+
+    Attributes:
+      paths: all pictures of the folder.
+      remark: a line about its other files; empty if there are none.
+      known: whether each of them has features.
+    """
+
+    def __init__(self, folder: Path, old: Index):
+        listing = picture_folder.list_files(folder)
+        self.paths, self.remark = listing.pictures, listing.remark(folder)
+        self._names = [path.relative_to(folder).as_posix() for path in self.paths]
+        self._stamps = np.array([_stamp(path) for path in self.paths])
+        row_of = {name: row for row, name in enumerate(old.names)}
+        old_rows = np.array([row_of.get(name, -1) for name in self._names])
+        self.known = old_rows >= 0
+        self.known[self.known] = (old.stamps[old_rows[self.known]] == self._stamps[self.known]).all(axis=1)
+        self._feats = np.zeros((len(self.paths), old.feats.shape[1]), np.float32)
+        self._feats[self.known] = old.feats[old_rows[self.known]]
+
+    def add(self, rows, feats) -> None:
+        self._feats[rows], self.known[rows] = feats, True
+
+    def index(self) -> Index:
+        """The index of all embedded pictures."""
+        names = list(itertools.compress(self._names, self.known))
+        return Index(names, self._stamps[self.known], self._feats[self.known])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return NO_FILE, NO_FILE
+    return found.st_size, found.st_mtime_ns
+
+
+def digest(model: Model) -> str:
+    """SHA-256, in hexadecimal, of all that a feature depends on except its picture."""
+    return model.digest(*ENCODER)
+
+
+def default_place(checkpoint: Path, folder: Path) -> Path:
+    """The default file of a folder's index by a checkpoint's encoder: in WORKDIR/search, or beside other weights.
+
+    The newest and the best checkpoint of a run have separate files, and so have folders of the same name.
+    """
+    checkpoint, folder = checkpoint.resolve(), folder.resolve()
+    of_run = checkpoint.parent.name in ("checkpoints", "best")
+    kind = "_best" if checkpoint.parent.name == "best" else ""
+    place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return checkpoint.parents[1 if of_run else 0] / "search" / f"{folder.name}_{place}{kind}.npz"
+
+
+def update(
+    path: Path, folder: Path, model: Model, *, workers: int = 2, batch_size: int = 64,
+    save_seconds: float = SAVE_SECONDS,
+) -> tuple[Index, dict[Path, str]]:
+    """Brings the index of a folder up to date, with a progress bar; pictures that were deleted drop out of it.
+
+    A file that is not an index, or the index of another encoder, is moved to PATH.old, and all pictures are embedded.
+
+    Args:
+      path: file of the index, shared by all processes.
+      folder: folder of the pictures.
+      model: computes the features.
+      workers: threads that read pictures.
+      batch_size: pictures at once, over all devices.
+      save_seconds: seconds between two writes of the index.
+
+    Returns:
+      The index of all readable pictures; and path -> reason of the others.
+
+    Raises:
+      UserError: the folder cannot be read or holds no pictures; the index cannot be read or written.
+    """
+    old, complaint = read(path, model)
+    growing = _Growing(folder, old)
+    multihost_utils.sync_global_devices("all processes have read the index")  # before one of them writes it
+    if complaint:
+        _set_aside(path, complaint)
+    todo, num_before = np.flatnonzero(~growing.known), growing.known.sum()
+    _say(f"{folder}: {len(growing.paths)} pictures, {num_before} of them in the index")
+    if growing.remark:
+        _say(growing.remark)
+    if not path.exists() or num_before < len(old):
+        _save(growing, path, model)  # a place that cannot be written is reported before the work, not after it
+    unreadable = _embed_rest(
+        growing, todo, model, workers=workers, batch_size=batch_size, save_seconds=save_seconds, path=path
+    )
+    if len(todo):
+        _say(f"{path}: {growing.known.sum()} pictures, {growing.known.sum() - num_before} of them new or changed")
+    return growing.index(), unreadable
+
+
+def _embed_rest(growing, todo, model, *, workers, batch_size, save_seconds, path):
+    """Embeds the pictures in rows `todo`; saves at intervals and at any end. Path -> reason of the unreadable."""
+    unreadable, num_saved, saved = {}, growing.known.sum(), time.monotonic()
+    paths = [growing.paths[row] for row in todo]
+    with ThreadPoolExecutor(workers) as pool, _bar(growing.known) as bar:
+        try:
+            for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size):
+                growing.add(todo[rows], feats)
+                unreadable |= {growing.paths[todo[row]]: why for row, why in failed.items()}
+                bar.update(len(rows) + len(failed))
+                if time.monotonic() - saved >= save_seconds:
+                    _save(growing, path, model)
+                    num_saved, saved = growing.known.sum(), time.monotonic()
+        finally:
+            if growing.known.sum() > num_saved:
+                _save(growing, path, model)
+    return unreadable
+
+
+def _save(growing, path, model):
+    if jax.process_index() == 0:
+        growing.index().write(path, model)
+
+
+def _set_aside(path, complaint):
+    """Moves a file that is not the wanted index; it is not deleted, since somebody may need it."""
+    aside = path.with_name(f"{path.name}.old")
+    if jax.process_index() == 0:
+        try:
+            path.replace(aside)
+        except OSError as error:
+            raise UserError(f"the index {path} {complaint}, and cannot be moved ({error.strerror}); move it") from error
+    _say(f"{path} {complaint}: it is now {aside}, and the index is built again")
+
+
+def _say(line):
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def _bar(known):
+    """A progress bar on terminals; counts embedded and unreadable pictures."""
+    hidden = None if jax.process_index() == 0 else True
+    return tqdm(total=len(known), initial=int(known.sum()), unit=" pictures", dynamic_ncols=True, disable=hidden)

@@ -1,0 +1,113 @@
+"""What a search in a folder finds: as a table of names and distances, and as a contact sheet."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from san_jax.data import picture_folder
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import GREY, INK, Cell
+
+FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # of the contact sheet
+CELL_HEIGHT = 192  # pixels
+LETTERS = 12  # of a name in a line under a picture
+THE_SAME = "the same file"
+
+
+class Find(NamedTuple):
+    """A picture of the gallery, what people call it, and how far it is from the query, which it may be itself."""
+
+    path: Path
+    name: str
+    distance: float
+    is_query: bool
+
+
+def finds(
+    queries: Sequence[Path],
+    folder: Path,
+    names: Sequence[str],
+    *,
+    rows: Int[np.ndarray, "Q k"],
+    distances: Float[np.ndarray, "Q k"],
+) -> list[list[Find]]:
+    """What every query finds, nearest first.
+
+    Args:
+      queries: their files.
+      folder: the gallery.
+      names: of its pictures, paths inside it.
+      rows: of `names`, as `retrieval.nearest` gives them.
+      distances: likewise.
+    """
+    found = []
+    for query, query_rows, query_distances in zip(queries, rows.tolist(), distances.tolist(), strict=True):
+        paths, itself = [folder / names[row] for row in query_rows], query.resolve()
+        found.append(
+            [
+                Find(path, _printable(names[row]), distance, path.resolve() == itself)
+                for path, row, distance in zip(paths, query_rows, query_distances, strict=True)
+            ]
+        )
+    return found
+
+
+def table(queries: Sequence[Path], found: Sequence[Sequence[Find]]) -> str:
+    """Rank, distance and name of what every query finds."""
+    blocks = []
+    for query, of_query in zip(queries, found, strict=True):
+        lines = [
+            f"{rank:6d}  {find.distance:10.4f}  {find.name}{_remark(find)}" for rank, find in enumerate(of_query, 1)
+        ]
+        blocks.append("\n".join([_printable(str(query)), f"{'rank':>6}  {'distance':>10}  picture", *lines]))
+    return "\n\n".join(blocks)
+
+
+def sheet(
+    queries: Sequence[Path], found: Sequence[Sequence[Find]], *, title: str
+) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
+    """A contact sheet, and how many of the queries are on it: the first ones, in MOST_ROWS rows at most.
+
+    Left, in a dark frame, stands the query, then what it finds by rank; long lists go on in the next row. A find that
+    is the query itself has a grey frame and says so.
+    """
+    rows_each = min(-(-len(found[0]) // FINDS_IN_A_ROW), MOST_ROWS)
+    shown = min(MOST_ROWS // rows_each, len(queries))
+    rows = []
+    for query, of_query in zip(queries[:shown], found[:shown], strict=True):
+        cells = [_cell(find, rank) for rank, find in enumerate(of_query[: rows_each * FINDS_IN_A_ROW], 1)]
+        left = Cell(picture_folder.thumbnail(query, height=CELL_HEIGHT), f"query\n{_folded(Path(query.name))}", INK)
+        for start in range(0, len(cells), FINDS_IN_A_ROW):
+            rows.append([None if start else left, *cells[start : start + FINDS_IN_A_ROW]])
+    return contact_sheet.compose(rows, title=_ascii(title), cell_height=CELL_HEIGHT), shown
+
+
+def _remark(find):
+    return f"  ({THE_SAME})" if find.is_query else ""
+
+
+def _cell(find, rank):
+    what = THE_SAME if find.is_query else f"{find.distance:.4f}"
+    picture = picture_folder.thumbnail(find.path, height=CELL_HEIGHT)
+    return Cell(picture, f"#{rank}  {what}\n{_folded(Path(find.name))}", GREY if find.is_query else None)
+
+
+def _folded(name):
+    """A path without its suffix as lines under a picture: the end of its folder, and its stem."""
+    stem, folder = _ascii(name.stem), _ascii(name.parent.as_posix())
+    pieces = [stem[start : start + LETTERS] for start in range(0, len(stem), LETTERS)]
+    return "\n".join([f"{folder[-LETTERS:]}/", *pieces] if name.parent.name else pieces)
+
+
+def _printable(name):
+    """As one line that every terminal can show."""
+    decoded = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "�" for letter in decoded)
+
+
+def _ascii(name):
+    return name.encode("ascii", "replace").decode()

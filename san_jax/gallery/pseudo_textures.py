@@ -1,0 +1,258 @@
+"""Pseudo textures: what a trained generator (SAN-PG) draws of every picture of a folder or data set, one PNG each.
+
+A killed drawing goes on where it was: whole files stay, torn ones are drawn again.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Int, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from san_jax import devices, files
+from san_jax.batch import Source
+from san_jax.data import input_pipeline, picture_batches, picture_folder
+from san_jax.data.picture_batches import PictureBatch
+from san_jax.drawing import contact_sheet
+from san_jax.drawing.contact_sheet import Cell
+from san_jax.errors import UserError
+from san_jax.model import Model, Weights, as_pixels, drawn_by
+from san_jax.networks.architecture import Architecture
+
+SIDE = 256  # pixels, of the released textures and of every one written here, whatever size the network draws
+DRAWN_BY = "drawn_by.json"  # says whose textures a folder holds
+PNG_END = b"IEND\xaeB`\x82"
+PAIRS_IN_A_ROW = 4  # of the contact sheet
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures to draw textures of.
+
+    Attributes:
+      title: what they are together, for messages.
+      names: of each, without suffix, unique; the texture is NAME.png, and slashes in it are folders.
+      labels: what messages call each.
+      encoded: row -> the stored picture; OSError if it cannot be read; called from several threads.
+      remark: a line about files of the folder that are left out; empty if there are none.
+    """
+
+    title: str
+    names: Sequence[str]
+    labels: Sequence[str]
+    encoded: Callable[[int], bytes]
+    remark: str = ""
+
+    @classmethod
+    def of_source(cls, source: Source, *, split: str) -> "Pictures":
+        """Those of one split of a data set, by their stored names."""
+        return cls(f"{source.name} ({split})", source.names, source.names, lambda row: source[row]["image"])
+
+    @classmethod
+    def in_folder(cls, folder: Path, *, output: Path) -> "Pictures":
+        """Those of a folder and its subfolders, by their relative paths; links to folders are not followed.
+
+        Args:
+          folder: is listed by `picture_folder.list_files`.
+          output: where their textures will be; not inside, or the next call would take them for pictures.
+
+        Raises:
+          UserError: the folder cannot be read, holds no pictures or two of one name, or `output`.
+        """
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output} lies in {folder}, whose pictures are read; write the textures somewhere else")
+        listing = picture_folder.list_files(folder)
+        paths = listing.pictures
+        by_name: dict[str, Path] = {}
+        for path in paths:
+            first = by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+            if first is not path:
+                raise UserError(f"{first} and {path} would share one texture file; rename one of them")
+        labels, remark = list(map(str, paths)), listing.remark(folder)
+        return cls(str(folder), list(by_name), labels, lambda row: paths[row].read_bytes(), remark)
+
+
+def textures(
+    weights: Weights, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
+) -> UInt8[Array, "B 256 256 3"]:
+    """What the decoder draws of pictures, by running statistics; resampled bilinearly where it draws another size."""
+    drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
+    drawn = jax.image.resize(jnp.clip(drawn, -1, 1), (len(images), SIDE, SIDE, 3), "linear")
+    return as_pixels(drawn)
+
+
+def write_textures(
+    generator: Model, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int = 2
+) -> dict[str, str]:
+    """Writes the textures that are not there yet, each PNG whole or not at all; shows how far it is.
+
+    Args:
+      generator: what draws.
+      pictures: what it draws from.
+      output: folder of the textures of this generator alone, seen by all processes.
+      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
+      workers: threads that read pictures and write textures.
+
+    Returns:
+      Label -> reason for every picture that cannot be read; it gets no texture. The same on all processes.
+
+    Raises:
+      UserError: `output` cannot be written or holds another generator's textures; a prepared data set is damaged.
+    """
+    generator.check_draws()
+    claim(output, generator)
+    paths = [output / f"{name}.png" for name in pictures.names]
+    failed: dict[int, str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        # The first process's look counts: who looks later finds what others have drawn by then.
+        there = multihost_utils.broadcast_one_to_all(np.array(list(pool.map(is_whole, paths)), bool))
+        _say(f"{pictures.title}: {len(there)} pictures, {there.sum()} have their textures")
+        if pictures.remark:
+            _say(pictures.remark)
+        todo = np.flatnonzero(~there)
+        with _bar(there) as bar:
+            for rows, reasons, drawn in drawn_batches(generator, pictures, todo, batch_size=batch_size, pool=pool):
+                failed |= reasons
+                readable = [place for place, row in enumerate(rows) if row not in reasons]
+                list(pool.map(_write, [paths[rows[place]] for place in readable], drawn[readable]))
+                bar.update(min(devices.rounded_up(generator.mesh, batch_size), bar.total - bar.n))
+    failed = of_all_processes(failed, pictures)
+    _say(f"{output}: {len(there) - len(failed)} textures, {len(there) - there.sum() - len(failed)} of them new")
+    return {pictures.labels[row]: why for row, why in failed.items()}
+
+
+def of_all_processes(failed: dict[int, str], pictures: Pictures) -> dict[int, str]:
+    """Row -> reason of the pictures that any process could not read; waits for all of them."""
+    here = np.isin(np.arange(len(pictures.names)), list(failed))
+    anywhere = np.flatnonzero(multihost_utils.process_allgather(here).reshape(-1, len(here)).any(axis=0)).tolist()
+    # Numbers travel, not words: what another process could not read is read once more for the reason.
+    return {row: failed.get(row) or _read(pictures, row, np.empty((1, 1, 3), np.uint8)) or "?" for row in anywhere}
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def drawn_batches(
+    generator: Model, pictures: Pictures, rows: Int[np.ndarray, "n"], *, batch_size: int, pool: Executor
+) -> Iterator[tuple[Int[np.ndarray, "local"], dict[int, str], UInt8[np.ndarray, "local 256 256 3"]]]:
+    """Some pictures' textures in batches, of each the part that this process has read.
+
+    Args:
+      generator: what draws.
+      pictures: what it draws from.
+      rows: of the pictures.
+      batch_size: pictures at once.
+      pool: reads and decodes.
+
+    Yields:
+      The rows that this process has read, row -> reason of those that it could not read, and the textures; those of
+      unreadable pictures are drawn of black.
+    """
+    readers = [functools.partial(_read, pictures, row) for row in rows.tolist()]
+    size = dict(height=generator.architecture.height, width=generator.architecture.width, batch_size=batch_size)
+    read: deque[PictureBatch] = deque()
+
+    def images() -> Iterator[tuple[Array]]:
+        for batch in picture_batches.batches(readers, mesh=generator.mesh, pool=pool, **size):
+            read.append(batch._replace(images=None))
+            yield (batch.images,)
+
+    for drawn in generator.over(textures, images()):
+        batch = read.popleft()
+        local = devices.local_rows(generator.mesh, len(drawn))
+        local = local[batch.start + local < len(rows)]
+        reasons = {int(rows[number]): why for number, why in batch.reasons.items()}
+        yield rows[batch.start + local], reasons, drawn[local]
+
+
+def _read(pictures: Pictures, row: int, into: np.ndarray) -> str:
+    """Decodes a picture into its place in a batch, or says why it cannot."""
+    return picture_folder.decode_into(lambda: pictures.encoded(row), into)
+
+
+def _write(path: Path, texture: np.ndarray) -> None:
+    """At the level of compression that takes a fifth of the default's time for a sixth more bytes."""
+    png = io.BytesIO()
+    Image.fromarray(texture).save(png, "PNG", compress_level=1)
+    files.write(path, png.getvalue())
+
+
+def _bar(there: np.ndarray) -> tqdm:
+    """On a terminal; counts the textures that are there."""
+    hidden = None if jax.process_index() == 0 else True
+    return tqdm(total=len(there), initial=int(there.sum()), unit=" pictures", dynamic_ncols=True, disable=hidden)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a texture image with nothing missing or damaged: its size, checksums and end are right."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()
+            return (image.format, image.mode, image.size) == ("PNG", "RGB", (SIDE, SIDE)) and content.endswith(PNG_END)
+    except Exception:  # Pillow fails in many ways on damaged files
+        return False
+
+
+def claim(output: Path, generator: Model) -> None:
+    """Writes into a folder whose textures it holds.
+
+    Raises:
+      UserError: the folder cannot be written, or holds textures of another origin, which would be taken for whole.
+    """
+    path, digest = output / DRAWN_BY, generator.digest(*generator.weights)
+    try:
+        found = json.loads(path.read_text())
+        if found["weights"] != digest:
+            raise UserError(
+                f"{output} holds textures that {found['checkpoint']} drew, not {generator.source}; "
+                "delete that folder, or write the textures somewhere else"
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        if (stranger := next(output.rglob("[!.]*.png"), None)) is not None:
+            raise UserError(
+                f"{output} holds {stranger.relative_to(output)} and no {DRAWN_BY}, so it was not drawn here, and would "
+                "be taken for a texture; write the textures somewhere else"
+            ) from None
+        if jax.process_index() == 0:
+            found = {"checkpoint": str(generator.source), "weights": digest}
+            files.write(path, json.dumps(found, indent=2) + "\n")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); write the textures somewhere else") from error
+
+
+def sheet_of(
+    generator: Model, pictures: Pictures, output: Path, *, count: int = 24, seed: int = 0
+) -> UInt8[np.ndarray, "H W 3"] | None:
+    """A contact sheet: some pictures as the networks see them, each beside its texture; None if there is no texture.
+
+    Args:
+      generator: that drew them.
+      pictures: what it drew from.
+      output: folder of the textures.
+      count: of the pictures.
+      seed: chooses them.
+    """
+    cells = []
+    for row in np.random.default_rng(seed).permutation(len(pictures.names)):
+        path = output / f"{pictures.names[row]}.png"
+        picture = np.empty((generator.architecture.height, generator.architecture.width, 3), np.uint8)
+        if len(cells) < 2 * count and is_whole(path) and not _read(pictures, int(row), picture):
+            texture = input_pipeline.decode(path.read_bytes(), height=SIDE, width=SIDE)
+            cells += [Cell(picture), Cell(texture, caption=pictures.names[row])]
+    wide = 2 * PAIRS_IN_A_ROW
+    rows = [cells[start : start + wide] for start in range(0, len(cells), wide)]
+    return contact_sheet.compose(rows, title=f"{pictures.title}: pictures and their textures") if rows else None

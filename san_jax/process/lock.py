@@ -1,0 +1,50 @@
+"""One process at a time in a folder: a lock that dies with its holder, and a file that says who that is."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from san_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def held(path: Path, *, what: str) -> Iterator[None]:
+    """Holds the lock of a file, which is made if it is missing and stays, empty.
+
+    Where the file system knows no locks nothing is held; on some network file systems a lock holds on one host only.
+
+    Args:
+      path: of the file.
+      what: is written there, for people: "train.py".
+
+    Raises:
+      UserError: another process holds it, or it cannot be written; names process and host.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115, closed below; "a": what another process wrote there stays
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{path.parent} is in use by {holder}; wait for its end, stop it, or give another folder"
+            ) from error
+        except OSError:
+            yield
+            return
+        file.truncate(0)
+        file.write(f"{what}, pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

@@ -1,0 +1,97 @@
+"""The schedule of a run: its phases in steps, the optimizers and their rates, and when it is scored."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import optax
+from ml_collections import ConfigDict
+
+from san_jax.data.identity_sampler import Plan
+from san_jax.training import optimizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """The schedule in steps; an epoch of a phase starts where the plan says.
+
+    Attributes:
+      fixbase: steps in which only some layers learn.
+      warmup: steps of the warm-up.
+      warmup_starts: first step of each of its epochs, counted from the phase's first; (0,) without a warm-up.
+      milestones: steps of the main phase, counted from its first, at which the re-ID rate falls.
+      recon_milestones: the same of the texture losses' rate, counted from the end of `fixbase`.
+    """
+
+    fixbase: int
+    warmup: int
+    warmup_starts: tuple[int, ...]
+    milestones: tuple[int, ...]
+    recon_milestones: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: ConfigDict, plan: Plan) -> "Phases":
+        """Epochs of the config to steps of the plan."""
+        schedule, starts = config.schedule, plan.epoch_starts
+        warmup, main = schedule.fixbase_epoch, schedule.fixbase_epoch + schedule.warmup_epochs
+
+        def falls(milestones: Sequence[int], *, first: int) -> tuple[int, ...]:
+            reached = [main + epoch for epoch in milestones if main + epoch < len(starts)]
+            return tuple(int(starts[epoch] - starts[first]) for epoch in reached)
+
+        return cls(
+            fixbase=int(starts[warmup]),
+            warmup=int(starts[main] - starts[warmup]),
+            warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup : max(main, warmup + 1)]),
+            milestones=falls(config.reid.milestones, first=main),
+            recon_milestones=falls(config.recon.milestones, first=warmup),
+        )
+
+
+def make_optimizers(
+    config: ConfigDict, phases: Phases
+) -> tuple[optax.Schedule, optax.GradientTransformation, optax.GradientTransformation]:
+    """The re-ID learning rate by step, the main optimizer, and the texture losses' Adam."""
+    reid, recon, schedule = config.reid, config.recon, config.schedule
+
+    def main(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optimizers.make_optimizer(
+            reid.optimizer,
+            rate,
+            weight_decay=reid.weight_decay,
+            b1=reid.b1,
+            b2=reid.b2,
+            momentum=reid.momentum,
+            nesterov=reid.nesterov,
+        )
+
+    def texture(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optimizers.make_optimizer("adam", rate, b1=recon.b1, b2=recon.b2)
+
+    warmup_rate = optimizers.exponential_by_epoch(schedule.warmup_rate, schedule.warmup_growth, phases.warmup_starts)
+    main_rate = optimizers.multistep(reid.learning_rate, phases.milestones, reid.gamma)
+    warmup = optimizers.make_optimizer("adam", warmup_rate, weight_decay=reid.weight_decay, b1=reid.b1, b2=reid.b2)
+    recon_rate = optimizers.multistep(recon.learning_rate, phases.recon_milestones, recon.gamma)
+    open_layers = tuple(schedule.open_layers)
+    reid_tx = optimizers.in_phases(
+        [
+            (phases.fixbase, optimizers.frozen_except(main(reid.learning_rate), open_layers)),
+            (phases.warmup, warmup),
+            (None, main(main_rate)),
+        ]
+    )
+    recon_tx = optimizers.in_phases(
+        [
+            (phases.fixbase, optimizers.frozen_except(texture(recon.learning_rate), (*open_layers, "decoder"))),
+            (None, texture(recon_rate)),
+        ]
+    )
+    boundaries = [phases.fixbase, phases.fixbase + phases.warmup]
+    rate = optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries)
+    return rate, reid_tx, recon_tx
+
+
+def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
+    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last; none if it is 0."""
+    if not eval_every:
+        return frozenset()
+    return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}

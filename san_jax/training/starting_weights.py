@@ -1,0 +1,115 @@
+"""Weights from elsewhere, by PyTorch's names, into a fresh train state, with a report of what fitted.
+
+They come from the files that `weights.state_dicts` reads, and from workdirs and checkpoints of our own.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Shaped
+
+from san_jax.errors import UserError
+from san_jax.networks.architecture import Architecture
+from san_jax.training.train_step import TrainState, learns_people
+from san_jax.weights import stored, torch_names
+from san_jax.weights.loading import architecture_of, described
+from san_jax.weights.match import Match
+from san_jax.weights.saving import torch_tensors
+from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
+
+FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
+PEOPLE_ALONE = ("fc.", "bottleneck.", "classifier.")  # what the re-ID losses alone train
+
+
+def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
+    """The state with the weights of a file or checkpoint; prints what was taken and what stays fresh.
+
+    Args:
+      path: a run's workdir, one of its checkpoints, or a file with PyTorch's names (see `state_dicts`).
+      state: fresh; its steps and optimizers stay as they are.
+      architecture: of its networks.
+
+    Raises:
+      UserError: the file cannot be read, or does not fit these networks (see `fill`).
+    """
+    if path.is_dir():
+        checkpoint = stored.find(path)
+        found, mode = stored.read_about(checkpoint)
+        people, stem = learns_people(mode), found.stem
+        tensors = read_checkpoint(checkpoint, state.step.sharding)
+        tensors = {name: finite(name, tensor, source=str(checkpoint)) for name, tensor in tensors.items()}
+        state_dict = StateDict(tensors, Code("a checkpoint", stem=stem))
+    else:
+        state_dict, people = read_state_dict(path), True
+        if state_dict.notes is not None:
+            people = learns_people(described(state_dict.notes, source=str(path))[1])
+    if not people:
+        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(PEOPLE_ALONE)}
+        state_dict = dataclasses.replace(state_dict, tensors=tensors)
+    return fill(state, state_dict, architecture=architecture, source=str(path))
+
+
+def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Weights of one of our checkpoints under PyTorch's names and in its layouts, in network order.
+
+    Args:
+      checkpoint: its folder.
+      sharding: to read it in, the same on every device.
+    """
+    draws = stored.has_decoder(checkpoint)
+    parts, _ = stored.restore_networks(checkpoint, sharding, draws=draws)
+    return torch_tensors(stored.read_architecture(checkpoint), parts)
+
+
+def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture, source: str) -> TrainState:
+    """The state with these tensors in place of its own; prints in a few lines what happened to which.
+
+    Body (stem and stages), fc, classifier and decoder are taken whole or not at all. What stays out: ImageNet's
+    classifier, a decoder or neck where the state has none, and a classifier of another shape, since it is of other
+    people.
+
+    Args:
+      state: to fill; arrays keep their shardings.
+      state_dict: of the file.
+      architecture: of the state's networks.
+      source: where they come from, for messages.
+
+    Raises:
+      UserError: a tensor matches nothing of ours, has another shape, is missing among its like, or none is of use; or
+        they were trained behind another stem.
+    """
+    if state_dict.code.stem not in ("torchvision", architecture.stem):
+        raise UserError(
+            f"the weights of {source} are of {state_dict.code.name}, which has another stem; "
+            f"set encoder.stem, which is {architecture.stem}, to {state_dict.code.stem}"
+        )
+    arrays = flatten_dict({field: getattr(state, field) for field in FIELDS})
+    names = torch_names.state_names(architecture, draws=bool(state.decoder))
+    shapes = {name: torch_names.torch_shape(arrays[entry.path].shape, entry.layout) for name, entry in names.items()}
+    match = Match.of(state_dict, names, shapes)
+    if match.problems:
+        first, *others = match.problems
+        more = f" ({len(others)} more)" if others else ""
+        hint = difference(state_dict, architecture, source=source)
+        raise UserError(f"the weights of {source} do not fit: {first}{more}{hint}")
+    if jax.process_index() == 0:
+        print(f"weights of {source}\n{match.as_table()}", flush=True)
+    for name in match.taken:
+        entry = names[name]
+        values, like = torch_names.to_ours(state_dict.tensors[name], entry.layout), arrays[entry.path]
+        arrays[entry.path] = jax.make_array_from_callback(like.shape, like.sharding, values.__getitem__)
+    return dataclasses.replace(state, **({field: {} for field in FIELDS} | unflatten_dict(arrays)))
+
+
+def difference(state_dict: StateDict, architecture: Architecture, *, source: str) -> str:
+    """The first field of the config in which the networks of a file differ, in words; empty if there is none."""
+    if torch_names.depth_of(state_dict.tensors) is None:
+        return ""
+    theirs = architecture_of(state_dict, source=source)
+    for field, name in {"depth": "depth", "neck": "neck", "fc_dim": "fc_dim", "encoder_width": "width"}.items():
+        if (found := getattr(theirs, field)) != (wanted := getattr(architecture, field)):
+            return f"; encoder.{name} is {wanted}, theirs {found}"
+    return ""

@@ -1,0 +1,73 @@
+"""Networks as one file with PyTorch's names and layouts: safetensors, or what `torch.load` reads."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
+from jaxtyping import PyTree, Shaped
+
+from san_jax import files
+from san_jax.errors import UserError
+from san_jax.networks.architecture import Architecture
+from san_jax.weights import torch_names
+from san_jax.weights.torch_files import NOTES
+from san_jax.weights.torch_writer import torch_archive
+
+SAFETENSORS, TORCH = (".safetensors", ""), (".pth", ".pt", ".tar", ".bin")
+PREFIXES = {"torchvision": ("", ""), "fastreid": ("backbone.", "heads."), "strong_baseline": ("base.", "")}
+
+
+def save_weights(path: Path, *, architecture: Architecture, mode: str, weights: Mapping[str, PyTree]) -> int:
+    """Writes one file, whole or not at all; its description (key `san_jax`) lets `load_weights` do without flags.
+
+    Tensors are float32, with int64 zeros as `num_batches_tracked`, for PyTorch's strict loading. Networks with a stem
+    of another code have its prefixes: `backbone.` and `heads.`, `base.`.
+
+    Args:
+      path: its suffix says which format: .safetensors or none, or .pth, .pt, .tar, .bin.
+      architecture: of the networks.
+      mode: in which they were trained.
+      weights: by TrainState's fields: `encoder`, `encoder_stats` and, if it draws, `decoder`, `decoder_stats`.
+
+    Returns:
+      Size in bytes.
+
+    Raises:
+      UserError: the suffix means another format, or the file cannot be written; what was there stays.
+    """
+    check_suffix(path)
+    tensors = torch_tensors(architecture, weights)
+    encoder = torch_names.state_names(architecture, draws=False)
+    tensors = {prefixed(name, architecture.stem) if name in encoder else name: it for name, it in tensors.items()}
+    for name in [name for name in tensors if name.endswith("running_mean")]:
+        tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = np.zeros((), np.int64)
+    notes = {NOTES: json.dumps({"architecture": dataclasses.asdict(architecture), "mode": mode})}
+    if path.suffix in TORCH:
+        content = torch_archive(tensors, notes)
+    else:
+        content = safetensors.numpy.save(tensors, {"format": "pt"} | notes)
+    files.write(path, content)
+    return len(content)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises a UserError if a file of this name would hold something else than its suffix says."""
+    if path.suffix not in (*SAFETENSORS, *TORCH):
+        raise UserError(f"{path} would hold weights, which {path.suffix} does not say; name it .safetensors or .pth")
+
+
+def prefixed(name: str, stem: str) -> str:
+    """The name of a tensor of the encoder as the code has it that its stem comes from."""
+    body, head = PREFIXES[stem]
+    return (head if name.startswith(("fc.", "bottleneck.", "classifier.")) else body) + name
+
+
+def torch_tensors(architecture: Architecture, weights: Mapping[str, PyTree]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Weights by PyTorch's names and in its layouts, in network order."""
+    arrays, draws = flatten_dict(dict(weights)), bool(weights.get("decoder"))
+    names = torch_names.state_names(architecture, draws=draws)
+    return {name: torch_names.to_torch(np.asarray(arrays[entry.path]), entry.layout) for name, entry in names.items()}

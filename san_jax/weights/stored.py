@@ -1,0 +1,149 @@
+"""Networks at rest: finds checkpoints, and reads what they hold and what it is."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jaxtyping import PyTree
+
+from san_jax import devices
+from san_jax.errors import UserError
+from san_jax.networks.architecture import Architecture, arrays_of
+
+STATE = "state"  # the item with TrainState's fields
+MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
+ABOUT = "about"  # the item that says what the networks are, so that nobody needs the config that made them
+
+
+def newest(workdir: Path, *, best: bool = False) -> Path | None:
+    """The folder of a run's newest checkpoint, or of its best; None if there is none."""
+    return _highest_step(workdir / ("best" if best else "checkpoints"))
+
+
+def _highest_step(folder: Path) -> Path | None:
+    if not os.path.isdir(folder):  # False, where Path's own methods raise, for what cannot be a path
+        return None
+    steps = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit() and (entry / STATE).is_dir()]
+    return folder / str(max(steps)) if steps else None
+
+
+def find(path: Path, *, best: bool = False) -> Path:
+    """The checkpoint that somebody means by a run's workdir, its folder of checkpoints, or one checkpoint's own folder.
+
+    Raises:
+      UserError: there is none; or the best is asked for of something else than a workdir.
+    """
+    if best:
+        if (found := newest(path, best=True)) is None:
+            raise UserError(f"{path} holds no best checkpoint; that needs the workdir of a run that was scored")
+        return found
+    found = path if os.path.isdir(path / STATE) else newest(path) or _highest_step(path)
+    if found is None:
+        raise UserError(f"{path} holds no checkpoint; give the workdir of a run, or one of its checkpoints")
+    return found
+
+
+def read_architecture(checkpoint: Path) -> Architecture:
+    """What the networks of a checkpoint look like."""
+    return read_about(checkpoint)[0]
+
+
+def read_about(checkpoint: Path) -> tuple[Architecture, str]:
+    """What the networks of a checkpoint look like, and their mode."""
+    with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        about = dict(reader.restore((checkpoint / ABOUT).resolve()))
+        mode = about.pop(MODE, None)
+        architecture = Architecture(**about)
+    return architecture, mode or mode_by_state(checkpoint)
+
+
+def mode_by_state(checkpoint: Path) -> str:
+    """The mode of a checkpoint that does not name it, as those of the first layout: by the parts of their state.
+
+    Imported weights, which have no optimizer, count as san with a decoder and as baseline without.
+    """
+    found = shapes(checkpoint)
+    if not found.get("decoder"):
+        return "baseline"
+    return "san" if found.get("reid_opt") or not found.get("recon_opt") else "san_pg"
+
+
+def restore_parts(checkpoint: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Some fields of a checkpoint's TrainState, by their names; nothing else is read."""
+    like = dict(like)
+    args = ocp.args.PyTreeRestore(
+        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+    )
+    with unreadable_as_user_error(checkpoint), ocp.PyTreeCheckpointer() as reader:
+        return reader.restore((checkpoint / STATE).resolve(), args=args)
+
+
+def restore_networks(
+    checkpoint: Path, sharding: jax.sharding.Sharding, *, draws: bool
+) -> tuple[dict[str, PyTree], int]:
+    """Parameters and running statistics of a checkpoint's networks, and the updates made; nothing else is read.
+
+    Args:
+      checkpoint: its folder.
+      sharding: to read in.
+      draws: whether the decoder is wanted too.
+
+    Returns:
+      The fields of its TrainState from `encoder` to `decoder_stats`, or to `encoder_stats`; and the step.
+
+    Raises:
+      UserError: it cannot be read, has no decoder where one is wanted, or holds numbers that are not finite.
+    """
+    if draws and not has_decoder(checkpoint):
+        raise UserError(f"{checkpoint} has no decoder, a baseline's has none; give one of a run in mode san or san_pg")
+    like = network_shapes(read_architecture(checkpoint), draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
+    parts = restore_parts(checkpoint, devices.with_sharding(like, sharding))
+    step = int(parts.pop("step"))
+    check_finite(checkpoint, parts)
+    return parts, step
+
+
+def check_finite(checkpoint: Path, parts: Mapping[str, PyTree]) -> None:
+    """Raises a UserError that names the first array of a checkpoint with NaN or infinite numbers."""
+    for path, array in jax.tree_util.tree_leaves_with_path(dict(parts)):
+        if not np.isfinite(array).all():
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(f"{checkpoint} holds NaN or infinite numbers in {name}; give an earlier checkpoint")
+
+
+def has_decoder(checkpoint: Path) -> bool:
+    """Whether a checkpoint's networks draw."""
+    return bool(shapes(checkpoint).get("decoder"))
+
+
+def network_shapes(architecture: Architecture, *, draws: bool) -> dict[str, PyTree]:
+    """Shapes and dtypes of encoder and, where it draws, decoder, by TrainState's fields."""
+    encoder, encoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0))))
+    fields = {"encoder": encoder, "encoder_stats": encoder_stats}
+    if draws:
+        decoder, decoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0))))
+        fields |= {"decoder": decoder, "decoder_stats": decoder_stats}
+    return fields
+
+
+def shapes(checkpoint: Path) -> dict[str, PyTree]:
+    """Shapes and dtypes of all arrays of a checkpoint, as nested dictionaries."""
+    with unreadable_as_user_error(checkpoint), ocp.PyTreeCheckpointer() as reader:
+        tree = reader.metadata((checkpoint / STATE).resolve()).item_metadata.tree
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+@contextlib.contextmanager
+def unreadable_as_user_error(checkpoint: Path) -> Iterator[None]:
+    """One line in place of a trace when a checkpoint is damaged or is none."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{checkpoint} cannot be read as a checkpoint ({reason}); try another one") from error

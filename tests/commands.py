@@ -1,0 +1,32 @@
+"""Commands in processes of their own, as people start them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(script, *arguments, **environment):
+    """`python SCRIPT ARGUMENTS` from the repository's root, in a process group that can be killed."""
+    return subprocess.Popen(
+        [sys.executable, script, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    """Exit code, stdout and stderr."""
+    output, errors = process.communicate(timeout=600)
+    return process.returncode, output, errors
+
+
+def run_command(*words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, env=environment, check=False)

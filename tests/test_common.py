@@ -1,0 +1,115 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from array_source import ArraySource
+from cuhk03_release import write_release
+from jax.experimental import multihost_utils
+
+import tfds_builders
+from san_jax.commands import common
+from san_jax.errors import UserError
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Makes this the process of a number among several; returns what happens, in order."""
+    happened = []
+
+    def prepare(name, **_):
+        happened.append(f"prepare {name}")
+        if name == "missing/set":
+            raise UserError("there is no data set missing/set")
+
+    def broadcast(array):
+        happened.append("meet")
+        return array if jax.process_index() == 0 else np.array(broadcast.said)
+
+    def open_source(name, *_, **__):
+        happened.append(f"open {name}")
+        return ArraySource([0])
+
+    def become(index, said=False):
+        broadcast.said = said
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        return happened
+
+    monkeypatch.setattr(tfds_builders, "prepare", prepare)
+    monkeypatch.setattr(tfds_builders, "open_source", open_source)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    return become
+
+
+PLACES = dict(data_dir="data", manual_dir="")
+
+
+def test_first_process_prepares_before_all_meet(cluster):
+    happened = cluster(0)
+    common.open_source("set/a:3", "train", **PLACES)
+    assert happened == ["prepare set/a", "meet", "open set/a:3"]
+
+
+def test_other_processes_wait_and_open(cluster):
+    happened = cluster(1)
+    common.open_source("set/a:3", "train", **PLACES)
+    assert happened == ["meet", "open set/a:3"]
+
+
+def test_what_the_first_process_cannot_prepare_ends_all(cluster):
+    happened = cluster(0)
+    with pytest.raises(UserError, match="there is no data set missing/set"):
+        common.open_source("missing/set", "train", **PLACES)
+    assert happened == ["prepare missing/set", "meet"]
+    cluster(1, said=True)
+    with pytest.raises(UserError, match="the first process could not prepare missing/set; its message says why"):
+        common.open_source("missing/set", "train", **PLACES)
+    assert happened[2:] == ["meet"]
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error(unread):
+    done = subprocess.run([sys.executable, "train.py", "--help"], stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
+    (tmp_path / "ü.py").write_text("from configs import san\n\nget_config = san.get_config\n")
+    done = subprocess.run(
+        [sys.executable, Path("train.py").absolute(), "--config=ü.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "workdir: runs/\\xfc\n")
+    assert done.stderr.startswith("error: cuhk03/labeled_texture is not in data_dir")
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_prepares_and_both_score(tmp_path):
+    release = write_release(tmp_path / "release", height=64)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "san_jax.commands.reference_scores", "--data=cuhk03/labeled", "--workers=0"]
+    command += [f"--data_dir={tmp_path / 'data'}", f"--manual_dir={release}"]
+    processes = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)},
+        )
+        for index in (0, 1)
+    ]
+    (_, first), (_, second) = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], first + second
+    assert "preparing cuhk03/labeled" in first
+    assert "prepar" not in second

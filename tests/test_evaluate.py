@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_source import ArraySource
+from ml_collections import ConfigDict
+from runs import save_run
+
+import san_jax
+from san_jax.commands import common, evaluate
+from san_jax.errors import UserError
+from san_jax.scoring.evaluation import RetrievalSet
+
+PEOPLE = RetrievalSet("test/people", ArraySource(np.arange(5)), ArraySource(np.repeat(np.arange(5), 4), seed=1))
+TEXTS = (
+    *("workdir", "checkpoint", "metric", "data", "manual_dir", "data_dir"),
+    *("height", "width", "report_file", "output", "same_camera"),
+)
+NOTHING = dict.fromkeys(TEXTS) | dict.fromkeys(("best", "flip", "aqe", "rerank", "tpr", "report"), False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs, each with a config as train.py leaves it."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = {"compute_dtype": "float32", "mode": "baseline", "seed": 0}
+    config |= {"data": {"train": "test/people", "test": "", "manual_dir": "", "data_dir": "data", "workers": 0}}
+    config |= {"scoring": {"metric": "market1501", "batch_size": 16}}
+    for seed, name in enumerate(("one", "other")):
+        save_run(folder / name, mode="baseline", seed=seed)
+        (folder / name / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _people(monkeypatch):
+    monkeypatch.setattr(common, "open_test_sets", lambda data, same_camera: [PEOPLE])
+
+
+def scored(**given):
+    as_given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    evaluate.evaluate(NOTHING | as_given)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_scores_of_a_run_s_own_checkpoint_are_kept_beside_it_and_name_it(runs):
+    scored(workdir=runs / "one")
+    found = read(runs / "one" / "scores.json")
+    assert found["checkpoint"] == str(runs / "one" / "checkpoints" / "3")
+    assert found["step"] == 0  # `save_run` makes no updates
+    assert (found["metric"], found["data"]) == ("market1501", "test/people")
+    assert found["mAP"] == found["sets"]["test/people"]["mAP"]
+    assert "thresholds" not in found
+    assert (found["queries_without_match"], found["same_camera"]) == (0, "remove")
+
+
+def test_scores_of_another_run_never_replace_a_run_s_own(runs, capsys):
+    scored(workdir=runs / "one")
+    before = read(runs / "one" / "scores.json")
+    scored(workdir=runs / "one", checkpoint=runs / "other")
+    assert str(runs / "other") in capsys.readouterr().out
+    assert read(runs / "one" / "scores.json") == before
+    assert not (runs / "other" / "scores.json").exists()
+
+
+def test_scores_go_where_output_says(runs, tmp_path):
+    scored(workdir=runs / "one", checkpoint=runs / "other", output=tmp_path / "scores.json")
+    assert read(tmp_path / "scores.json")["checkpoint"] == str(runs / "other" / "checkpoints" / "3")
+
+
+def test_weights_without_a_run_are_scored_on_the_sets_that_are_named(runs, tmp_path):
+    san_jax.load(runs / "one").save(tmp_path / "one.safetensors")
+    scored(checkpoint=tmp_path / "one.safetensors", data="test/people", output=tmp_path / "file.json")
+    scored(workdir=runs / "one", output=tmp_path / "run.json")
+    file, run = read(tmp_path / "file.json"), read(tmp_path / "run.json")
+    assert file["sets"] == run["sets"]
+    assert file["checkpoint"] == str(tmp_path / "one.safetensors")
+
+
+def test_thresholds_of_the_pairs_are_kept_with_their_scores(runs, tmp_path):
+    scored(workdir=runs / "one", tpr=True, output=tmp_path / "scores.json")
+    found = read(tmp_path / "scores.json")
+    assert list(found["thresholds"]) == ["fpr_1e-2", "fpr_1e-3", "fpr_1e-4"]
+    assert all(isinstance(distance, float) for distance in found["thresholds"].values())
+    assert 0 <= found["TPR@1e-4"] <= found["TPR@1e-2"] <= 1
+
+
+def test_page_stands_in_the_workdir_or_where_report_file_says(runs, tmp_path):
+    scored(workdir=runs / "one", report=True)
+    assert "<title>" in (runs / "one" / "report.html").read_text()
+    scored(checkpoint=runs / "other", data="test/people", report_file=tmp_path / "page.html")
+    assert "test/people" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "give --workdir, the folder of a run, or --checkpoint with --data"),
+        ({"checkpoint": "one"}, "needs --data, the names of test sets"),
+        ({"checkpoint": "one", "data": "test/people", "report": True}, "give --report_file"),
+        ({"workdir": "one", "report": True, "rerank": True}, "leave out --aqe and --rerank"),
+    ],
+)
+def test_flags_that_do_not_go_together_say_what_to_give(given, said, runs):
+    given = {name: runs / value if name in ("workdir", "checkpoint") else value for name, value in given.items()}
+    with pytest.raises(UserError, match=said):
+        scored(**given)
+
+
+def test_python_gives_the_scores_of_the_command(runs):
+    scored(workdir=runs / "one")
+    found = san_jax.evaluate(san_jax.load(runs / "one"), ["test/people"])
+    expected = read(runs / "one" / "scores.json")["sets"]["test/people"]
+    assert expected.pop("queries_without_match") == 0
+    assert found == {"test/people": expected}
+
+
+def test_data_without_a_run_are_those_that_are_named(monkeypatch, runs):
+    named = []
+
+    def opened(data: ConfigDict, same_camera: str):
+        named.append((data.test, data.data_dir, data.manual_dir))
+        return [PEOPLE]
+
+    monkeypatch.setattr(common, "open_test_sets", opened)
+    san_jax.evaluate(san_jax.load(runs / "one"), ["a/b", "c/d"], data_dir="prepared", manual_dir="release")
+    assert named == [("a/b,c/d", "prepared", "release")]

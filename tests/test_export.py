@@ -1,0 +1,233 @@
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import golden_recipe
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from san_jax import devices
+from san_jax.commands.export import export
+from san_jax.errors import UserError
+from san_jax.networks.architecture import Architecture
+from san_jax.training import starting_weights
+from san_jax.training.checkpoints import Checkpoints
+from san_jax.training.train_step import Networks, TrainState, make_state
+from san_jax.weights import torch_names
+from san_jax.weights.loading import load_weights
+
+SMALL = Architecture(
+    depth=14,
+    fc_dim=8,
+    last_stride=1,
+    encoder_width=1 / 32,
+    num_pids=5,
+    decoder_width=1 / 64,
+    skips=True,
+    height=64,
+    width=32,
+)
+
+
+@functools.cache
+def shapes_of(architecture: Architecture, mode: str) -> TrainState:
+    tx = optax.sgd(0.1, momentum=0.9)
+    networks = Networks(mode, architecture)
+    return jax.eval_shape(functools.partial(make_state, networks, reid_tx=tx, recon_tx=tx, seed=0))
+
+
+def names_of(architecture: Architecture, mode: str) -> dict[str, torch_names.Entry]:
+    return torch_names.state_names(architecture, draws=mode != "baseline")
+
+
+def torch_tensors(architecture: Architecture = SMALL, mode: str = "san", *, seed: int = 0) -> dict[str, np.ndarray]:
+    """What PyTorch's state dicts of these networks would hold, but its counters."""
+    arrays = flatten_dict(vars(shapes_of(architecture, mode)))
+    return {
+        name: golden_recipe.weight(name, torch_names.torch_shape(arrays[entry.path].shape, entry.layout), seed=seed)
+        for name, entry in names_of(architecture, mode).items()
+    }
+
+
+def state_of(architecture: Architecture = SMALL, mode: str = "san", *, seed: int = 0) -> TrainState:
+    """A state with the same weights, and zeros in step and optimizers."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes_of(architecture, mode))
+    fields = ("encoder", "encoder_stats", "decoder", "decoder_stats")
+    arrays = flatten_dict({field: getattr(zeros, field) for field in fields})
+    names, tensors = names_of(architecture, mode), torch_tensors(architecture, mode, seed=seed)
+    for name, entry in names.items():
+        arrays[entry.path] = jnp.asarray(torch_names.to_ours(tensors[name], entry.layout))
+    state = dataclasses.replace(zeros, **({field: {} for field in fields} | unflatten_dict(arrays)))
+    return jax.device_put(state, devices.replicated(devices.make_mesh()))
+
+
+def save(workdir, state: TrainState, architecture: Architecture = SMALL, *, step: int = 7, best_map: float = 0.0):
+    with Checkpoints(workdir, architecture) as saved:
+        saved.save(step, state)
+        if best_map:
+            saved.save_if_best(step, state, {"mAP": best_map})
+
+
+def assert_same(state: TrainState, other: TrainState):
+    assert jax.tree.structure(state) == jax.tree.structure(other)
+    for (path, ours), theirs in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=jax.tree_util.keystr(path))
+        assert ours.dtype == theirs.dtype
+
+
+def run_command(*words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.parametrize("mode", ["san", "baseline"])
+def test_exported_weights_come_back_bit_for_bit(tmp_path, mode):
+    state, out = state_of(mode=mode, seed=1), tmp_path / "out.safetensors"
+    save(tmp_path / "run", state)
+    export(tmp_path / "run", out)
+    assert_same(starting_weights.start_from(out, state_of(mode=mode, seed=2), architecture=SMALL), state)
+
+
+def test_file_holds_what_pytorch_s_state_dicts_hold(tmp_path):
+    save(tmp_path / "run", state_of())
+    export(tmp_path / "run", tmp_path / "out.safetensors")
+    tensors, expected = safetensors.numpy.load_file(tmp_path / "out.safetensors"), torch_tensors()
+    counters = {name for name in tensors if name.endswith("num_batches_tracked")}
+    assert tensors.keys() - counters == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(tensors[name], values, err_msg=name)
+        assert tensors[name].dtype == np.float32
+    assert counters == {
+        name.replace("running_var", "num_batches_tracked") for name in expected if name.endswith("running_var")
+    }
+    assert {(tensors[name].shape, tensors[name].dtype.str, int(tensors[name])) for name in counters} == {((), "<i8", 0)}
+    with safetensors.safe_open(tmp_path / "out.safetensors", "numpy") as file:
+        assert file.metadata().keys() == {"format", "san_jax"}
+
+
+def test_best_and_newest_and_a_checkpoint_s_own_folder_are_told_apart(tmp_path):
+    run = tmp_path / "run"
+    save(run, state_of(seed=1), step=7, best_map=0.5)
+    save(run, state_of(seed=2), step=9, best_map=0.4)
+    for path, best, seed in ((run, False, 2), (run, True, 1), (run / "best" / "7", False, 1)):
+        export(path, tmp_path / "out", best=best)
+        values = safetensors.numpy.load_file(tmp_path / "out")["up4.conv.2.weight"]
+        np.testing.assert_array_equal(values, torch_tensors(seed=seed)["up4.conv.2.weight"])
+
+
+def test_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    save(tmp_path / "run", state_of(mode="baseline"))
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    with pytest.raises(UserError, match=f"cannot write {taken}"):
+        export(tmp_path / "run", taken)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "taken"]
+
+
+def test_command_says_in_one_line_what_is_wrong(tmp_path):
+    ended = run_command("san_jax.commands.export", str(tmp_path), str(tmp_path / "out"), "--best")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"error: {tmp_path} holds no best checkpoint; that needs the workdir of a run that was scored\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["out.pth", "out.pt", "out.pth.tar", "out.bin", "out.safetensors"])
+def test_file_says_what_its_networks_are_and_comes_back_bit_for_bit(tmp_path, name):
+    architecture = dataclasses.replace(SMALL, height=96, width=48)
+    save(tmp_path / "run", state_of(seed=1), architecture)
+    export(tmp_path / "run", tmp_path / name)
+    loaded = load_weights(tmp_path / name)
+    assert (loaded.architecture, loaded.mode) == (architecture, "san")
+    state = state_of(seed=1)
+    for field, weights in loaded.weights.items():
+        jax.tree.map(np.testing.assert_array_equal, weights, getattr(state, field))
+    assert load_weights(tmp_path / name, height=64).architecture.height == 64
+
+
+@pytest.mark.parametrize("mode", ["san", "baseline", "san_pg"])
+def test_mode_is_that_of_the_checkpoint(tmp_path, mode):
+    save(tmp_path / "run", state_of(mode=mode))
+    export(tmp_path / "run", tmp_path / "out")
+    assert load_weights(tmp_path / "out").mode == mode
+
+
+def test_texture_generator_in_a_file_gives_its_body_and_decoder_alone(tmp_path, capsys):
+    save(tmp_path / "run", state_of(mode="san_pg", seed=1))
+    export(tmp_path / "run", tmp_path / "out.pth")
+    fresh = state_of(seed=2)
+    state = starting_weights.start_from(tmp_path / "out.pth", fresh, architecture=SMALL)
+    for name in ("fc", "classifier"):
+        jax.tree.map(np.testing.assert_array_equal, state.encoder[name], fresh.encoder[name])
+    assert capsys.readouterr().out.endswith("\n  fresh     fc, classifier\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"stem": "fastreid", "neck": "bn"}, {"backbone.layer4.0.bn3.bias", "heads.bottleneck.1.weight"}),
+        ({"stem": "strong_baseline", "neck": "bn", "fc_dim": 0}, {"base.conv1.weight", "bottleneck.running_var"}),
+        ({"neck": "bn"}, {"conv1.weight", "bottleneck.0.bias"}),
+        ({"stem": "fastreid"}, {"backbone.conv1.weight", "heads.fc.0.weight", "heads.classifier.bias"}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["san", "baseline"])
+def test_stem_and_neck_are_in_the_names_too(tmp_path, change, names, mode):
+    """Whoever saves the tensors again without their description must not get other features."""
+    architecture = dataclasses.replace(SMALL, **change)
+    save(tmp_path / "run", state_of(architecture, mode, seed=1), architecture)
+    export(tmp_path / "run", tmp_path / "described")
+    tensors = safetensors.numpy.load_file(tmp_path / "described")
+    assert names < tensors.keys()
+    safetensors.numpy.save_file(tensors, tmp_path / "bare")
+    found = load_weights(tmp_path / "bare", height=SMALL.height, width=SMALL.width)
+    assert found.architecture == architecture if mode == "san" else True
+    assert (found.architecture.stem, found.architecture.neck, found.mode) == (
+        architecture.stem,
+        architecture.neck,
+        mode,
+    )
+
+
+@pytest.mark.parametrize("name", ["san.onnx", "san.npz", "san.h5"])
+def test_name_of_another_format_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name} would hold weights, .* name it \.safetensors or \.pth"):
+        export(tmp_path, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        ('{"mode": "san"}', "'architecture'"),
+        ('{"architecture": {"depth": 14}, "mode": "san"}', "missing"),
+        ('{"architecture": {"pooling": 3}, "mode": "san"}', "pooling"),
+        ('{"architecture": {"depth": "14"}, "mode": "san"}', "depth"),
+        ("[1]", "damaged description"),
+        ("{", "damaged description"),
+    ],
+)
+def test_description_that_is_not_ours_is_refused_in_one_line(tmp_path, notes, message):
+    safetensors.numpy.save_file(torch_tensors(), tmp_path / "theirs", {"san_jax": notes})
+    with pytest.raises(UserError, match=message) as refused:
+        load_weights(tmp_path / "theirs")
+    assert "\n" not in str(refused.value)
+
+
+def test_run_of_before_necks_and_stems_is_a_start_and_is_exported(tmp_path):
+    save(tmp_path / "run", state_of(seed=1))
+    about = tmp_path / "run" / "checkpoints" / "7" / "about" / "metadata"
+    older = {name: value for name, value in json.loads(about.read_text()).items() if name not in ("neck", "stem")}
+    about.write_text(json.dumps(older))
+    assert_same(starting_weights.start_from(tmp_path / "run", state_of(seed=2), architecture=SMALL), state_of(seed=1))
+    export(tmp_path / "run", tmp_path / "out")
+    assert load_weights(tmp_path / "out").architecture == SMALL

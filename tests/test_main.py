@@ -1,0 +1,43 @@
+import importlib
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from commands import ROOT
+
+from san_jax.__main__ import COMMANDS
+
+
+def san_jax(*words, cwd=ROOT):
+    return subprocess.run([sys.executable, "-m", "san_jax", *words], cwd=cwd, capture_output=True, text=True)
+
+
+def test_version_is_that_of_the_package():
+    assert san_jax("--version").stdout == f"san_jax {metadata.version('san_jax')}\n"
+
+
+def test_help_names_every_command():
+    done = san_jax("--help")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:-2]] == list(COMMANDS)
+
+
+def test_unknown_command_is_one_line_with_the_nearest_name():
+    done = san_jax("serach")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: san-jax has no command 'serach'; did you mean search?\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_a_module_with_a_main(name):
+    module, _ = COMMANDS[name]
+    assert callable(importlib.import_module(f"san_jax.commands.{module}").main)
+
+
+@pytest.mark.parametrize(("name", "flag"), [("train", "--workdir"), ("eval", "--checkpoint"), ("search", "--gallery")])
+def test_help_of_a_command_shows_its_flags(name, flag):
+    done = san_jax(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"\n  {flag}: " in done.stdout
+    assert done.stdout.startswith(importlib.import_module(f"san_jax.commands.{COMMANDS[name][0]}").__doc__.strip())

@@ -1,0 +1,166 @@
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+from PIL import Image
+from runs import save_run, write_pictures
+from small_networks import SHAPE, state_of
+
+import san_jax
+from san_jax import devices
+from san_jax.data import input_pipeline
+from san_jax.errors import UserError
+from san_jax.model import Model
+from san_jax.training.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parent.parent
+NAMES = ["a.png", "b.jpg", "c.bmp", "d.png", "e.png"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("run"), mode="san")
+
+
+@functools.cache
+def loaded(run):
+    return san_jax.load(run)
+
+
+@pytest.fixture
+def model(run):
+    return loaded(run)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = write_pictures(tmp_path_factory.mktemp("pictures"), NAMES)
+    return [folder / name for name in NAMES]
+
+
+def test_importing_the_package_does_not_import_jax():
+    code = "import sys, san_jax; print(sorted({'jax', 'flax', 'numpy', 'orbax'} & set(sys.modules)), san_jax.__all__)"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[] ['evaluate', 'load', 'search', 'train']"
+
+
+def test_paths_pillow_s_pictures_and_arrays_have_the_same_features(model, paths):
+    pictures = [Image.open(path) for path in paths]
+    arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    found = [model.features(kind) for kind in (paths, list(map(str, paths)), pictures, arrays)]
+    assert found[0].shape == (5, model.num_feats)
+    assert found[0].dtype == np.float32
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_array_of_pictures_of_another_size_is_resized_as_files_are(model, paths):
+    size = dict(height=model.architecture.height, width=model.architecture.width)
+    resized = np.stack([input_pipeline.decode(path.read_bytes(), **size) for path in paths])
+    np.testing.assert_allclose(model.features(resized), model.features(paths), rtol=1e-5, atol=1e-6)
+
+
+def test_features_do_not_depend_on_the_batch(model, paths):
+    expected = model.features(paths)
+    for batch_size in (1, 2, 5):
+        np.testing.assert_allclose(model.features(paths, batch_size=batch_size), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_no_pictures_have_no_features_and_no_textures(model):
+    assert model.features([]).shape == (0, model.num_feats)
+    assert model.textures([]).shape == (0, 32, 32, 3)
+
+
+@pytest.mark.parametrize("kind", ["path", "array"])
+def test_picture_that_cannot_be_read_is_named_before_any_result(kind, model, paths, tmp_path):
+    (tmp_path / "torn.png").write_bytes(paths[0].read_bytes()[:50])
+    wrong = {"path": tmp_path / "torn.png", "array": np.zeros((4, 4), np.float32)}[kind]
+    named = {"path": "torn.png", "array": "picture 1: it is an array float32"}[kind]
+    with pytest.raises(UserError, match=f"cannot read .*{named}"):
+        model.features([paths[0], wrong])
+
+
+def test_textures_are_as_high_as_the_network_s_pictures(model, paths):
+    drawn = model.textures(paths)
+    assert (drawn.shape, drawn.dtype) == ((5, 32, 32, 3), np.uint8)
+    assert np.ptp(drawn) > 20, "there is something to see"
+    np.testing.assert_allclose(model.textures(paths, batch_size=2).astype(int), drawn, atol=1)
+
+
+def test_baseline_draws_nothing_and_a_texture_generator_has_met_no_people(tmp_path, paths):
+    baseline, generator = (san_jax.load(save_run(tmp_path / mode, mode=mode)) for mode in ("baseline", "san_pg"))
+    assert (baseline.mode, generator.mode) == ("baseline", "san_pg")
+    with pytest.raises(UserError, match="has no decoder"):
+        baseline.textures(paths)
+    with pytest.raises(UserError, match="have met no person"):
+        generator.features(paths)
+    assert generator.textures(paths[:1]).shape == (1, 32, 32, 3)
+
+
+def test_saved_network_is_loaded_again_without_further_words(model, paths, tmp_path):
+    model.save(tmp_path / "san.safetensors")
+    with safetensors.safe_open(tmp_path / "san.safetensors", "numpy") as saved:
+        about = json.loads(saved.metadata()["san_jax"])
+    assert about == {"architecture": dataclasses.asdict(SHAPE), "mode": "san"}
+    again = san_jax.load(tmp_path / "san.safetensors")
+    assert (again.architecture, again.mode) == (model.architecture, model.mode)
+    np.testing.assert_array_equal(again.features(paths), model.features(paths))
+    np.testing.assert_array_equal(again.textures(paths), model.textures(paths))
+
+
+def test_height_and_width_of_a_run_can_be_others(run, paths):
+    wide = san_jax.load(run, height=64, width=32)
+    assert (wide.architecture.height, wide.architecture.width) == (64, 32)
+    assert np.abs(wide.features(paths) - loaded(run).features(paths)).max() > 1e-4
+
+
+@pytest.mark.parametrize(("source", "reason"), [("nothing", "holds no checkpoint"), (".", "holds no checkpoint")])
+def test_source_that_is_none_says_what_to_give(source, reason, tmp_path):
+    with pytest.raises(UserError, match=reason):
+        san_jax.load(tmp_path / source)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_checkpoint_with_numbers_that_are_not_finite_is_refused_by_the_name_of_the_array(number, tmp_path):
+    state = state_of("baseline")
+    state.encoder["fc"]["linear"]["kernel"] = state.encoder["fc"]["linear"]["kernel"].at[1, 2].set(number)
+    state = jax.device_put(state, devices.replicated(devices.make_mesh()))
+    with Checkpoints(tmp_path, SHAPE, mode="baseline") as saved:
+        saved.save(3, state)
+    with pytest.raises(UserError, match=r"checkpoints/3 holds NaN or infinite numbers in encoder\.fc\.linear\.kernel;"):
+        san_jax.load(tmp_path)
+
+
+def test_search_gives_the_nearest_first(model, paths):
+    feats = model.features(paths)
+    hits = san_jax.search(feats[2:3], feats, k=3)
+    assert int(hits.rows[0, 0]) == 2
+    distances = np.square(feats - feats[2]).sum(axis=1)
+    np.testing.assert_array_equal(hits.rows[0], np.argsort(distances, kind="stable")[:3])
+    np.testing.assert_allclose(hits.distances[0], np.sort(distances)[:3], rtol=1e-3, atol=1e-4)
+
+
+def test_model_of_fresh_weights_is_one_too(model, paths):
+    """Weights at hand, as a notebook has them, need no file."""
+    mine = Model(SHAPE, "san", model.weights, devices.make_mesh())
+    np.testing.assert_array_equal(mine.features(paths), model.features(paths))
+
+
+def test_lines_of_the_readme_run_as_they_stand(run, tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert 8 <= len(code.splitlines()) <= 20
+    (tmp_path / "runs/demo").mkdir(parents=True)
+    (tmp_path / "runs/demo/san").symlink_to(run)
+    write_pictures(tmp_path, ["query.jpg", "shop/a.jpg", "shop/b.jpg", "shop/c.jpg", "shop/d.jpg"])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "texture.png").is_file()
+    assert san_jax.load("san.safetensors").mode == "san"

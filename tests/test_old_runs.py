@@ -1,0 +1,146 @@
+"""Runs that were written by earlier versions of this code: their checkpoints load, and training goes on from them.
+
+`golden/run_layout_1.tar.xz` is the workdir of a run as commit f462b4d wrote it (JAX 0.10.2, orbax 0.11), without its
+events and pictures: checkpoints/11, best/11 (whose `state`, the same numbers, was left out to save room; `run` below
+copies it back), config.json, and digests.json, the SHA-256 of the bytes of every field of the final TrainState. It was
+made by `config_of` and `build` below with schedule.epochs=1, then `run_config.keep(config, workdir)` and
+`train_loop.train(run)`. It must not be written anew: a new layout gets a file of its own.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from array_source import ArraySource
+
+from configs import san
+from san_jax import devices
+from san_jax.errors import UserError
+from san_jax.scoring.evaluation import RetrievalSet
+from san_jax.training import checkpoints, resuming, run_config, train_loop
+from san_jax.training import run as runs
+from san_jax.weights import stored
+
+PEOPLE = ArraySource(np.repeat(np.arange(6), 4))
+FIELDS = {
+    "data.train": "test/people",
+    "data.height": 32,
+    "data.width": 16,
+    "data.workers": 0,
+    "encoder.depth": 10,
+    "encoder.width": 0.02,
+    "encoder.fc_dim": 4,
+    "decoder.width": 0.02,
+    "batch.identities": 3,
+    "batch.instances": 2,
+    "schedule.fixbase_epoch": 1,
+    "schedule.warmup_epochs": 1,
+    "schedule.epochs": 1,
+    "schedule.eval_every": 9,
+    "scoring.batch_size": 8,
+}
+
+
+def config_of(**fields):
+    config = san.get_config("small")
+    config.update_from_flattened_dict(FIELDS | fields)
+    return config
+
+
+def build(config, workdir):
+    test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), PEOPLE)]
+    return runs.build(config, workdir, source=PEOPLE, test_sets=test_sets, mesh=devices.make_mesh())
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A workdir of the first layout."""
+    with tarfile.open(Path(__file__).parent / "golden" / "run_layout_1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    shutil.copytree(tmp_path / "checkpoints" / "11" / "state", tmp_path / "best" / "11" / "state")
+    return tmp_path
+
+
+def digests_of(state):
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(vars(state)):
+        found.setdefault(path[0].key, hashlib.sha256()).update(np.ascontiguousarray(leaf).tobytes())
+    return {field: digest.hexdigest() for field, digest in found.items()}
+
+
+def test_old_checkpoint_restores_bit_for_bit(workdir):
+    built = build(config_of(), workdir)
+    expected = json.loads((workdir / "digests.json").read_text())
+    assert set(expected) == set(vars(built.state))
+    for best in (False, True):
+        found = checkpoints.restore(stored.find(workdir, best=best), built.state)
+        assert digests_of(found) == expected
+
+
+def test_networks_of_an_old_checkpoint_are_read_alone(workdir):
+    checkpoint = stored.find(workdir, best=True)
+    architecture = stored.read_architecture(checkpoint)
+    assert (architecture.depth, architecture.encoder_width, architecture.num_pids) == (10, 0.02, 6)
+    assert stored.read_about(checkpoint) == (architecture, "san")
+    weights, step = stored.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=True)
+    assert step == 11
+    expected = json.loads((workdir / "digests.json").read_text())
+    assert digests_of(checkpoints.TrainState(step=None, reid_opt=None, recon_opt=None, **weights)) == {
+        field: expected[field] for field in weights
+    }
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
+    assert run_config.read(workdir).encoder.depth == 10
+    config = config_of(**{"schedule.epochs": 2})
+    built = build(config, workdir)
+    assert built.total > 11
+    run_config.keep(config, workdir)
+    state = train_loop.train(built)
+    assert int(state.step) == built.total
+    assert f"step 12/{built.total}" in capsys.readouterr().out
+    assert stored.newest(workdir).name == str(built.total)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("fields", [{"schedule.epochs": 1}, {"batch.identities": 6}], ids=str)
+def test_run_with_nothing_left_says_so_and_is_scored(fields, workdir, capsys):
+    built = build(config_of(**fields), workdir)
+    state = train_loop.train(built)
+    assert int(state.step) == 11
+    said = capsys.readouterr().out
+    past = "is at its last step" if built.total == 11 else f"is past its last step, {built.total} by this config"
+    assert f"{workdir} {past}: 11 steps are made and none is left; raise schedule.epochs to go on\n" in said
+    assert "scores after step 11, market1501 metric, in percent" in said
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["11"]
+
+
+def test_training_may_run_in_a_thread_of_a_notebook(workdir):
+    built, ended = build(config_of(), workdir), []
+    thread = threading.Thread(target=lambda: ended.append(train_loop.train(built)))
+    thread.start()
+    thread.join()
+    assert [int(state.step) for state in ended] == [11]
+
+
+def test_second_training_of_a_workdir_is_refused_before_anything_is_written(workdir):
+    built = build(config_of(**{"schedule.epochs": 2}), workdir)
+    before = (workdir / "config.json").read_bytes()
+    with train_loop.held_workdir(workdir), pytest.raises(UserError, match=f"in use by a training, pid {os.getpid()}"):
+        train_loop.train(built)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_hosts_that_do_not_share_the_workdir_are_told(workdir, monkeypatch):
+    monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, resuming.NO_STEP])
+    said = f"of the checkpoints in {workdir} process 0 finds that of step 11, process 1 none: the workdir must be one"
+    with pytest.raises(UserError, match=said):
+        build(config_of(), workdir)

@@ -1,0 +1,27 @@
+from page_reader import Page
+
+from san_jax.report import training_section
+
+
+def test_every_loss_term_has_its_chart_and_scores_and_rates_follow(san_page):
+    captions = [words for words in Page(san_page[0]).texts if " at step " in words]
+    assert captions == [
+        "loss: id: 4 at step 20",
+        "loss: texture triplets: 1 at step 20",
+        "test/people: mAP, %: 25 at step 20",
+        "test/people: rank-1, %: 20 at step 20",
+        "rate: reid: 0.5 at step 20",
+    ]
+
+
+def test_run_without_events_says_so(tmp_path):
+    [words] = training_section.elements(tmp_path / "events")
+    assert "no curves" in words
+
+
+def test_long_curve_is_averaged_and_says_where_it_really_ends():
+    points = {10 * step: float(step % 2) for step in range(3 * training_section.MAX_POINTS + 1)}
+    text = training_section.curve("loss: id", points)
+    assert len(Page(text).named("rect")) == training_section.MAX_POINTS
+    [caption] = [words for words in Page(text).texts if "at step" in words]
+    assert caption == "loss: id: 0 at step 4,500; each point is the mean of up to 4"
