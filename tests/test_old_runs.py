@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 from array_source import ArraySource
+from flax.traverse_util import flatten_dict
 
 from configs import san
 from san_jax import devices
@@ -73,6 +74,15 @@ def digests_of(state):
     for path, leaf in jax.tree_util.tree_leaves_with_path(vars(state)):
         found.setdefault(path[0].key, hashlib.sha256()).update(np.ascontiguousarray(leaf).tobytes())
     return {field: digest.hexdigest() for field, digest in found.items()}
+
+
+def test_config_of_an_old_run_is_read_with_every_field_of_today(workdir):
+    written = json.loads((workdir / "config.json").read_text())
+    assert "neck" not in written["encoder"]
+    assert "same_camera" not in written["scoring"]
+    config = run_config.read(workdir)
+    assert set(flatten_dict(config.to_dict())) == set(flatten_dict(san.get_config().to_dict()))
+    assert (config.encoder.neck, config.encoder.stem, config.scoring.same_camera) == ("none", "torchvision", "remove")
 
 
 def test_old_checkpoint_restores_bit_for_bit(workdir):

@@ -24,15 +24,6 @@ def test_run_that_goes_on_under_another_config_says_what_changed(tmp_path, capsy
     assert capsys.readouterr().out == f"{tmp_path}/config.json changes: reid.learning_rate 0.0008 -> 0.0001\n"
 
 
-def test_run_of_before_a_field_was_added_has_what_it_did_then(tmp_path):
-    config = san.get_config()
-    run_config.keep(config, tmp_path)
-    fields = json.loads((tmp_path / "config.json").read_text())
-    del fields["scoring"]["same_camera"]
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    assert run_config.read(tmp_path).scoring.same_camera == "remove"
-
-
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"scoring": 3}'])
 def test_file_that_is_no_config_is_named(content, tmp_path):
     (tmp_path / "config.json").write_text(content)

@@ -11,7 +11,8 @@ from san_jax import files
 from san_jax.errors import UserError
 
 NAME = "config.json"
-LATER = {"scoring": {"same_camera": "remove"}}  # fields that runs of before did not have, and what these did
+# Fields that older runs do not have, with the values that describe what those runs did.
+LATER = {"encoder": {"neck": "none", "stem": "torchvision"}, "scoring": {"same_camera": "remove"}}
 
 
 def keep(config: ConfigDict, workdir: Path) -> None:
