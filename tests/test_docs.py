@@ -8,20 +8,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import ablation, base, chain
+from san_jax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = {
-    "train.py": "train",
-    "eval.py": "evaluate",
-    "search.py": "search",
-    "generate_textures.py": "textures",
-    "san-jax import": "import_",
-    "san-jax export": "export",
-    "san-jax reference-scores": "reference_scores",
-    "san-jax sheet": "sheet",
-}
+SCRIPTS = {"train.py": "train", "eval.py": "evaluate", "search.py": "search", "generate_textures.py": "textures"}
 
 
 def section(title):
@@ -82,13 +74,25 @@ def test_links_of_a_page_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def source_of(command):
+    """The text of the module that defines a command's flags; None if it is no command."""
+    if command in SCRIPTS:
+        path = ROOT / "san_jax" / "commands" / f"{SCRIPTS[command]}.py"
+    elif command.startswith("san-jax "):
+        path = ROOT / "san_jax" / "commands" / f"{COMMANDS[command.split()[1]][0]}.py"
+    else:
+        path = ROOT / command.removeprefix("-m ").replace(".", "/")
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text() if path.is_file() else None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_that_a_page_shows_are_those_of_the_command(page):
     configs = [module.get_config().to_dict() for module in (base, chain, ablation)]
     fields = {name for config in configs for name in flatten_dict(config, sep=".")}
-    for command, flags in re.findall(r"(?:python |`)?(san-jax [\w-]+|\w+\.py) ([^\n`]*--[^\n`]*)", page.read_text()):
-        if command in SCRIPTS:
-            source = (ROOT / "san_jax" / "commands" / f"{SCRIPTS[command]}.py").read_text()
-            for flag in re.findall(r"--([\w.]+)", flags.partition("  # ")[0]):
-                known = flag.removeprefix("config.") in fields or f'"{flag}"' in source or flag in ("config", "help")
-                assert known, f"{page.name}: {command} has no flag --{flag}"
+    text = page.read_text().replace("\\\n", " ")
+    for command, flags in re.findall(r"(san-jax [\w-]+|\b\w+\.py|-m [\w.]+) ([^\n`]*--[^\n`]*)", text):
+        source = source_of(command) or ""
+        for flag in re.findall(r"--([\w.]+)", flags.partition("  # ")[0] if source else ""):
+            defined = f'"{flag}"' in source or f'"--{flag}"' in source or flag in ("config", "help")
+            assert defined or flag.removeprefix("config.") in fields, f"{page.name}: {command} has no flag --{flag}"
