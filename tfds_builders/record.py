@@ -62,7 +62,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     are known without reading records.
     """
 
-    SPLITS = ("train", "query", "gallery")  # that readers may ask for
+    SPLITS = ("train", "query", "gallery")  # those that readers may ask for
     # (name, split) -> the records of another set that this one is made from; set by the code that prepares this one.
     open_source: Callable[[str, str], Source]
 

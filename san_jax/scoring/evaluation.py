@@ -48,7 +48,7 @@ class Search:
 
     Attributes:
       distance: one of `distances.DISTANCES`.
-      expand: whether a query is searched again, averaged with its five nearest gallery pictures.
+      expand: whether the search is repeated with each query averaged with its five nearest gallery pictures.
       rerank: whether distances are re-ranked by k-reciprocal neighbours, which requires the Euclidean distance.
     """
 

@@ -95,7 +95,7 @@ def rank(
       UserError: features are not finite, or there are none.
     """
     correct, removed = same_person(query_pids, gallery_pids, query_camids, gallery_camids)
-    # Queries with equally many correct pictures share a tile, whose loop runs as often as the one with most needs.
+    # A tile loops as often as its query with the most correct pictures needs, so queries with equally many share one.
     order = np.argsort(np.sum(correct >= 0, axis=1), kind="stable")
     per_query = {"correct": correct, "removed": removed}
     options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)

@@ -104,7 +104,7 @@ def read_state_dict(path: Path) -> StateDict:
     tensors = unwrapped(read_tensors_file(path), source=str(path))
     for pattern, what in UNSUPPORTED.items():
         if name := next((name for name in tensors if re.search(pattern, name)), None):
-            raise UserError(f"{path} has {what}, which no network here has ({name}); give weights without")
+            raise UserError(f"{path} has {what}, which is not supported ({name}); give weights without")
     tensors, code = renamed(tensors, source=str(path))
     hugging_face = torch_names.hugging_face_names(depth=max(BLOCKS))  # those of the others are among them
     tensors = {hugging_face.get(name.removeprefix("resnet."), name): tensor for name, tensor in tensors.items()}
