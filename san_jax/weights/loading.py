@@ -28,7 +28,7 @@ class Loaded:
       architecture: of the networks.
       mode: in which they were trained; if the file does not say, "san" with a decoder, else "baseline".
       weights: float32 NumPy arrays by TrainState's fields: `encoder`, `encoder_stats` and, with a decoder,
-        `decoder`, `decoder_stats`. If the file has no classifier, it has one output, of zero weights.
+        `decoder`, `decoder_stats`. If the file has no classifier, ours has one output and zero weights.
       report: one line each for the tensors taken, left out and set to zero, and for what the file does not tell.
     """
 

@@ -1,4 +1,4 @@
-"""Translates state dicts of other codes to the names of `torch_names`: wrappers, prefixes, necks, unsupported layers.
+"""Translates other code bases' state dicts to the names of `torch_names`: wrappers, prefixes, necks, refusals.
 
 fast-reid, reid-strong-baseline and layumi's Person_reID_baseline_pytorch are recognised by their names; torchreid, timm
 and the authors use torchvision's names; a table translates Hugging Face's. docs/weights.md lists what a file does not
@@ -40,7 +40,7 @@ ZERO_WHERE_ABSENT = ("classifier", "bottleneck", "bottleneck.0", "bottleneck.1")
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """A code for re-ID, recognised by the names in its state dicts.
+    """A code base for re-ID, recognised by the names in its state dicts.
 
     Attributes:
       name: of the code.

@@ -78,7 +78,7 @@ def read_tensors_file(path: str | os.PathLike) -> Any:
             return read_stream(file)
     except RefusedGlobal as error:
         raise UserError(
-            f"{path} holds {error}, no tensor or plain container, which is not executed; save a state_dict instead"
+            f"{path} holds {error}, which is neither tensor nor plain container and is not run; save a state_dict"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
