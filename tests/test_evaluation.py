@@ -178,7 +178,7 @@ def test_same_camera_that_is_kept_gives_the_scores_of_cameras_that_are_all_diffe
 
 
 def test_set_of_one_camera_is_refused_with_the_way_to_score_it():
-    with pytest.raises(UserError, match=r"test/one cannot be scored: it has one camera .*scoring\.same_camera to keep"):
+    with pytest.raises(UserError, match=r"test/one cannot be scored: it has only one camera.*\.same_camera to keep"):
         evaluation.check_matches(one_camera("remove"))
     evaluation.check_matches(one_camera("keep"))
     with pytest.raises(UserError, match=r"test/one cannot be scored: it has only one camera"):
