@@ -1,6 +1,6 @@
 """One case of the benchmark: what is computed, on which random batch, and how it is timed. Both sides import this.
 
-Standard library and numpy alone: JAX and PyTorch may live in different environments.
+It needs only the standard library and numpy: JAX and PyTorch may be installed in different environments.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import numpy as np
 TASKS = ("san", "baseline", "san_pg", "features")
 DTYPES = ("float32", "bfloat16")
 
-# As in configs/base.py, which needs ml_collections.
+# As in configs/base.py, which is not imported because it needs ml_collections.
 REID_ADAM = {"learning_rate": 8e-4, "b1": 0.9, "b2": 0.999, "weight_decay": 5e-4}  # AMSGrad, main phase
 RECON_ADAM = {"learning_rate": 1e-5, "b1": 0.5, "b2": 0.999, "weight_decay": 0.0}
 
@@ -29,16 +29,16 @@ class Case:
     """What one process measures.
 
     Attributes:
-      task: a mode of training, or features: the encoder by running statistics.
+      task: a training mode; or features: the encoder in inference.
       framework: jax or torch.
       options: of PyTorch: channels_last, compile.
       dtype: float32 or bfloat16; in PyTorch by autocast.
       platform: cpu or gpu.
-      batch: pictures at once.
+      batch: pictures in a batch.
       height, width: of the pictures in pixels; textures are height x height.
       depth, fc_dim, encoder_width, decoder_width, num_pids: as in `Architecture`.
-      warmup: calls before the first that counts.
-      repeats: calls that count.
+      warmup: calls before the timed ones.
+      repeats: timed calls.
     """
 
     task: str
@@ -63,11 +63,11 @@ class Case:
         return self.task != "features"
 
 
-INSTANCES = 4  # pictures of a person, side by side
+INSTANCES = 4  # adjacent pictures of each person
 
 
 def random_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures and textures, uint8 NHWC, and labels; training pictures have room for the crop."""
+    """Pictures and textures, uint8 NHWC, and labels; training pictures are 9/8 of the size, for the crop."""
     rng = np.random.default_rng(0)
     height, width = (size * 9 // 8 if case.trains else size for size in (case.height, case.width))
     pictures = rng.integers(0, 256, (case.batch, height, width, 3), np.uint8)
@@ -76,7 +76,7 @@ def random_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def timed(call: Callable[[], Any], case: Case) -> tuple[list[float], Any]:
-    """Seconds of every call that counts, and what the last one gave; `call` returns when its device is done."""
+    """Seconds of every timed call, and the result of the last one; `call` must wait for its device."""
     for _ in range(case.warmup):
         call()
     seconds = []
@@ -88,13 +88,13 @@ def timed(call: Callable[[], Any], case: Case) -> tuple[list[float], Any]:
 
 
 def findings(*, seconds: list[float], compile_seconds: float, peak_bytes: int | None, loss: float) -> dict[str, Any]:
-    """What a process reports of its case.
+    """The report of a process on its case.
 
     Args:
-      seconds: of every call that counts.
-      compile_seconds: spent before the first call, or in it; 0 where nothing is compiled.
-      peak_bytes: largest memory held on the GPU; None on a CPU: the process's largest resident size.
-      loss: of the last call, or the mean of the features; shows that numbers came out.
+      seconds: of every timed call.
+      compile_seconds: spent before the first call, or in it; 0 if nothing is compiled.
+      peak_bytes: peak memory on the GPU; None on a CPU: the peak resident size of the process is reported.
+      loss: of the last call, or the mean of the features; must be finite.
     """
     if not math.isfinite(loss):
         raise ValueError(f"the last loss is {loss}")
@@ -110,7 +110,7 @@ def answer(*, describe: Callable[[], dict[str, Any]], measure: Callable[[Case], 
 
 
 def describe_cpu() -> dict[str, Any]:
-    """Name, cores that this process may use, and what it has for wide and bfloat16 products."""
+    """Name, cores that this process may use, and instruction sets for wide and bfloat16 products."""
     info = Path("/proc/cpuinfo").read_text()
     fields = dict(map(str.strip, line.split(":", 1)) for line in info.splitlines() if ":" in line)
     flags = fields.get("flags", "").split()

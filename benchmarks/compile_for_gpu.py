@@ -1,10 +1,10 @@
-"""Compiles the training steps and the encoder for an H100 on a machine without one: shows what XLA would refuse there.
+"""Compiles the training steps and the encoder for an H100 on a machine without one: shows what XLA would reject there.
 
     pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cublas        # of JAX's own version
     python -m benchmarks.compile_for_gpu
 
-Every program is compiled in a process of its own, because a failed check inside XLA ends the process. What only a
-device can choose (which kernel is the fastest one) is left open, and is no failure.
+Every program is compiled in a process of its own, because a failed check inside XLA ends the process. The choice
+of the fastest kernels needs a device; it is left open and does not count as a failure.
 """
 
 import argparse
@@ -41,11 +41,11 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 12 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-UNTUNED = "No supported config found"  # without a device no kernel can be timed; all passes before have run
+UNTUNED = "No supported config found"  # without a device no kernel can be timed; all earlier passes have run
 
 
 def main() -> int:
-    """Compiles all programs, or in a process of its own the one that is named."""
+    """Compiles all programs, each in a process of its own, or the one that --program names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--program", default="", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=64)

@@ -1,6 +1,6 @@
-"""The side of san_jax: the step that training runs and the encoder that scoring runs, on one device.
+"""The san_jax side of the benchmark: the training step and the encoder used for scoring, on one device.
 
-Started by `train_step.py`, one process a case.
+Started by `train_step.py`, one process for each case.
 """
 
 import functools
@@ -43,7 +43,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
-    """A call that makes one update of its own state and returns the loss terms; seconds of tracing and compiling."""
+    """A function that updates its own state once and returns the loss terms; seconds of tracing and compiling."""
     step, (_, batch) = step_of(case)
     state = jax.jit(make_state_of(case))()
     batch = jax.device_put(batch)
@@ -59,7 +59,7 @@ def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
 
 
 def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
-    """The jitted train step, and what it takes: an abstract state and a batch on the host."""
+    """The jitted train step and its arguments: an abstract state and a batch on the host."""
     networks = networks_of(case)
     pictures, textures, pids = cases.random_batch(case)
     step = functools.partial(
@@ -77,7 +77,7 @@ def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
 
 
 def make_state_of(case: Case) -> Callable[[], TrainState]:
-    """A function that makes the first state."""
+    """A function that makes the initial state."""
     return functools.partial(train_step.make_state, networks_of(case), **optimizers_of(), seed=0)
 
 
@@ -95,7 +95,7 @@ def optimizers_of() -> dict[str, optax.GradientTransformation]:
 
 
 def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
-    """A call that returns the features of a batch; seconds of tracing and compiling."""
+    """A function that returns the features of a batch; seconds of tracing and compiling."""
     features, (_, _, pictures) = features_of(case)
     encoder, stats = jax.jit(lambda: new_encoder(case))()
     pictures = jax.device_put(pictures)
@@ -104,7 +104,7 @@ def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
 
 
 def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
-    """The jitted encoder, and what it takes: abstract parameters and statistics, and pictures on the host."""
+    """The jitted encoder and its arguments: abstract parameters and statistics, and pictures on the host."""
     architecture = architecture_of(case)
 
     def features(encoder, stats, pictures):
@@ -119,7 +119,7 @@ def new_encoder(case: Case) -> tuple[Any, Any]:
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
-    """The function compiled for these arguments, and the seconds that took."""
+    """The function compiled for these arguments, and the seconds that this took."""
     start = time.perf_counter()
     function = function.lower(*arguments).compile()
     return function, time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""Where the time of one training step goes: its kernels, longest first, and the compiled program beside them.
+"""Profiles one training step: writes its kernels, longest first, and the compiled program.
 
     python -m benchmarks.kernels --task=san --dtype=bfloat16 --batch=64 --out=FOLDER
 
-Writes kernels_TASK_DTYPE.json: milliseconds a step of every kernel with the operations that the compiler fused into it;
-and the optimized program as kernels_TASK_DTYPE.hlo.gz.
+Writes kernels_TASK_DTYPE.json: milliseconds per step of every kernel, with the operations that the compiler fused into
+it; and the optimized program as kernels_TASK_DTYPE.hlo.gz.
 """
 
 import argparse
@@ -23,7 +23,7 @@ KEPT = 400  # kernels in the report
 
 
 def main() -> None:
-    """Profiles what the flags say."""
+    """Profiles the step that the flags describe."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--task", choices=TASKS[:-1], default="san")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
@@ -71,13 +71,13 @@ def main() -> None:
     }
     (flags.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
     (flags.out / f"{stem}.hlo.gz").write_bytes(gzip.compress(call.program().encode()))
-    print(f"{stem}: {report['ms_a_step']:.2f} ms a step in kernels")
+    print(f"{stem}: {report['ms_a_step']:.2f} ms per step in kernels")
     for kernel in kernels[:25]:
         print(f"{kernel['ms']:8.3f} ms {kernel['count']:5.1f} x {kernel['name'][:60]:60} {kernel['op'][:60]}")
 
 
 def read_kernels(path: Path) -> tuple[list[dict], dict[str, float]]:
-    """Kernels by time, and the time of every line of the profile; both in milliseconds a step."""
+    """Kernels by time, and the time of every line of the profile; both in milliseconds per step."""
     times, counts, ops, lines = collections.Counter(), collections.Counter(), {}, collections.Counter()
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         if "/device:" not in plane.name:

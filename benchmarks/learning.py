@@ -6,7 +6,7 @@
 Pictures and textures are rendered into the device's memory and gathered inside the jitted step; data sets, worker
 processes and files are not involved. Three networks are then trained for the same number of steps: the baseline from
 random weights, the baseline from SAN-PG's encoder, and SAN from SAN-PG's encoder and decoder. Writes learning.json
-after every part, and a sheet of held-out pictures with their drawn and their true textures.
+after every part, and a sheet of held-out pictures with their generated and their true textures.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from san_jax.training import optimizers, train_step
 from san_jax.training.train_step import Networks, TrainState
 
 INSTANCES = 4
-HELD_OUT = 200  # pairs kept for scoring the drawn textures
+HELD_OUT = 200  # pairs kept for scoring the generated textures
 SCORED = 128  # pictures in one call of the encoder when scoring
 
 
@@ -67,7 +67,7 @@ class Size:
     Attributes:
       height: of the pictures, in pixels, twice their width; also the height and width of the textures.
       depth, width, fc_dim, decoder_width: of the networks, as in `Architecture`.
-      identities: people in one batch.
+      identities: number of identities in one batch.
       train_people, test_people: number of people.
       pairs: number of pairs of picture and texture, including the held-out ones.
       pg_steps: training steps of SAN-PG.
@@ -305,7 +305,7 @@ def started(fresh: TrainState, generator: TrainState) -> TrainState:
 
 
 def render_pairs(size: Size) -> tuple[Pictures, Pictures]:
-    """Pairs of picture and texture, each of another wardrobe: those to train on, and the held-out ones."""
+    """Pairs of picture and texture, each with a different wardrobe: those to train on, and the held-out ones."""
     dresser, sitter = jax.random.split(jax.random.key(3))
     numbers = np.arange(size.pairs, dtype=np.int32)
     sittings = Sitting(numbers, np.zeros_like(numbers), None)
@@ -349,9 +349,9 @@ def taken(size: Size, take: Callable, setting, dresser, numbers, shots) -> tuple
 
 
 def texture_scores(size: Size, state: TrainState, pairs: Pictures, held_out: Pictures, *, sheet: Path) -> dict:
-    """Mean L1 distance of drawn to true textures of held-out pairs, pixels in [-1, 1], and writes the sheet.
+    """Mean L1 distance of generated to true textures of held-out pairs, pixels in [-1, 1]; also writes the sheet.
 
-    For comparison, also the distance of the median training texture to the true ones.
+    For comparison, the distance of the median training texture to the true ones is returned too.
     """
     networks = Networks("san_pg", architecture_of(size), "float32")
 

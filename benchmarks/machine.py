@@ -1,4 +1,4 @@
-"""What a machine is and what its device reaches: copies and matrix products, the ceilings of everything else.
+"""Describes a machine and the peak rates of its device: copies and matrix products, which limit everything else.
 
     python -m benchmarks.machine --out=FOLDER
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def driver() -> str:
-    """As nvidia-smi names it; empty without one."""
+    """Name, driver and memory of the GPU as nvidia-smi prints them; empty without a GPU."""
     asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
@@ -58,7 +58,7 @@ def driver() -> str:
 
 
 def version(name: str) -> str:
-    """Of an installed package; empty where there is none."""
+    """Version of an installed package; empty if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -66,7 +66,7 @@ def version(name: str) -> str:
 
 
 def copy_rate(num_values: int) -> float:
-    """GB/s, bytes read and written, of adding one to so many float32 numbers in place."""
+    """GB/s, bytes read and written, of adding one to `num_values` float32 numbers in place."""
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     kept = [jnp.zeros(num_values, jnp.float32)]
 

@@ -1,16 +1,16 @@
-"""All that is to be measured on a machine with a GPU, in one command and within so many minutes.
+"""Runs all measurements on a machine with a GPU, in one command and within a time limit.
 
     python -m benchmarks.on_device --minutes=9 --out=FOLDER
     python -m benchmarks.on_device --minutes=4 --stages=1,3
-    python -m benchmarks.on_device --tiny                     # the same ways at sizes for two CPU cores
+    python -m benchmarks.on_device --tiny                     # the same stages at sizes for two CPU cores
 
-Needs JAX, Flax, optax, jaxtyping, NumPy, SciPy and Pillow; PyTorch for what is measured beside; no TFDS, grain or
-ml_collections. A stage is one or more processes with a time limit, writes its reports at once, and may fail: the next
-one goes on. Stages in the order in which they run:
+Needs JAX, Flax, optax, jaxtyping, NumPy, SciPy and Pillow; PyTorch for comparison; no TFDS, grain or ml_collections.
+A stage is one or more processes with a time limit. It writes its reports as it goes; if it fails, the next one still
+runs. Stages in the order in which they run:
 
-    1  what machine this is, and what it reaches
-    2  whether numbers are right: the tests of networks, losses, optimizers, scores and renderer, on the device
-    3  training steps and features beside PyTorch; where a step's time goes
+    1  description and peak rates of the machine
+    2  correctness: the tests of networks, losses, optimizers, scores and renderer, on the device
+    3  training steps and features, compared with PyTorch; time of each kernel of a step
     5  scores, re-ranking, search
     6  rendering
     7  learning at the paper's size, on people rendered into the device's memory
@@ -47,10 +47,10 @@ class Part:
     Attributes:
       stage: its number.
       name: of its log.
-      command: after the interpreter's name.
-      seconds: its limit.
-      beside: whether it runs at one time with its neighbours that are so marked; nothing else is timed then.
-      variables: of the environment, beside those that are there.
+      command: arguments of the Python interpreter.
+      seconds: its time limit.
+      beside: whether it runs at the same time as adjacent parts with this mark; nothing is timed then.
+      variables: additional environment variables.
     """
 
     stage: int
@@ -89,12 +89,12 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
 
 
 def main() -> int:
-    """Runs the stages that the flags name."""
+    """Runs the stages that the flags select."""
     if "--torch_programs" in sys.argv:
         return torch_programs(sys.argv[sys.argv.index("--torch_programs") + 3 :])
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=9, help="the whole ends before (default: 9)")
-    parser.add_argument("--stages", default="1,2,3,5,6,7", help="which, separated by commas (default: all)")
+    parser.add_argument("--minutes", type=float, default=9, help="time limit of the whole run (default: 9)")
+    parser.add_argument("--stages", default="1,2,3,5,6,7", help="stages to run, separated by commas (default: all)")
     parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
     flags = parser.parse_args()
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def run(chosen: Sequence[Part], out: Path, *, minutes: float) -> None:
-    """Runs parts until the time is up; what became of each is kept in stages.json."""
+    """Runs parts until the time is up; stages.json records how each of them ended."""
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     ended: dict[str, dict] = {}
@@ -126,7 +126,7 @@ def run(chosen: Sequence[Part], out: Path, *, minutes: float) -> None:
 
 
 def run_part(part: Part, limit: float) -> tuple[str, str]:
-    """What a part printed, and how it ended."""
+    """The output of a part, and how it ended."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(part.variables)
     with subprocess.Popen(
         [sys.executable, *shlex.split(part.command)],
@@ -148,7 +148,7 @@ def run_part(part: Part, limit: float) -> tuple[str, str]:
 
 
 def torch_programs(words: list[str]) -> int:
-    """Compiles PyTorch's programs side by side into --torch_cache, so that measuring them need not wait."""
+    """Compiles PyTorch's programs in parallel into --torch_cache, so that the measurements need not wait."""
     flags = train_step.parse_flags(words)
     options = [chosen for chosen in flags.torch if "compile" in chosen]
     wanted = [

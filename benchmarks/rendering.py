@@ -29,7 +29,7 @@ def main() -> None:
     """Runs the measurement, prints the result in one line and writes it to one file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--people", type=int, default=32, help="number of people; each is rendered by six cameras (default: 32)")
+    add("--people", type=int, default=32, help="number of people; each is rendered under six cameras (default: 32)")
     add("--height", type=int, default=256, help="height of the pictures in pixels (default: 256)")
     add("--at_once", type=int, default=studio.AT_ONCE, help="pictures in one call (default: %(default)s)")
     add("--rounds", type=int, default=5, help="number of repetitions, whose median is reported (default: 5)")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def seconds(world: World, *, people: int, height: int, at_once: int) -> float:
-    """The time to draw the people and to render each of them by every camera, in seconds."""
+    """The time to generate the people and to render each of them under every camera, in seconds."""
     person, camera = (grid.ravel() for grid in np.mgrid[:people, :CAMERAS])
     shots = Moment(person, camera, np.zeros_like(person))
     begin = time.perf_counter()

@@ -1,11 +1,11 @@
-"""Times scores, re-ranking and search on seeded features, beside a plain product and an argsort; docs/performance.md.
+"""Times scores, re-ranking and search on random features, and a plain product and an argsort; docs/performance.md.
 
     python -m benchmarks.scoring
     python -m benchmarks.scoring --sizes=cuhk03,market1501 --sides=product,rank,argsort --rounds=5
     python -m benchmarks.scoring --peer_python=PATH/bin/python         # an environment with fast-reid (Cython built)
 
 Every measurement is a process of its own, one at a time; the sides take turns, every other round in the opposite order.
-Memory is the largest resident size less that with the features just made.
+Memory is the peak resident size minus the resident size right after the features are made.
 """
 
 import argparse
@@ -30,12 +30,12 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "scoring"
 DIM = 512
-SEEN = 64  # one in as many numbers of the plain product is read
-SPREAD = 0.4  # of people, beside 1 of a person's pictures: some finds are wrong
+SEEN = 64  # every SEEN-th column of the plain product is read
+SPREAD = 0.4  # of the identities; that of the pictures of one identity is 1, so that some results are wrong
 
 
 class Size(NamedTuple):
-    """Pictures and people of a test set; people of the query are `people`, the gallery has `strangers` besides."""
+    """Numbers of pictures, identities and cameras of a test set; the gallery may also have distractors."""
 
     query: int
     gallery: int
@@ -44,7 +44,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(30, 200, 6, 3),  # to try it
+    "tiny": Size(30, 200, 6, 3),  # for a trial run
     "cuhk03": Size(1_400, 5_328, 700, 2),
     "market1501": Size(3_368, 19_732, 750, 6),
     "msmt17": Size(11_659, 82_161, 3_060, 15),
@@ -53,7 +53,7 @@ SIZES = {
 
 
 class Features(NamedTuple):
-    """Query and gallery with people and cameras."""
+    """Features of query and gallery, with their pids and camids."""
 
     query: np.ndarray
     gallery: np.ndarray
@@ -61,7 +61,7 @@ class Features(NamedTuple):
 
 
 def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
-    """As `feature_extraction.aligned_empty`, for the peers' environment too: features lie as they do in eval.py."""
+    """As `feature_extraction.aligned_empty`, for the peers' environment too: features are aligned as in eval.py."""
     size = 4 * math.prod(shape)
     room = np.empty(size + 64, np.uint8)
     start = -room.ctypes.data % 64
@@ -69,7 +69,7 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def make_features(size: Size, *, dim: int = DIM) -> Features:
-    """Noise around a centre for each person; gallery pictures beyond 25 a person are strangers."""
+    """Noise around a centre for each identity; gallery pictures beyond 25 for each are distractors, pid -1."""
     rng = np.random.default_rng(0)
     centres = SPREAD * rng.standard_normal((size.people, dim), np.float32)
 
@@ -90,21 +90,21 @@ def make_features(size: Size, *, dim: int = DIM) -> Features:
     return Features(query, gallery, labels | {"query_camids": query_camids, "gallery_camids": gallery_camids})
 
 
-# ---- The sides: each gives a function that computes once, and a number that shows it did.
+# ---- The sides: each returns a function that computes once and returns a number by which to check it.
 
 
 def product(feats: Features) -> Callable[[], float]:
-    """XLA's own product of query and gallery in the tiles of `rank`, nothing done with it: the floor."""
+    """XLA's own product of query and gallery in the tiles of `rank`, otherwise unused: a lower bound."""
     import jax
     import jax.numpy as jnp
 
     from san_jax.scoring import tiles
 
-    gallery = jax.device_put(feats.gallery)  # shared with NumPy where that can be, as `rank` has it
+    gallery = jax.device_put(feats.gallery)  # shares memory with NumPy where possible, as in `rank`
     tile = max(1, min(tiles.TILE_QUERIES, tiles.TILE_BYTES // (4 * len(gallery))))
     rows = -(-len(feats.query) // tile) * tile
     query = jnp.pad(jnp.asarray(feats.query), ((0, rows - len(feats.query)), (0, 0))).reshape(-1, tile, DIM)
-    # A few of its numbers are looked at: a sum of all would take half as long again.
+    # Only some columns are summed: a sum of all would take half as long again.
     multiply = jax.jit(lambda query, gallery: jax.lax.map(lambda q: jnp.matmul(q, gallery.T)[:, ::SEEN], query))
     return lambda: float(multiply(query, gallery).sum())
 
@@ -151,7 +151,7 @@ def nearest(feats: Features) -> Callable[[], float]:
 
 
 def argsort(feats: Features) -> Callable[[], float]:
-    """What is usually done: the whole distance matrix, sorted by NumPy, then a loop over queries."""
+    """The usual way: the whole distance matrix, sorted by NumPy, then a loop over queries."""
 
     def once() -> float:
         order = np.argsort(squared_distances(feats.query, feats.gallery), axis=1, kind="stable")
@@ -225,17 +225,17 @@ def squared_distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def labels_of(feats: Features) -> list[np.ndarray]:
-    """People and cameras in the order in which the peers take them."""
+    """Pids and camids in the order in which the peers take them."""
     return [feats.labels[name] for name in ("query_pids", "gallery_pids", "query_camids", "gallery_camids")]
 
 
 OURS = (product, rank, single_shot, tpr, nearest, rerank, argsort)
 THEIRS = (fastreid, fastreid_single_shot, fastreid_rerank)
 SIDES = {side.__name__: side for side in OURS + THEIRS}
-# Query times gallery pictures, at most: what takes more would take many minutes or more memory than there is.
+# Largest number of query times gallery pictures; more would take many minutes, or more memory than there is.
 LIMITS = {"argsort": 1e8, "single_shot": 1e8, "fastreid": 1e9, "rerank": 1e9}
 LIMITS |= {"fastreid_single_shot": 1e7, "fastreid_rerank": 1e8}
-LONG = 20  # seconds of calls after which there are no more of them
+LONG = 20  # seconds of timed calls, after which no further one starts
 
 
 # ---- One process for each measurement, and the report.
@@ -281,14 +281,14 @@ def parse_flags() -> argparse.Namespace:
         description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--sizes", type=listed, default=",".join(list(SIZES)[1:]), help="test sets, by commas")
-    add("--sides", type=listed, default=",".join(side.__name__ for side in OURS), help="what, by commas")
-    add("--warmup", type=int, default=1, help="calls before those that count, in every process")
-    add("--repeats", type=int, default=3, help=f"calls that count, in every process; fewer where they take {LONG} s")
-    add("--rounds", type=int, default=2, help="processes a measurement; the median is over the calls of all")
-    add("--peer_python", default="", help="of an environment with fast-reid, PyTorch and faiss; adds their sides")
+    add("--sizes", type=listed, default=",".join(list(SIZES)[1:]), help="test sets, separated by commas")
+    add("--sides", type=listed, default=",".join(side.__name__ for side in OURS), help="sides, separated by commas")
+    add("--warmup", type=int, default=1, help="calls before the timed ones, in every process")
+    add("--repeats", type=int, default=3, help=f"timed calls in every process; fewer if they take {LONG} s")
+    add("--rounds", type=int, default=2, help="processes for each measurement; the median is over the calls of all")
+    add("--peer_python", default="", help="interpreter with fast-reid, PyTorch and faiss; adds their sides")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
-    add("--measure", default="", help=argparse.SUPPRESS)  # SIDE,SIZE: what a process of its own does
+    add("--measure", default="", help=argparse.SUPPRESS)  # SIDE,SIZE: what a child process measures
     flags = parser.parse_args()
     for name, known in (("sizes", SIZES), ("sides", SIDES)):
         if unknown := set(getattr(flags, name)) - set(known):
@@ -312,7 +312,7 @@ def compare(sides: list[str], size: str, flags: argparse.Namespace) -> list[dict
 
 
 def ask(side: str, size: str, flags: argparse.Namespace) -> dict[str, Any]:
-    """What a process of its own measures."""
+    """The report of a child process."""
     python = flags.peer_python if SIDES[side] in THEIRS else sys.executable
     command = [python, "-m", "benchmarks.scoring", f"--measure={side},{size}"]
     command += [f"--warmup={flags.warmup}", f"--repeats={flags.repeats}"]
@@ -338,7 +338,7 @@ def summary(side: str, size: str, parts: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def described(row: dict[str, Any]) -> str:
-    """A line for people."""
+    """A row in one line, for display."""
     if "error" in row:
         return row["error"]
     return f"{row['seconds']:9.3f} s  {row['bytes_above_features'] / 1e9:6.2f} GB  {row['result']:.6f}"
@@ -367,7 +367,7 @@ def measure(side: str, size: str, *, warmup: int, repeats: int) -> dict[str, Any
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now."""
+    """The current resident size of this process, in bytes."""
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md out of the reports in benchmarks/results and benchmarks/results/scoring.
+"""Writes the tables of docs/performance.md from the reports in benchmarks/results and benchmarks/results/scoring.
 
     python -m benchmarks.table
 """
@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Writes the page anew."""
+    """Rewrites the page."""
     page = with_tables(PAGE.read_text(), read_reports(RESULTS))
     PAGE.write_text(with_scoring(page, read_reports(RESULTS / "scoring")))
 
@@ -54,9 +54,9 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
 
 
 def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
-    """The page with the tables of these reports between its marks, whatever stood there.
+    """The page with the text between its marks replaced by the tables of these reports.
 
-    Reports that differ in no circumstance share a table; of a case that several hold, the last one counts.
+    Reports with the same circumstances share a table; if several hold the same case, the last one counts.
     """
     tables = {}
     for report in reports:
@@ -73,9 +73,9 @@ def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
 
 
 def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
-    """The page with the tables of benchmarks/scoring.py's reports between its marks, whatever stood there.
+    """The page with the text between its marks replaced by the tables of benchmarks/scoring.py's reports.
 
-    Reports of one device, day and version share a table; of a measurement that several hold, the last one counts.
+    Reports of one device, day and version share a table; if several hold the same measurement, the last one counts.
     """
     before, _, rest = page.partition(SCORING)
     _, _, after = rest.partition(END)
@@ -88,7 +88,7 @@ def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
 
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Seconds and gigabytes above the features by what is computed and the size of the test set."""
+    """Seconds, and gigabytes in addition to the features; a row for each side, a column for each test set."""
     by_size = sorted(rows, key=lambda row: row["query"] * row["gallery"])
     sizes = {row["size"]: f"{row['size']}: {row['query']:,} x {row['gallery']:,}" for row in by_size}
     found = {(row["side"], row["size"]): row for row in rows}
@@ -101,7 +101,7 @@ def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def circumstances(report: dict[str, Any]) -> str:
-    """Day, versions, sizes, and what else the numbers depend on."""
+    """Day, versions, sizes, and whatever else the numbers depend on."""
     size = report["measurements"][0]
     notes = [
         f"{report['date'][:10]}; " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
@@ -145,7 +145,7 @@ def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def number(row: dict[str, Any], field: str, *, unit: float = 1.0) -> str:
-    """Three digits of a field, all of a whole number; a dash where it is missing."""
+    """A field with three significant digits, or all those before the point; a dash if it is missing."""
     if field not in row:
         return "-"
     value = row[field] / unit

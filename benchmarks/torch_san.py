@@ -1,7 +1,7 @@
-"""The other side: SAN's networks, losses, augmentation and step, written for PyTorch.
+"""The PyTorch side of the benchmark: SAN's networks, losses, augmentation and step.
 
-Started by `train_step.py`, one process a case. Parameters have the names of torchvision's ResNet and of the authors'
-decoder. PyTorch gets what is fast: fused optimizers, TF32 on GPUs as XLA has it, cuDNN's search, and by option
+Started by `train_step.py`, one process for each case. Parameters have the names of torchvision's ResNet and of the
+authors' decoder. PyTorch runs at its fastest: fused optimizers, TF32 on GPUs as in XLA, cuDNN's search, and by option
 channels_last, autocast and torch.compile.
 """
 
@@ -77,7 +77,7 @@ BLOCKS = {  # depth: kind of block, blocks per stage
 
 
 class Encoder(nn.Module):
-    """SA-Enc with last stride 1: gives four stages, features and logits."""
+    """SA-Enc with last stride 1: returns four stages, features and logits."""
 
     def __init__(self, *, depth: int, num_pids: int, fc_dim: int, width: float):
         super().__init__()
@@ -128,7 +128,7 @@ def drawing_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions with BatchNorm, added to what came in."""
+    """Two 3 x 3 convolutions with BatchNorm, added to their input."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -143,7 +143,7 @@ class Residual(nn.Module):
 
 
 class Up(nn.Module):
-    """Residual block, ReLU, then a convolution on the map enlarged twice."""
+    """Residual block, ReLU, upsampling by two, convolution."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -157,7 +157,7 @@ class Up(nn.Module):
 
 
 class Decoder(nn.Module):
-    """SA-Dec: four stages to four levels and the texture."""
+    """SA-Dec: decodes four stages into four levels and the texture."""
 
     def __init__(self, encoder_channels: Sequence[int], *, width: float):
         super().__init__()
@@ -198,14 +198,14 @@ def reid_loss(feats: Tensor, logits: Tensor, pids: Tensor) -> Tensor:
 
 
 def texture_triplets(levels: Sequence[Tensor]) -> Tensor:
-    """The released code's triplets over four levels, summed over people and levels."""
+    """The released code's triplets over four levels, summed over identities and levels."""
     num = cases.INSTANCES
     triplets = [((i % num, (i + 1) % num), (i % num, num + i % num)) for i in range(3)]
     triplets.append(((0, num - 1), (num - 1, num)))
     total = 0.0
     for level, pairs in zip(levels, triplets, strict=True):
         people = level.float().unflatten(0, (-1, num))
-        # Pictures of a person, and behind them those of the next one.
+        # Pictures of an identity, followed by those of the next one.
         pictures = [people[:-1, i] for i in range(num)] + [people[1:, i] for i in range(num)]
         near, far = ((pictures[i] - pictures[j]).square().mean((1, 2, 3)) for i, j in pairs)
         total = total + F.relu(near - far + 0.3).sum()
@@ -214,17 +214,17 @@ def texture_triplets(levels: Sequence[Tensor]) -> Tensor:
 
 @functools.cache
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """One number a channel, ready to meet pictures [B 3 H W]; sent to the device once."""
+    """One number for each channel, to be broadcast to pictures [B 3 H W]; moved to the device once."""
     return torch.tensor(values, device=device)[:, None, None]
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """Float pictures of 0 to 255 as the encoder sees them."""
+    """Normalises float pictures in [0, 255] for the encoder."""
     return (pictures / 255 - per_channel(MEAN, pictures.device)) / per_channel(STD, pictures.device)
 
 
 def augment(pictures: Tensor, *, height: int, width: int) -> Tensor:
-    """Crop, mirror, normalise and erase, each picture by its own draws, all pictures at once on their device."""
+    """Crop, mirror, normalise and erase, each picture at random by itself, all pictures at once on their device."""
     count, _, roomy_height, roomy_width = pictures.shape
     uniform = functools.partial(torch.rand, device=pictures.device)
     steps = functools.partial(torch.arange, device=pictures.device)
@@ -285,7 +285,7 @@ class Networks:
 
 
 def training(case: Case) -> Callable[[], Tensor]:
-    """A call that makes one update and returns the loss."""
+    """A function that makes one update and returns the loss."""
     nets = Networks(case)
     pictures, textures, pids = nets.batch()
     everything = list(nets.encoder.parameters())
@@ -330,14 +330,14 @@ def make_adam(
 def update(optimizer: torch.optim.Optimizer, params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
     """One update of the optimizer by these gradients."""
     for param, grad in zip(params, grads, strict=True):
-        # Fused optimizers take both in the order of memory.
+        # Fused optimizers need both in the same memory layout.
         param.grad = grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
     optimizer.step()
     optimizer.zero_grad()
 
 
 def extraction(case: Case) -> Callable[[], Tensor]:
-    """A call that returns the features of a batch by running statistics."""
+    """A function that returns the features of a batch, with running statistics."""
     nets = Networks(case)
     pictures, _, _ = nets.batch()
     nets.encoder.eval()
@@ -375,7 +375,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def describe() -> dict[str, Any]:
-    """Version."""
+    """Version of PyTorch."""
     return {"versions": {"torch": torch.__version__}}
 
 

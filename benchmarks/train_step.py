@@ -1,11 +1,11 @@
-"""Times the training steps and the extraction of features, and the same written for PyTorch; see docs/performance.md.
+"""Times training steps and feature extraction, in san_jax and in PyTorch; see docs/performance.md.
 
     python -m benchmarks.train_step --batch=64 --torch_python=PATH/bin/python
     python -m benchmarks.train_step --batch=16 --tasks=san --dtypes=float32 --torch=     # san_jax alone
     python -m benchmarks.train_step --batch=8 --depth=18 --height=128 --width=64
 
 Every measurement is a process of its own, one at a time; the sides take turns for several rounds, every other round in
-the opposite order, so that whatever else the machine does meets all of them. Runs from the root of the repository, on
+the opposite order, so that other load on the machine affects all of them. Runs from the root of the repository, on
 one device, and needs no data.
 """
 
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
-    """Measures all cases; writes the report anew after each, so that a run cut short leaves what it has."""
+    """Measures all cases; rewrites the report after each, so that an interrupted run keeps its results."""
     jax_side, torch_side = (sys.executable, "benchmarks.jax_san"), (flags.torch_python, "benchmarks.torch_san")
     about = ask(*jax_side, environment=environment)
     options = flags.torch
@@ -83,35 +83,35 @@ def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
 
 
 def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, or other words; sizes are the paper's unless given."""
+    """Parses the command line, or `words`; sizes default to the paper's."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--tasks", type=listed, default=TASKS, help="which, separated by commas")
+    add("--tasks", type=listed, default=TASKS, help="what to measure, separated by commas")
     add("--dtypes", type=listed, default=DTYPES, help="precisions of the computation; in PyTorch by autocast")
-    add("--batch", type=int, default=64, help=f"pictures of a step, {INSTANCES} of a person")
+    add("--batch", type=int, default=64, help=f"pictures of a step, {INSTANCES} of each person")
     add("--pictures", type=int, default=100, help="pictures whose features are computed at once")
     add("--height", type=int, default=256, help="of the pictures in pixels; textures are height x height")
     add("--width", type=int, default=128, help="of the pictures in pixels")
     add("--depth", type=int, default=50, help="of the encoder")
-    add("--fc_dim", type=int, default=512, help="size of the features; 0 = of the pooled map")
+    add("--fc_dim", type=int, default=512, help="length of the features; 0 = channels of the pooled map")
     add("--encoder_width", type=float, default=1.0, help="factor on the encoder's channels")
     add("--decoder_width", type=float, default=1.0, help="factor on the decoder's channels")
-    add("--num_pids", type=int, default=767, help="people, outputs of the classifier")
-    add("--warmup", type=int, default=2, help="calls before those that count, in every process")
-    add("--repeats", type=int, default=10, help="calls that count, in every process")
-    add("--rounds", type=int, default=2, help="processes a measurement; the median is over the calls of all")
+    add("--num_pids", type=int, default=767, help="identities, outputs of the classifier")
+    add("--warmup", type=int, default=2, help="calls before the timed ones, in every process")
+    add("--repeats", type=int, default=10, help="timed calls in every process")
+    add("--rounds", type=int, default=2, help="processes for each measurement; the median is over the calls of all")
     add("--torch_python", default=sys.executable, help="interpreter of an environment with PyTorch")
     add(
         "--torch",
         type=variants,
         default="plain,channels_last,channels_last+compile",
-        help="how PyTorch runs: plain, or channels_last and compile joined by +; several by commas; none by nothing",
+        help="how PyTorch runs: plain, or channels_last and compile joined by +; several by commas; empty for none",
     )
-    add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory, all sides")
+    add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory (all sides)")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
-    add("--torch_cache", type=Path, help="folder of torch.compile's programs, kept; by default compile time counts")
+    add("--torch_cache", type=Path, help="folder that keeps torch.compile's programs; by default none are kept")
     flags = parser.parse_args(words)
     for name, known in (("tasks", TASKS), ("dtypes", DTYPES)):
         if unknown := set(getattr(flags, name)) - set(known):
@@ -157,11 +157,11 @@ def cases(flags: argparse.Namespace, *, platform: str) -> list[Case]:
 def compare(
     sides: Sequence[tuple[str, str, Case]], *, rounds: int, environment: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Measures the sides of one case in turns: a row for each, those of PyTorch with san_jax's time over theirs."""
+    """Measures the sides of one case in turns; one row each, PyTorch's with the ratio of san_jax's time to its own."""
     found = {side: [] for side in sides}
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
-            # What failed once, for lack of memory say, fails again.
+            # What has failed once, for example for lack of memory, will fail again.
             if not any("error" in answer for answer in found[side]):
                 found[side].append(ask(*side, environment=environment))
     rows = [summary(side[-1], answers) for side, answers in found.items()]
@@ -173,7 +173,7 @@ def compare(
 
 
 def ask(python: str, module: str, case: Case | None = None, *, environment: dict[str, str]) -> dict[str, Any]:
-    """What a process of one side reports, of itself or of a case; `error` alone if it fails."""
+    """The report of a process of one side, on itself or on a case; only `error` if it fails."""
     argument = [] if case is None else [json.dumps(dataclasses.asdict(case))]
     try:
         done = subprocess.run(
@@ -185,12 +185,12 @@ def ask(python: str, module: str, case: Case | None = None, *, environment: dict
         return json.loads(done.stdout.splitlines()[-1])
     ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
     said = done.stderr.strip().splitlines()
-    # Under XLA's failed checks stands a trace of C++ that says nothing.
+    # A failed check of XLA is followed by a C++ stack trace that says nothing.
     return {"error": next((line for line in said if "Check failed" in line), " ".join(said[-1:])) or ended}
 
 
 def summary(case: Case, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A measurement out of its rounds: median seconds, compile time of the first, largest memory."""
+    """Summarises the rounds of a measurement: median seconds, compile time of the first, largest memory."""
     row = dataclasses.asdict(case)
     if errors := [answer for answer in answers if "error" in answer]:
         return row | errors[0]
@@ -207,7 +207,7 @@ def summary(case: Case, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def one_line(row: dict[str, Any]) -> str:
-    """A row for the eye."""
+    """A row in one line, for display."""
     name = f"{row['task']:9}{row['dtype']:9}{row['batch']:4} {'+'.join((row['framework'], *row['options'])):28}"
     if "error" in row:
         return f"{name} {row['error']}"

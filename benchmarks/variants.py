@@ -1,8 +1,8 @@
-"""Other ways to write the layers, each timed inside a whole training step; for who tunes the step for a device.
+"""Times other implementations of the layers inside a whole training step, for tuning the step on a device.
 
     python -m benchmarks.variants --batch=64 --dtype=bfloat16 --out=FOLDER
 
-All steps are traced one after the other, compiled side by side, and timed in turns. Writes variants_TASK_DTYPE.json.
+All steps are traced one after the other, compiled in parallel, and timed in turns. Writes variants_TASK_DTYPE.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks import jax_san
 from benchmarks.case import DTYPES, Case
 from san_jax.networks import decoder, encoder, layers
 
-# ---- The other ways.
+# ---- The other implementations.
 
 
 def convolve_always(x, kernel, stride, padding):
@@ -42,7 +42,7 @@ def windowed_max_pool(x):
 
 
 def one_pass_moments(x):
-    """E[x^2] - E[x]^2 in float32: one reading of the map, digits lost where the mean is large."""
+    """E[x^2] - E[x]^2 in float32: the map is read once; digits are lost where the mean is large."""
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
     return mean, jnp.maximum(jnp.mean(jnp.square(x), axes) - jnp.square(mean), 0)
@@ -62,7 +62,7 @@ def narrow_norm(self, x):
 
 
 def plain_upsample(x):
-    """The same enlargement by `jax.image.resize`."""
+    """The same upsampling by `jax.image.resize`."""
     return jax.image.resize(x, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], x.shape[3]), "bilinear")
 
 
@@ -92,7 +92,7 @@ COMPILER = {
 
 @contextlib.contextmanager
 def in_place(changes: dict) -> Iterator[None]:
-    """Layers as a variant has them, also where a module has imported them by name."""
+    """Patches the layers of a variant, also in modules that have imported them by name."""
     with contextlib.ExitStack() as stack:
         for name, new in changes.items():
             *where, last = name.split(".")
@@ -106,7 +106,7 @@ def in_place(changes: dict) -> Iterator[None]:
 
 
 def main() -> None:
-    """Times what the flags say."""
+    """Times the variants of the step that the flags describe."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--task", default="san")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
@@ -128,7 +128,7 @@ def main() -> None:
     def compile_one(lowered, compiler):
         try:
             return lowered.compile(compiler_options=compiler if case.platform == "gpu" else None)
-        except Exception as error:  # one way that does not compile is a finding, not an end
+        except Exception as error:  # a variant that does not compile is reported, not fatal
             return str(error).partition("\n")[0]
 
     report = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "date": time.strftime("%Y-%m-%d")}

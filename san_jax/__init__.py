@@ -5,7 +5,7 @@
     model = san_jax.load("runs/demo/san")
     feats = model.features(["query.jpg"])
 
-What stands here is what other programs use. `import san_jax` alone does not import JAX.
+This module is the public API. `import san_jax` alone does not import JAX.
 """
 
 import os
@@ -31,7 +31,7 @@ def load(
     width: int | None = None,
     last_stride: int | None = None,
 ) -> "Model":
-    """The networks of a run, a checkpoint or a file of weights, as `san_jax.model.load` says."""
+    """Loads the networks of a run, a checkpoint or a file of weights; see `san_jax.model.load`."""
     from san_jax import model
 
     return model.load(source, best=best, height=height, width=width, last_stride=last_stride)
@@ -45,11 +45,11 @@ def search(
     Args:
       query_feats: float [Q D].
       gallery_feats: float [G D].
-      k: how many; at most G.
+      k: pictures for each query; at most G.
       distance: euclidean (squared) or cosine.
 
     Raises:
-      UserError: there are no k gallery pictures or no queries, or features are not finite or of different length.
+      UserError: there are fewer than k gallery pictures or no queries, or features are not finite or differ in length.
     """
     from san_jax import devices
     from san_jax.scoring import nearest
@@ -65,14 +65,17 @@ def evaluate(
     manual_dir: str | os.PathLike = "",
     metric: str = "market1501",
 ) -> Mapping[str, Mapping[str, float]]:
-    """Scores of a network by test set, as fractions; those of a texture generator are L1, PSNR and SSIM.
+    """Scores a model on test sets: rank-k, mAP and mINP as fractions; a texture generator by L1, PSNR and SSIM.
 
     Args:
-      model: as `load` gives it.
-      sets: names of data sets, as in "cuhk03/labeled".
-      data_dir: folder of the prepared data sets; what is missing is prepared.
+      model: as `load` returns it.
+      sets: names of data sets, such as "cuhk03/labeled"; in a string, separated by commas.
+      data_dir: folder of the prepared data sets; missing ones are prepared.
       manual_dir: folder of the release; needed only to prepare a data set.
       metric: market1501, or cuhk03 (single-gallery-shot).
+
+    Returns:
+      Scores by name, for each test set by its name.
 
     Raises:
       UserError: there is no such data set or metric, or it cannot be read.
@@ -83,15 +86,15 @@ def evaluate(
 
 
 def train(config: "ConfigDict", workdir: str | os.PathLike) -> "Model":
-    """Trains what a config says, to the end or on from where it was, and gives the network.
+    """Trains a model by a config, resuming a run that was interrupted, and returns the model.
 
     Args:
-      config: as `configs.san.get_config()` gives it.
-      workdir: folder of everything that the run leaves behind.
+      config: as `configs.san.get_config()` returns it.
+      workdir: folder for everything that the run writes.
 
     Raises:
-      UserError: a field that does not fit; it is named.
-      Stopped: somebody asked the run to stop; its state is saved.
+      UserError: a field of the config is wrong; the message names it.
+      Stopped: a signal stopped the run; its state is saved.
     """
     from san_jax.commands import common
 

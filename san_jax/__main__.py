@@ -8,14 +8,14 @@ from importlib import metadata
 from san_jax.process import stopping
 
 COMMANDS = {  # name: module of san_jax.commands, what it does
-    "train": ("train", "trains a network from a config; goes on where it was"),
+    "train": ("train", "trains a network from a config, or resumes its training"),
     "eval": ("evaluate", "scores a run, a checkpoint or a file of weights"),
-    "search": ("search", "finds the pictures of a folder that are most like a given one"),
-    "textures": ("textures", "draws the texture image of every picture"),
-    "import": ("import_", "FILE OUT: makes a checkpoint of foreign weights"),
+    "search": ("search", "finds the pictures of a folder that are most similar to a given one"),
+    "textures": ("textures", "generates the texture image of every picture"),
+    "import": ("import_", "FILE OUT: converts weights of PyTorch to a checkpoint"),
     "export": ("export", "RUN OUT: writes weights under PyTorch's names"),
     "reference-scores": ("reference_scores", "scores chance and colour histograms"),
-    "sheet": ("sheet", "OUT.png: draws people of the rendered world"),
+    "sheet": ("sheet", "OUT.png: shows rendered people on a contact sheet"),
 }
 
 

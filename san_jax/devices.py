@@ -1,4 +1,4 @@
-"""One mesh over all devices of all processes, and what lies where on it: batches cut by rows, state on every device."""
+"""One mesh over all devices of all processes, and the shardings on it: batches split by rows, replicated state."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ BY_HAND = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def starts_on_cluster(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several.
 
-    It is where SAN_JAX_DISTRIBUTED is 1, and is not where that is 0. Else by JAX's own variables, by those of a Slurm
-    or Open MPI job step or of several TPU slices, or on a TPU pod. Other clusters that JAX knows, such as Kubernetes,
-    need the 1: JAX takes a lonely pod for a part of one.
+    SAN_JAX_DISTRIBUTED decides: 1 is yes, 0 is no. Without it, yes if JAX's own variables are set, or those of a Slurm
+    or Open MPI job step or of several TPU slices, or on a TPU pod. Other clusters that JAX detects, such as Kubernetes,
+    need the 1, since JAX takes even a single pod for part of a cluster.
 
     Raises:
-      UserError: a variable holds something else than a number.
+      UserError: a variable is not a number.
     """
     if environment.get(SWITCH):
         return _number(environment, SWITCH) > 0
@@ -38,15 +38,15 @@ def starts_on_cluster(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    """A variable that is a number; 1 where it is not set."""
+    """The value of a numeric variable; 1 if it is not set."""
     try:
         return int(environment.get(name) or 1)
     except ValueError as error:
-        raise UserError(f"the variable {name} is {environment[name]!r}, which is no number; unset it") from error
+        raise UserError(f"the variable {name} is {environment[name]!r}, which is not a number; unset it") from error
 
 
 def tpu_hosts() -> int:
-    """Hosts of the TPU pod that JAX finds, by its metadata server where no variable tells; 1 where there is none."""
+    """Hosts of the TPU pod that JAX detects, from variables or else the metadata server; 1 if there is none."""
     try:
         kinds = [kind for kind in ClusterEnv._cluster_types if kind.name.endswith("tpu")]
         found = next((kind for kind in kinds if kind.is_env_present()), None)
@@ -56,13 +56,13 @@ def tpu_hosts() -> int:
 
 
 def join_cluster() -> None:
-    """Connects this process to the others of its run, where there are any. Before anything else touches JAX.
+    """Connects this process to the others of its run, if there are any. To be called before anything else uses JAX.
 
-    Besides the clusters that JAX knows by itself, three variables start a run by hand: JAX_COORDINATOR_ADDRESS
+    Besides the clusters that JAX detects, three variables configure a run by hand: JAX_COORDINATOR_ADDRESS
     (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      UserError: a variable is wrong, or the others cannot be reached.
+      UserError: a variable is wrong, or the other processes cannot be reached.
     """
     if not starts_on_cluster():
         return
@@ -79,12 +79,12 @@ def join_cluster() -> None:
 
 
 def make_mesh() -> Mesh:
-    """All devices in a row, along the axis over which a batch is cut."""
+    """All devices along one axis, over which batches are split."""
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: rows cut over all devices."""
+    """The sharding of a batch: rows split over all devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
@@ -94,12 +94,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def rounded_up(mesh: Mesh, num_rows: int) -> int:
-    """The smallest number of rows, at least so many, that can be cut over all devices."""
+    """`num_rows` rounded up to a multiple of the number of devices, so that the rows can be split over them."""
     return -(-num_rows // mesh.size) * mesh.size
 
 
 def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
-    """Which rows of a global batch this process has to load, ascending, int64. All of them if it runs alone."""
+    """Rows of a global batch that this process must load, ascending, int64. All of them if it runs alone."""
     index = by_rows(mesh).addressable_devices_indices_map((num_rows,))
     return np.unique(np.concatenate([np.arange(num_rows)[rows] for rows in index.values()]))
 
@@ -110,10 +110,10 @@ def put_rows(mesh: Mesh, rows: Shaped[np.ndarray, "local ..."], *, num_rows: int
 
 
 def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that every process has, laid out over all devices; global arrays are laid out anew.
+    """Places an array that every process holds on the devices of a sharding; global arrays are resharded.
 
-    On several processes `jax.device_put` would first gather the array of each of them, to compare them, and call NaNs
-    different.
+    With several processes, `jax.device_put` would first gather the copies of all of them to compare them, and reject
+    arrays with NaN as different.
     """
     if jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable):
         return jax.device_put(array, sharding)
@@ -121,12 +121,12 @@ def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sha
 
 
 def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:
-    """The array on every device; every process has the whole of it."""
+    """Replicates an array, which every process holds whole, on all devices."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
 
 
 def of_first_process(numbers: Sequence[int]) -> list[int]:
-    """The numbers (or truth values) of process 0, on every process; all processes must call it together."""
+    """The numbers (or booleans) of process 0, on every process; all processes must call it together."""
     if jax.process_count() == 1:
         return list(numbers)
     return multihost_utils.broadcast_one_to_all(np.asarray(numbers)).tolist()
@@ -140,5 +140,5 @@ def of_all_processes(number: int) -> list[int]:
 
 
 def with_sharding(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Shapes and dtypes of the leaves, with the sharding they shall have."""
+    """Shapes and dtypes of the leaves as abstract arrays with this sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

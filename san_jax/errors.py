@@ -1,15 +1,15 @@
-"""The one exception for what its reader can mend."""
+"""Errors that the user can fix, and the exception of a process that is asked to stop."""
 
 
 class UserError(Exception):
-    """A wrong file, field or command; the message names it and the way out, in one line.
+    """A wrong file, field or command; the message names it and the remedy, in one line.
 
-    Commands print the message and exit with status 1. Everything else may crash with its trace.
+    Commands print the message and exit with status 1. All other exceptions may end in a traceback.
     """
 
 
-class Stopped(BaseException):  # like KeyboardInterrupt, so that no `except Exception` keeps it
-    """A process was asked to stop by a signal and has saved what it had to; the message says so in one line.
+class Stopped(BaseException):  # like KeyboardInterrupt, so that no `except Exception` catches it
+    """A process was asked to stop by a signal and has saved its state; the message says so in one line.
 
     Commands print the message and exit with `status`, as a shell reports a process that the signal has ended.
 

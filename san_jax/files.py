@@ -7,12 +7,12 @@ from san_jax.errors import UserError
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file beside its place and moves it there; its folder is made if it is missing.
+    """Writes a file under a temporary name and renames it; creates its folder if it is missing.
 
-    Text is UTF-8; what has no place in it, as a file name that is no text, is escaped.
+    Text is written as UTF-8; what cannot be encoded, such as an undecodable file name, is escaped.
 
     Raises:
-      UserError: it cannot be written; what was there before stays.
+      UserError: it cannot be written; an existing file is kept.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -25,4 +25,4 @@ def write(path: Path, content: str | bytes) -> None:
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or error
-        raise UserError(f"cannot write {path} ({reason}); choose another place or make room") from error
+        raise UserError(f"cannot write {path} ({reason}); choose another place or free some space") from error

@@ -135,7 +135,7 @@ def test_tpu_pod_is_told_by_jax_itself(monkeypatch):
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({"SAN_JAX_DISTRIBUTED": "yes"}, "the variable SAN_JAX_DISTRIBUTED is 'yes', which is no number"),
+        ({"SAN_JAX_DISTRIBUTED": "yes"}, "the variable SAN_JAX_DISTRIBUTED is 'yes', which is not a number"),
         ({"SLURM_STEP_NUM_TASKS": "4(x2)"}, "the variable SLURM_STEP_NUM_TASKS is"),
         ({"SAN_JAX_DISTRIBUTED": "1"}, r"cannot join the other processes of this run \(coordinator_address should be"),
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2"}, "cannot join .*JAX_PROCESS_ID"),

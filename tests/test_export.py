@@ -200,7 +200,7 @@ def test_stem_and_neck_are_in_the_names_too(tmp_path, change, names, mode):
 
 @pytest.mark.parametrize("name", ["san.onnx", "san.npz", "san.h5"])
 def test_name_of_another_format_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match=rf"{name} would hold weights, .* name it \.safetensors or \.pth"):
+    with pytest.raises(UserError, match=rf"{name}: weights cannot be saved as .*; name it \.safetensors or \.pth"):
         export(tmp_path, tmp_path / name)
     assert not list(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
 
 def test_file_that_cannot_be_replaced_is_named_and_leaves_nothing(tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or make room"):
+    with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or free some space"):
         files.write(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 

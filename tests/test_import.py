@@ -258,8 +258,8 @@ def test_other_network_is_named_by_its_first_tensor(tmp_path, theirs, message):
         (lambda tensors: tensors | {"layer1.0.gate.weight": np.zeros(2, np.float32)}, r"layer1\.0\.gate\.weight match"),
         (lambda tensors: tensors | {"bn1.bias": np.zeros(2, np.int8)}, "'bn1.bias' among its weights, of type int8"),
         (lambda tensors: {name: tensors[name] for name in tensors if name != "bn1.bias"}, r"bn1\.bias is missing"),
-        (lambda _: {"fc.weight": np.zeros((10, 64), np.float32)}, "nothing in it is of use"),
-        (lambda _: {}, "nothing in it is of use"),
+        (lambda _: {"fc.weight": np.zeros((10, 64), np.float32)}, "none of its tensors is used here"),
+        (lambda _: {}, "none of its tensors is used here"),
     ],
 )
 def test_file_that_is_not_quite_a_network_is_refused(tmp_path, edit, message):

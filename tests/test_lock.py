@@ -26,7 +26,8 @@ def test_second_process_is_refused_by_pid_and_host_until_the_first_is_dead(tmp_p
     first = subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "held\n"
     said = (
-        f"{path.parent} is in use by a training, pid {first.pid} on {socket.gethostname()}, since .*; wait for its end"
+        f"{path.parent} is in use by a training, pid {first.pid} on {socket.gethostname()}, since .*; "
+        "wait for it to end"
     )
     for _ in range(2):
         with pytest.raises(UserError, match=said), lock.held(path, what="another"):

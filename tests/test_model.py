@@ -99,7 +99,7 @@ def test_baseline_draws_nothing_and_a_texture_generator_has_met_no_people(tmp_pa
     assert (baseline.mode, generator.mode) == ("baseline", "san_pg")
     with pytest.raises(UserError, match="has no decoder"):
         baseline.textures(paths)
-    with pytest.raises(UserError, match="have met no person"):
+    with pytest.raises(UserError, match="were not trained for re-ID"):
         generator.features(paths)
     assert generator.textures(paths[:1]).shape == (1, 32, 32, 3)
 

@@ -154,7 +154,7 @@ def test_missing_classifier_is_zero_and_so_are_missing_biases(tmp_path, network,
 def test_layers_that_no_network_here_has_are_refused_by_name(tmp_path, network, what, name):
     shapes = golden_reid_codes.shapes_of(network)
     path = write(tmp_path / "theirs", {key: np.ones(shape, np.float32) for key, shape in shapes.items()})
-    with pytest.raises(UserError, match=rf"theirs has {what}, which no network here has \({name}") as refused:
+    with pytest.raises(UserError, match=rf"theirs has {what}, which is not supported \({name}") as refused:
         load(path)
     assert "\n" not in str(refused.value)
 

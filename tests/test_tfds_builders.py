@@ -182,7 +182,7 @@ def test_leftover_is_deleted_only_if_its_process_of_this_machine_is_dead(tmp_pat
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
     assert said[0] == (
-        f"{paths['elsewhere']} is of process {dead} of another: delete it if nobody prepares set/small any more"
+        f"{paths['elsewhere']} belongs to process {dead} of another; delete it if nobody prepares set/small any more"
     )
 
 

@@ -84,7 +84,7 @@ def test_sets_without_pairs_of_one_person_or_of_strangers_are_refused():
     with pytest.raises(UserError, match="there is no pair of one person under two cameras among query"):
         tpr_at_fpr(*feats, **alone)
     together = {name: np.zeros_like(x) if "pids" in name else x for name, x in labels.items()}
-    with pytest.raises(UserError, match="there is no pair of strangers"):
+    with pytest.raises(UserError, match="there is no pair of two identities"):
         tpr_at_fpr(*feats, **together)
 
 

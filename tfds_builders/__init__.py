@@ -1,8 +1,8 @@
-"""Data sets by name: prepared when missing, read at random. `python -m tfds_builders NAME` only prepares."""
+"""Opens data sets by name, with random access; prepares missing ones. `python -m tfds_builders NAME` only prepares."""
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # this package is run, and the imports below take seconds
+if sys.argv[:1] == ["-m"]:  # run as a command; the imports below take seconds
     from san_jax.process import stopping
 
     stopping.end_on_signals()
@@ -29,13 +29,13 @@ BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03, "pit": Pit, "synthet
 
 
 class ReidSource:
-    """Random access to the records of one split, a `san_jax.batch.Source`; its files are opened by the first read.
+    """Random access to the records of one split, a `san_jax.batch.Source`; its files are opened at the first read.
 
     Attributes:
-      name: as people write it, "cuhk03/labeled".
+      name: as users write it, "cuhk03/labeled".
       split: "train", "query" or "gallery"; "train" or "test" of pairs.
       pids, camids: int32 [n], known without reading records.
-      names: n stems of pictures.
+      names: n stems of the pictures' file names.
       has_textures: whether every record's `texture` holds a picture.
     """
 
@@ -59,7 +59,7 @@ class ReidSource:
         stored_row = int(self._rows[row])
         try:
             stored = self._stored_records[stored_row]
-        except Exception as error:  # array_record, riegeli and protobuf have no exception in common
+        except Exception as error:  # array_record, riegeli and protobuf have no common exception class
             raise UserError(
                 f"{self.name}, split {self.split}: the record of row {row} cannot be read; "
                 f"delete {self._builder.data_dir} and start again to rebuild it"
@@ -81,7 +81,7 @@ class ReidSource:
 
 
 def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidSource:
-    """The records of one split of a data set, which is prepared first if it is not yet.
+    """The records of one split of a data set, which is prepared first if it is missing.
 
     Args:
       name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7".
@@ -108,7 +108,7 @@ def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str 
 
 
 def all_variants(name: str) -> list[str]:
-    """Every variant by its name where a name ends in ":all", or else the name as it is.
+    """The names of all variants if a name ends in ":all", else the name itself.
 
     Raises:
       UserError: the set has no variants.
@@ -123,18 +123,18 @@ def all_variants(name: str) -> list[str]:
 
 
 def drawn_textures(name: str) -> DrawnTextures | None:
-    """The textures that DATASET/CONFIG reads from manual_dir and that a generator draws; None if there are none."""
+    """The generated textures that DATASET/CONFIG reads from manual_dir; None if it reads none."""
     name = whole_name(name.partition(":")[0])
     return make_builder(name, Path("nowhere")).drawn()
 
 
 def known_names() -> list[str]:
-    """All names that can be prepared; a builder may know more, as "synthetic_reid/small-occlusion0"."""
+    """All names that can be prepared; builders may accept more, such as "synthetic_reid/small-occlusion0"."""
     return [f"{name}/{config.name}" for name, builder in BUILDERS.items() for config in builder.BUILDER_CONFIGS]
 
 
 def whole_name(name: str) -> str:
-    """DATASET/CONFIG of a name that may leave out the config where the data set has a default.
+    """DATASET/CONFIG of a name, which may omit the config if the data set has a default.
 
     Raises:
       UserError: there is no such data set, or no such config of it.
@@ -153,7 +153,7 @@ def find_builder(name: str) -> type[ReidBuilder]:
 
 
 def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidBuilder:
-    """The builder of DATASET/CONFIG, its records written. Of processes that ask at once, one writes, the rest wait."""
+    """The builder of DATASET/CONFIG, with its records written. Of several processes, one writes and the rest wait."""
     name, data_dir = whole_name(name), Path(data_dir).expanduser().absolute()
     builder = make_builder(name, data_dir)
     if builder.data_path.is_dir():
@@ -186,20 +186,20 @@ def damaged(name: str, folder: str | Path) -> UserError:
 
 @contextlib.contextmanager
 def locked(data_dir: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock, where the file system has locks; it may hold on this machine alone."""
+    """Holds the data set's lock, if the file system has locks; it may hold on this machine only."""
     with open(data_dir / f"{staging.prefix(name)}lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: several may write, each for itself; the first to finish counts
+        except OSError:  # a file system without locks: several may write, each its own copy; the first one is kept
             pass
         yield
 
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
-    """Writes a data set beside its place and moves it there when it is complete."""
+    """Writes a data set into a staging folder and moves it to its place when it is complete."""
     release = Path(manual_dir).expanduser().absolute()
     instructions = make_builder(name, data_dir).instructions()
     if instructions and not (manual_dir and release.is_dir() and any(release.iterdir())):
@@ -216,11 +216,11 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
                 builder.download_and_prepare(download_config=download_config, file_format="array_record")
-        except RuntimeError as error:  # array_record's own, on a full disk
+        except RuntimeError as error:  # array_record raises it on a full disk
             raise OSError(str(error)) from error
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(builder.data_dir, target)
         except OSError:
-            if not target.is_dir():  # it is, where another process finished first
+            if not target.is_dir():  # it exists if another process finished first
                 raise

@@ -15,16 +15,16 @@ EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
 
 
 def main() -> None:
-    """Prepares what is missing and prints the splits; exits with 1 on an error that the user can mend."""
+    """Prepares what is missing and prints the splits; exits with 1 on an error that the user can fix."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show, or that are not UTF-8
     parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="Prepares a data set.")
     parser.add_argument("name", metavar="NAME[/CONFIG]", help=", ".join(known_names()))
     parser.add_argument("--manual_dir", default="", help="folder that holds the release")
     parser.add_argument("--data_dir", default="data", help="folder of prepared data sets (default: %(default)s)")
     args = parser.parse_args()
     try:
-        with stopping.unwinding():  # a set that is half prepared is cleared away
+        with stopping.unwinding():  # a half-prepared set is deleted
             show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
         sys.stdout.flush()
     except Stopped as stopped:
@@ -32,7 +32,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+    except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
         os._exit(EXIT_UNREAD)
 
 

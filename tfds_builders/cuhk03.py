@@ -1,4 +1,4 @@
-"""CUHK03 (Li 2014): `cuhk-03.mat` and the protocols, as released -> records.
+"""CUHK03 (Li 2014): converts the released `cuhk-03.mat` and protocols to records.
 
 Source: https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html (needs an agreement with CUHK); the new protocol:
 Zhong 2017, https://github.com/zhunzhong07/person-re-ranking. 1,467 people, two cameras each.
@@ -30,12 +30,12 @@ CLASSIC = "pictures"  # the stored split of the classic configs; TFDS keeps the 
 MAT = Path("cuhk03", "cuhk03_release", "cuhk-03.mat")
 TEXTURES = Path("cuhk03", "texture_cuhk03_labeled")
 
-Cell = tuple[int, int, int]  # camera pair, person, index, all from 1
+Cell = tuple[int, int, int]  # camera pair, person, index of the picture; all from 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One picture to be written, by its place in the release (all from 1)."""
+    """One picture to be written, and its place in the release (pair, person, index; all from 1)."""
 
     pair: int
     person: int
@@ -65,10 +65,10 @@ class Cuhk03Config(tfds.core.BuilderConfig):
 
 
 class Cuhk03(ReidBuilder):
-    """CUHK03, new protocol (splits train, query, gallery) or classic (pictures once, cut into 20 test sets on reading).
+    """CUHK03: new protocol (train, query, gallery) or classic (stored once, split by one of 20 test sets when read).
 
     In `train` of the new protocol a pid is the position of the protocol's label in sorted order, in query and gallery
-    the label itself. The classic configs number people through all camera pairs, from 1.
+    the label itself. The classic configs number identities across all camera pairs, from 1.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -81,7 +81,7 @@ class Cuhk03(ReidBuilder):
     )
 
     def instructions(self) -> str:
-        """The release's files."""
+        """The files of the release."""
         protocol = "cuhk03/cuhk03_new_protocol_config_labeled.mat"
         return f"manual_dir holds {MAT}, {protocol}, the same for detected, and {TEXTURES}/"
 
@@ -96,7 +96,7 @@ class Cuhk03(ReidBuilder):
         return {"test_sets": tfds.features.Tensor(shape=(NUM_TEST_SETS,), dtype=np.bool_)}
 
     def plan(self, manual_dir: Path) -> dict[str, list[Picture]]:
-        """The pictures of every split, in the protocol's order; all of them are in the release."""
+        """The pictures of every split, in the protocol's order, after a check that the release has all of them."""
         config = self.builder_config
         with open_mat(manual_dir / MAT) as mat:
             cells = find_cells(mat, config.kind)
@@ -109,7 +109,7 @@ class Cuhk03(ReidBuilder):
         if missing:
             raise UserError(
                 f"{protocol} names {missing[0].name}.png, which {manual_dir / MAT} lacks ({len(missing)} in all); "
-                "take protocol and release of the same kind"
+                "use a protocol and a release that belong together"
             )
         if config.textures:
             splits["train"] = with_textures(splits["train"], manual_dir / TEXTURES)
@@ -136,7 +136,7 @@ class Cuhk03(ReidBuilder):
         return [str(k) for k in range(NUM_TEST_SETS)] if self.builder_config.classic else ()
 
     def rows(self, split: str, variant: str) -> Rows:
-        """Classic: `variant` is the number of the test set; its people are query and gallery, all others train."""
+        """Classic: `variant` is the number of the test set; its identities are query and gallery, all others train."""
         if not self.builder_config.classic:
             return super().rows(split, variant)
         if variant not in {str(k) for k in range(NUM_TEST_SETS)} | {""}:
@@ -186,13 +186,13 @@ def with_textures(pictures: list[Picture], folder: Path) -> list[Picture]:
 
 
 def read_grids(mat: h5py.File, kind: str) -> list[Shaped[np.ndarray, "people 10"]]:
-    """References to the cells of `labeled` or `detected`, of each camera pair; MATLAB stores arrays transposed."""
+    """References to the cells of `labeled` or `detected`, for each camera pair; MATLAB stores arrays transposed."""
     with reading(mat.filename):
         return [mat[ref][()].T for ref in mat[kind][()].ravel()]
 
 
 def find_cells(mat: h5py.File, kind: str) -> list[Cell]:
-    """The cells that hold a picture, sorted; the empty ones are vectors."""
+    """The cells that hold a picture, sorted; empty cells are stored as vectors."""
     grids = enumerate(read_grids(mat, kind), 1)
     with reading(mat.filename):
         return [
@@ -234,7 +234,7 @@ def open_mat(path: Path) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Makes the errors of h5py on a file that is not as released into a UserError."""
+    """Turns the errors that h5py raises on a file that is not as released into a UserError."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""PIT, paired images and textures (Jin 2020, section 3.2) -> records: the training data of SAN-PG.
+"""PIT, paired images and textures (Jin 2020, section 3.2), as records: the training data of SAN-PG.
 
 The paper rendered 929 textures of SURREAL, each with ten bodies, poses and views, in front of pictures of COCO. SURREAL
 and COCO have licences of their own, so pairs are rendered here from nothing but a seed, or read from the release.

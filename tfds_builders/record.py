@@ -1,4 +1,4 @@
-"""What every re-ID set stores of a picture, and how it is written: encoded, in the order given, shard by shard."""
+"""What every re-ID set stores for a picture, and how it is written: encoded, in the given order, shard by shard."""
 
 import abc
 import functools
@@ -33,7 +33,7 @@ ENCODED_AHEAD = 64  # pictures that wait to be encoded, at most
 
 
 class Rows(NamedTuple):
-    """Where the records of a split are: row numbers in a stored split, and the person of each."""
+    """Where the records of a split are: row numbers in a stored split, and the pid of each."""
 
     stored_split: str
     rows: Int64[np.ndarray, "n"]
@@ -41,17 +41,17 @@ class Rows(NamedTuple):
 
 
 class DrawnTextures(NamedTuple):
-    """Textures that a generator draws: of which set's training pictures, and into which folder of manual_dir."""
+    """Generated textures: for the training pictures of which set, and in which folder of manual_dir."""
 
     pictures: str
     folder: Path
 
 
 class LocalInfo(tfds.core.DatasetInfo):
-    """Does not look for the set on Google's servers, where it is not; TFDS leaves a temporary folder each time."""
+    """Does not look for the set on Google's servers, which do not have it; TFDS leaves a temporary folder each time."""
 
     def initialize_from_bucket(self) -> None:
-        """Leaves everything as the code says."""
+        """Does nothing: the code describes the set."""
 
 
 class ReidBuilder(tfds.core.ShardBasedBuilder):
@@ -63,15 +63,15 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     """
 
     SPLITS = ("train", "query", "gallery")  # those that readers may ask for
-    # (name, split) -> the records of another set that this one is made from; given by who prepares this one.
+    # (name, split) -> the records of another set that this one is made from; set by the code that prepares this one.
     open_source: Callable[[str, str], Source]
 
     @abc.abstractmethod
     def plan(self, manual_dir: Path | None) -> Mapping[str, Sequence[Any]]:
-        """What is to be written, per stored split, in order.
+        """The items to write, in order, for each stored split.
 
         Args:
-          manual_dir: the folder that holds the release; None where there are no `instructions` to fill it.
+          manual_dir: the folder that holds the release; None if `instructions` asks for none.
 
         Raises:
           UserError: anything the pictures need is missing; checked before the first one is read.
@@ -86,20 +86,20 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         return ""
 
     def drawn(self) -> DrawnTextures | None:
-        """The textures NAME.png that this config reads; None if it has none or has its own."""
+        """The generated textures NAME.png that this config reads; None if it has none or has its own."""
         return None
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str | None:
-        """The same as TFDS knows it, which opens manual_dir only where there are instructions."""
+        """`instructions` under TFDS's name; TFDS opens manual_dir only if there are any."""
         return self.instructions() or None
 
     def extra_features(self) -> Mapping[str, Any]:
-        """Features that this set stores beside those of every set."""
+        """Features that this set stores in addition to those of every set."""
         return {}
 
     def variants(self) -> Sequence[str]:
-        """What may stand behind a colon after the set's name, each a set of its own; nothing in most."""
+        """What may follow a colon after the set's name, each a set of its own; most data sets have none."""
         return ()
 
     def rows(self, split: str, variant: str) -> Rows:
@@ -107,7 +107,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
 
         Args:
           split: one of SPLITS.
-          variant: what a data set's name says after a colon; "" if nothing.
+          variant: what follows a colon in the data set's name; "" if nothing.
 
         Raises:
           UserError: there is no such variant.
@@ -124,8 +124,8 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     def numbers(self, stored_split: str, feature: str) -> Int32[np.ndarray, "n"]:
         """The `pid` or `camid` of all records of a split as int32, the same number in all splits.
 
-        Whole numbers that are int32 stay as they are. If any of the set's is another one or a word, all are numbered
-        from 0: numbers ascending, then words in alphabetical order.
+        Integers that fit int32 are kept. If any label of the set is another integer or a string, all labels are
+        numbered from 0: integers ascending, then strings in alphabetical order.
         """
         labels = {label for columns in self.info.metadata.values() for label in columns[feature]}
         if all(is_int32(label) for label in labels):
@@ -169,7 +169,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         for split in dict.fromkeys([*plan, *asked]):
             if not plan.get(split):
                 name = self.info.full_name.rsplit("/", 1)[0]
-                raise UserError(f"{name} has no pictures in split {split}; it is not prepared, check where they lie")
+                raise UserError(f"{name} has no pictures in split {split}; it is not prepared; check its pictures")
 
     def _shard(self, split: str, items: Sequence[Any], manual_dir: Path | None) -> Iterator[tuple[int, Record]]:
         columns = self.info.metadata.setdefault(split, {})
@@ -181,12 +181,12 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
             for key, label in labels.items():
                 columns.setdefault(key, []).append(label)
             self._bar.update()
-            # Readers take labels from the columns; the record has room for int32 alone.
+            # Readers take labels from the columns; the record can hold int32 only.
             yield len(columns["pid"]) - 1, {**record, **{key: x if is_int32(x) else -1 for key, x in labels.items()}}
 
 
 def whole_label(value: Any, *, field: str, name: str) -> int | str:
-    """A pid or camid as it is kept: a whole number of any size, also where a text spells one, or a word ("0002").
+    """A pid or camid as it is kept: an integer of any size, also from text that spells one, or a string ("0002").
 
     Raises:
       UserError: it is missing (None, NaN or an empty text).
@@ -195,7 +195,7 @@ def whole_label(value: Any, *, field: str, name: str) -> int | str:
     value = value.decode() if isinstance(value, bytes) else value
     value = value.strip() if isinstance(value, str) else value
     if value is None or value == "" or value != value:
-        raise UserError(f"{name} has no {field}; give every picture a number or a word")
+        raise UserError(f"{name} has no {field}; give every picture a number or a string")
     if isinstance(value, float) and value.is_integer():
         return int(value)
     text = str(value)
@@ -204,12 +204,12 @@ def whole_label(value: Any, *, field: str, name: str) -> int | str:
 
 
 def is_int32(label: int | str) -> bool:
-    """Whether a label is stored as the number that it is."""
+    """Whether a label is an integer that fits int32."""
     return isinstance(label, int) and -(2**31) <= label < 2**31
 
 
 class OrderedFieldsWriter(tfds.core.ExampleWriter):
-    """Writes a record's fields in one order, so that the same release gives the same files; protobuf's is random."""
+    """Writes fields in a fixed order (protobuf's is random), so that the same release always gives the same files."""
 
     def write(self, path, examples):
         """Writes (key, serialized tf.Example) pairs to one shard."""
@@ -219,7 +219,7 @@ class OrderedFieldsWriter(tfds.core.ExampleWriter):
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"], *, level: int = 1) -> bytes:
-    """PNG, at the level of compression that takes two thirds of the default's time for a twentieth more bytes."""
+    """Encodes PNG; level 1 takes two thirds of the time of the default level for a twentieth more bytes."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=level)
     return file.getvalue()
@@ -228,9 +228,9 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"], *, level: int = 1) -> bytes:
 def encode_pairs(
     pairs: Iterable[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "S S 3"]]],
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Pictures and textures as PNG, encoded by other threads while `pairs` makes the next ones.
+    """Pictures and textures as PNG, encoded by other threads while `pairs` yields the next ones.
 
-    A texture that comes several times in a row, the very same object, is encoded once, and for that more thoroughly.
+    A texture that is repeated in a row, as the same object, is encoded only once, and therefore compressed more.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         waiting, last, encoded = deque(), None, None
@@ -245,7 +245,7 @@ def encode_pairs(
 
 
 def read_picture(path: Path) -> bytes:
-    """The file's bytes, once it is clear that they hold a picture.
+    """The file's bytes, after a check that they hold a picture.
 
     Raises:
       UserError: they do not.

@@ -1,4 +1,4 @@
-"""Folders in which data sets are written before they are moved to their place, and what killed processes left there."""
+"""Staging folders, in which data sets are written before they are moved to their place; removes abandoned ones."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OWNER = "owner.json"  # in every staging folder: whose it is
+OWNER = "owner.json"  # in every staging folder: names the process that it belongs to
 
 
 def prefix(name: str) -> str:
@@ -22,7 +22,7 @@ def prefix(name: str) -> str:
 
 @contextlib.contextmanager
 def folder(data_dir: Path, name: str) -> Iterator[Path]:
-    """A new folder of this process to write a data set in; it is gone at the end."""
+    """A new folder in which this process writes a data set; deleted at the end."""
     with tempfile.TemporaryDirectory(prefix=prefix(name), dir=data_dir) as path:
         owner = {"name": name, "pid": os.getpid(), "started": started(os.getpid()), **place()}
         Path(path, OWNER).write_text(json.dumps(owner))
@@ -30,12 +30,12 @@ def folder(data_dir: Path, name: str) -> Iterator[Path]:
 
 
 def clear(data_dir: Path, name: str) -> None:
-    """Deletes what dead processes of this machine left of a data set; says what else lies there.
+    """Deletes a data set's staging folders of dead processes of this machine; prints which others there are.
 
-    A process of another machine may be writing, and so may be one that has yet to say whose its folder is.
+    The others may be in use: by a process of another machine, or by one that has not written its owner file yet.
     """
     for path in sorted(data_dir.iterdir()):
-        # After the prefix there is a random word. With a dot it would belong to a longer name, "x/small-occlusion0.6".
+        # A random word follows the prefix. With a dot it belongs to a longer name, such as "x/small-occlusion0.6".
         if not (re.fullmatch(rf"{re.escape(prefix(name))}[^.]+", path.name) and path.is_dir()):
             continue
         owner = read_owner(path)
@@ -43,14 +43,14 @@ def clear(data_dir: Path, name: str) -> None:
             continue
         if owner and all(owner.get(key) == value for key, value in place().items()):
             if started(owner.get("pid")) != owner.get("started"):
-                shutil.rmtree(path, ignore_errors=True)  # another process may be at it
+                shutil.rmtree(path, ignore_errors=True)  # another process may be deleting it too
         else:
             who = f"process {owner.get('pid')} of {owner.get('host')}" if owner else "an unknown process"
-            print(f"{path} is of {who}: delete it if nobody prepares {name} any more", file=sys.stderr, flush=True)
+            print(f"{path} belongs to {who}; delete it if nobody prepares {name} any more", file=sys.stderr, flush=True)
 
 
 def read_owner(path: Path) -> dict[str, Any]:
-    """What a staging folder says of its owner; nothing if it has not come to that."""
+    """The owner file of a staging folder; empty if it is not written yet."""
     try:
         return dict(json.loads((path / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
@@ -58,7 +58,7 @@ def read_owner(path: Path) -> dict[str, Any]:
 
 
 def place() -> dict[str, str]:
-    """The machine and what tells its process numbers apart: two containers have the same ones."""
+    """The machine, its boot and its PID namespace, since two containers may use the same process numbers."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "host": socket.gethostname(),
@@ -68,9 +68,9 @@ def place() -> dict[str, str]:
 
 
 def started(pid: int | None) -> str | None:
-    """When a process of this machine began, in ticks since boot, so that its number is not taken for another's.
+    """Start time of a process of this machine, in ticks since boot; tells it from a later one with the same number.
 
-    None if there is none of that number, or one that has ended and waits for its parent.
+    None if there is no process with that number, or if it is a zombie.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

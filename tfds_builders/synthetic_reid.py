@@ -1,11 +1,11 @@
-"""Rendered people under six cameras -> records; about the size of CUHK03, made from nothing but a seed.
+"""Rendered people under six cameras, as records; about the size of CUHK03, made from nothing but a seed.
 
               train pictures / people    query          gallery        size
     full              7,387 / 767        1,400 / 700    5,310 / 700    256 x 128
     small             1,911 / 200          200 / 100      754 / 100    128 x  64
     ablation          1,899 / 200          800 / 400    3,058 / 400    128 x  64
 
-Each has a twin, such as full_pseudo, with the same pictures and with textures that a generator drew.
+Each has a twin, such as full_pseudo, with the same pictures and with generated textures.
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ RENDERED = (
 
 
 def twin(config: SyntheticReidConfig) -> SyntheticReidConfig:
-    """The config with the same pictures and drawn textures."""
+    """The config with the same pictures and with generated textures."""
     return dataclasses.replace(config, name=f"{config.name}{PSEUDO}", drawn_for=config.name)
 
 
@@ -101,7 +101,7 @@ class Copied(NamedTuple):
     Attributes:
       source: the split of the rendered set.
       row: of the picture in the source.
-      texture: file of its drawn texture; None for test people.
+      texture: file of its generated texture; None for test people.
     """
 
     source: Source
@@ -154,7 +154,7 @@ class SyntheticReid(ReidBuilder):
         return DrawnTextures(f"{self.name}/{config.drawn_for}", folder) if config.drawn_for else None
 
     def instructions(self) -> str:
-        """Where a twin's textures belong, and how to draw them."""
+        """Where a twin's textures belong, and how to generate them."""
         if not (drawn := self.drawn()):
             return ""
         return (

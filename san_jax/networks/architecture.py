@@ -1,4 +1,4 @@
-"""What encoder and decoder of a run look like, in plain numbers: stands in every checkpoint, and makes the networks."""
+"""Architecture of encoder and decoder as plain numbers: stored in every checkpoint; builds the networks."""
 
 import dataclasses
 import hashlib
@@ -20,9 +20,9 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Shape of the networks; fields as in configs/base.py, but `num_pids`, the people of the training set.
+    """Sizes and options of the networks; fields as in configs/base.py, plus `num_pids`, the training identities.
 
-    Fields with a default are younger than checkpoints that lack them.
+    Fields with a default were added later: older checkpoints lack them.
     """
 
     depth: int
@@ -57,7 +57,7 @@ class Architecture:
         return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
 
     def shapes(self, *, draws: bool) -> dict[str, PyTree]:
-        """Shapes of the weights by TrainState's fields, from `encoder` to `encoder_stats` or to `decoder_stats`."""
+        """Shapes of the weights by TrainState's fields: `encoder`, `encoder_stats` and, if `draws`, the decoder's."""
         fields = {}
         for field, make in ({"encoder": self.new_encoder} | ({"decoder": self.new_decoder} if draws else {})).items():
             _, params, stats = nnx.split(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
@@ -67,21 +67,21 @@ class Architecture:
     def feats(
         self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "B D"]:
-        """The re-ID features of normalised pictures, from an encoder's parameters and its running statistics."""
+        """Re-ID features of normalised pictures, from an encoder's parameters and running statistics."""
         model = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0), dtype))
         model.eval()
         graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
         return nnx.merge(graph, encoder, stats)(images).feats
 
     def digest(self, weights: PyTree) -> str:
-        """SHA-256 of these networks with their numbers, in hexadecimal."""
+        """SHA-256 of the architecture and these weights, in hexadecimal."""
         found = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
         for leaf in jax.tree.leaves(weights):
             found.update(np.ascontiguousarray(leaf))
         return found.hexdigest()
 
     def check(self, *, draws: bool) -> None:
-        """Raises a UserError that names the field if there is no such network, or no decoder fits the encoder."""
+        """Raises a UserError that names the field if no such network exists or the decoder does not fit the encoder."""
 
         def pass_through(images):
             encoder = self.new_encoder(nnx.Rngs(0))
@@ -94,7 +94,7 @@ class Architecture:
 
 
 def check_same(found: Architecture, wanted: Architecture, *, where: str) -> None:
-    """Raises a UserError that names the fields in which a checkpoint differs from what a run asks for."""
+    """Raises a UserError that names the fields in which a checkpoint differs from a run's config."""
     differ = [
         f"{field.name} {getattr(found, field.name)} (this run: {getattr(wanted, field.name)})"
         for field in dataclasses.fields(Architecture)

@@ -1,4 +1,4 @@
-"""SA-Dec: draws the person's full texture image from the encoder's four stages."""
+"""SA-Dec: generates the person's full texture image from the encoder's four stages."""
 
 import dataclasses
 
@@ -31,11 +31,11 @@ def near_one(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecoderOutput:
-    """What the decoder makes of a batch.
+    """The decoder's output for a batch.
 
     Attributes:
       levels: outputs of up1 to up4, coarse to fine, in the compute dtype.
-      texture: the drawn texture images; a good one lies in [-1, 1].
+      texture: the generated texture images, float32 and not clipped; true ones lie in [-1, 1].
     """
 
     levels: tuple[Float[Array, "B _ _ _"], ...]
@@ -43,7 +43,7 @@ class DecoderOutput:
 
 
 class UpBlock(nnx.Module):
-    """Residual block, ReLU, then a convolution on the map enlarged twice."""
+    """Residual block, ReLU, upsampling by two, convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         def conv(channels: int, **options) -> Conv:
@@ -61,12 +61,12 @@ class UpBlock(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """The decoder of the released code; the paper's has no `embed` skips and is not described further.
+    """The decoder of the released code; the paper's has no `embed` skips and is not specified further.
 
     Args:
       encoder_channels: channels of the encoder's stages 1 to 4.
-      width: factor on its own channels, 512-256-64-32-16 whatever the encoder.
-      skips: whether the embedded stages 3, 2 and 1 are added on the way up.
+      width: factor on the decoder's channels, 512-256-64-32-16 for every encoder.
+      skips: whether the embedded stages 3, 2 and 1 are added to the inputs of up1, up2 and up3.
       dtype: of the computation, float32 or bfloat16; parameters, statistics and texture are float32 either way.
       rngs: random streams; `params` is used.
     """
@@ -106,7 +106,7 @@ class Decoder(nnx.Module):
         )
 
     def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> DecoderOutput:
-        """Levels and texture of the encoder's stages 1 to 4; in training the running statistics move.
+        """Decodes the encoder's stages 1 to 4; in training mode the running statistics are updated.
 
         Raises:
           UserError: the stages' sizes do not fit together.
@@ -127,7 +127,7 @@ class Decoder(nnx.Module):
 
 
 def check_sizes(stages: tuple[Float[Array, "B _ _ _"], ...]) -> None:
-    """Raises a UserError unless every stage has the size at which the decoder meets it."""
+    """Raises a UserError unless each stage is as large as the map to which the decoder adds it."""
     (height3, width3), (height4, width4) = stages[2].shape[1:3], stages[3].shape[1:3]
     if (height3, width3) != (height4, width4):
         raise UserError(

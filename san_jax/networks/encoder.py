@@ -1,4 +1,4 @@
-"""SA-Enc: a ResNet that gives four stages, the re-ID features and the classifier's logits."""
+"""SA-Enc: a ResNet that returns four stages, the re-ID features and the classifier's logits."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ from san_jax.networks.layers import BatchNorm, Conv, ConvNorm, max_pool, scaled
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderOutput:
-    """What the encoder makes of a batch.
+    """The encoder's output for a batch.
 
     Attributes:
       stages: maps of stages 1 to 4, fine to coarse, in the compute dtype.
-      feats: the re-ID features, for losses and retrieval alike.
-      logits: one per training identity.
+      feats: the re-ID features, float32, for both losses and retrieval.
+      logits: one per training identity, float32.
     """
 
     stages: tuple[Float[Array, "B _ _ _"], ...]
@@ -29,7 +29,7 @@ class EncoderOutput:
 
 
 class BasicBlock(nnx.Module):
-    """Two 3 x 3 convolutions beside a shortcut (He 2016), stride on the first."""
+    """Two 3 x 3 convolutions with a shortcut (He 2016); the first one has the stride."""
 
     expansion = 1
 
@@ -48,7 +48,7 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1 x 1, 3 x 3, 1 x 1 convolutions beside a shortcut (He 2016), stride on the 3 x 3 as in torchvision."""
+    """1 x 1, 3 x 3, 1 x 1 convolutions with a shortcut (He 2016); the 3 x 3 has the stride, as in torchvision."""
 
     expansion = 4
 
@@ -94,13 +94,13 @@ BLOCKS = {  # depth: kind of block, blocks per stage
 
 
 class Head(nnx.Module):
-    """What stands between the pooled map and the features: linear layer, BatchNorm, ReLU.
+    """The layers between the pooled map and the features: linear layer, BatchNorm, ReLU.
 
     Args:
       in_dim: channels of the pooled map.
-      out_dim: of the linear layer; 0 leaves it out.
-      neck: "none": the `fc` of resnet50_fc512. "bn": BatchNorm gives the features, without a ReLU and with a bias
-        that does not learn (BNNeck, Luo 2019).
+      out_dim: outputs of the linear layer; 0 omits it.
+      neck: "none": the `fc` of resnet50_fc512. "bn": BatchNorm is the last layer, without a ReLU and with a bias
+        that is not trained (BNNeck, Luo 2019).
       rngs: random streams; `params` is used.
     """
 
@@ -123,13 +123,13 @@ def make_linear(in_dim: int, out_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
 class Encoder(nnx.Module):
     """ResNet v1 as in torchvision, average pool, optional `fc`, classifier (paper, section 3.1).
 
-    Its children, by name: stem, stage1 .. stage4, fc (with `fc_dim` or a neck), classifier. `eval()` of a child puts
-    that child alone on its running statistics.
+    Its children, by name: stem, stage1 .. stage4, fc (with `fc_dim` or a neck), classifier. `eval()` of a child
+    switches that child alone to its running statistics.
 
     Args:
       depth: 10, 18, 34 (basic blocks), 14, 26, 50, 101 or 152 (bottlenecks).
       num_pids: training identities, outputs of the classifier.
-      fc_dim: size of the features; with 0 they are as large as the pooled map.
+      fc_dim: length of the features; 0 keeps the channels of the pooled map.
       last_stride: of stage 4, 1 or 2.
       width: factor on the channels of all stages.
       neck: "none" or "bn", see `Head`. With "none" and `fc_dim` 0 there is no `fc`: the pooled map is the feature.
@@ -139,7 +139,7 @@ class Encoder(nnx.Module):
       rngs: random streams; `params` is used.
 
     Raises:
-      UserError: no network of that depth, no such stride, neck or stem.
+      UserError: depth, stride, neck or stem is none of these.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Encoder(nnx.Module):
         self.classifier = make_linear(fc_dim or in_channels, num_pids, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> EncoderOutput:
-        """Stages, features and logits of normalised pictures; in training the running statistics move."""
+        """Stages, features and logits of normalised pictures; in training mode the running statistics are updated."""
         x = self.stem(images)
         x = max_pool(nnx.relu(x) if self.stem_has_relu else x, padding=self.pool_padding)
         stages = ()

@@ -25,7 +25,7 @@ class Conv(nnx.Module):
     """Square convolution that pads size // 2 on every side, as PyTorch's networks do ("SAME" differs at stride 2).
 
     Args:
-      in_channels, out_channels: channels of the map before and after.
+      in_channels, out_channels: channels of input and output.
       size: height and width of the kernel, stored as [size size in out].
       stride: of both axes.
       padding: zeros on every side; None for size // 2.
@@ -66,7 +66,7 @@ def convolve(
     """The convolution of a map with a kernel, without a bias.
 
     XLA's convolutions are slow on the CPU where nothing is padded: the weight gradients of 1 x 1 kernels and all
-    three passes of unpadded ones. So the former are written as matrix products, which are as good on every device,
+    three passes of unpadded ones. So the former are written as matrix products, which are no worse on any device,
     and on the CPU the latter get a row of zeros that is dropped again. A strided product keeps the map's four axes:
     XLA for GPUs (JAX 0.11.2) aborts the process when it compiles a flattened map behind a strided slice.
     """
@@ -95,7 +95,7 @@ class BatchNorm(nnx.Module):
     Args:
       channels: size of the last axis.
       scale_init: initializer of the scale.
-      learns_bias: whether the bias gets gradients; without them it stays at 0, or what was loaded.
+      learns_bias: whether the bias gets gradients; otherwise it stays at 0 or at its loaded value.
       rngs: random streams; takes one key of `params`.
     """
 
@@ -115,7 +115,7 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def __call__(self, x: Float[Array, "*axes C"]) -> Float[Array, "*axes C"]:
-        """The normalised array, in the dtype of `x`; in training the running statistics move."""
+        """The normalised array, in the dtype of `x`; in training mode the running statistics are updated."""
         mean, var = self.mean[...], self.var[...]
         wide = x.astype(jnp.float32)
         if not self.use_running_average:
@@ -132,7 +132,7 @@ class BatchNorm(nnx.Module):
 def batch_moments(x: Float[Array, "*axes C"]) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
     """Mean and biased variance over all axes but the last, of float32 values, in two passes.
 
-    The one-pass E[x^2] - E[x]^2 loses all digits where the mean is large beside the deviation.
+    The one-pass E[x^2] - E[x]^2 loses all digits where the mean is large compared with the deviation.
     """
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
@@ -140,7 +140,7 @@ def batch_moments(x: Float[Array, "*axes C"]) -> tuple[Float[Array, " C"], Float
 
 
 class ConvNorm(nnx.Module):
-    """Convolution, then BatchNorm; arguments as those of `Conv`, and the initializer of the BatchNorm's scale."""
+    """Convolution, then BatchNorm; arguments as for `Conv`, plus the initializer of the BatchNorm's scale."""
 
     def __init__(
         self,
@@ -173,16 +173,16 @@ class ConvNorm(nnx.Module):
 
 
 def max_pool(x: Float[Array, "B H W C"], *, padding: int = 1) -> Float[Array, "B h w C"]:
-    """3 x 3 maximum at stride 2.
+    """3 x 3 max-pooling at stride 2.
 
     With one pixel of padding: half the height and width, rounded up. Without: rounded down, and the last window may
     reach one pixel beyond the map (PyTorch's ceil_mode).
 
-    The gradient goes to the first of equal maxima, as PyTorch's does. NaN comes through; so does -inf, as NaN.
+    The gradient goes to the first of equal maxima, as PyTorch's does. NaN is propagated; -inf becomes NaN.
     Comparing nine shifted views takes a sixth of the time of XLA's gradient of a windowed maximum on the CPU.
     """
     height, width = (x.shape[1] + padding) // 2, (x.shape[2] + padding) // 2
-    lowest = jnp.finfo(x.dtype).min  # not -inf, of which `larger` would make NaN
+    lowest = jnp.finfo(x.dtype).min  # not -inf, which `larger` would turn into NaN
     x = jnp.pad(x, ((0, 0), (padding, 1), (padding, 1), (0, 0)), constant_values=lowest)
     views = (x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i in range(3) for j in range(3))
     return functools.reduce(larger, views)
@@ -191,23 +191,23 @@ def max_pool(x: Float[Array, "B H W C"], *, padding: int = 1) -> Float[Array, "B
 def larger(best: Float[Array, "*axes"], other: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """The larger of two numbers, the first of equal ones, NaN if either is; the gradient goes to it alone.
 
-    No comparison with NaN is true, so that `other` is chosen where one of them is NaN, and takes that of `best` along:
-    0 * NaN is NaN. A second comparison in its place makes the gradient an eighth slower on the CPU.
+    Comparisons with NaN are false, so `other` is chosen where either is NaN; adding 0 * `best` carries over a NaN of
+    `best`. A second comparison instead would make the gradient an eighth slower on the CPU.
     """
     return jnp.where(best >= other, best, other + 0 * lax.stop_gradient(best))
 
 
 def reflect_pad(x: Float[Array, "B H W C"], *, pixels: int) -> Float[Array, "B h w C"]:
-    """The map with a mirrored border of so many pixels; the edge itself is not repeated."""
+    """Adds a mirrored border of `pixels` pixels; the edge itself is not repeated."""
     return reflect_axis(reflect_axis(x, 1, pixels), 2, pixels)
 
 
 def upsample_twice(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
-    """Bilinear, twice as high and wide; pixels are areas (PyTorch's align_corners=False)."""
+    """Bilinear upsampling by two; pixels are areas (PyTorch's align_corners=False)."""
     return upsample_axis(upsample_axis(x, 1), 2)
 
 
-# The gradients of the next two are written out because XLA's are sums of padded maps, several times slower on the CPU.
+# The next two have explicit gradients: XLA's are sums of padded maps, several times slower on the CPU.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -222,7 +222,7 @@ def reflect_axis(x: Float[Array, "B H W C"], axis: int, pixels: int) -> Float[Ar
 def reflect_axis_backward(
     axis: int, pixels: int, _: None, at_y: Float[Array, "B h w C"]
 ) -> tuple[Float[Array, "B H W C"]]:
-    """Adds the gradient of either border to the pixels that it mirrors."""
+    """Adds the gradient of each border to the pixels that it mirrors."""
     before, at_x, after = jnp.split(at_y, (pixels, at_y.shape[axis] - pixels), axis)
     for start, border in ((1, before), (at_x.shape[axis] - 1 - pixels, after)):
         mirrored = lax.slice_in_dim(at_x, start, start + pixels, axis=axis) + jnp.flip(border, axis)
@@ -235,14 +235,14 @@ reflect_axis.defvjp(lambda x, axis, pixels: (reflect_axis(x, axis, pixels), None
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def upsample_axis(x: Float[Array, "B H W C"], axis: int) -> Float[Array, "B h w C"]:
-    """A map twice as long in one axis: each pixel becomes two, a quarter of either being the neighbour on its side."""
+    """Doubles one axis: each pixel becomes two, both 3/4 the pixel and 1/4 its neighbour on that side."""
     before, after = neighbours(x, x, axis)
     pairs = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
     return pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 def upsample_axis_backward(axis: int, _: None, at_y: Float[Array, "B h w C"]) -> tuple[Float[Array, "B H W C"]]:
-    """Three quarters of the gradients of a pixel's own two, a quarter of those that lean on it."""
+    """3/4 of the gradients of a pixel's own two, 1/4 of those of the adjacent two, which are interpolated with it."""
     pairs = at_y.reshape(*at_y.shape[:axis], -1, 2, *at_y.shape[axis + 1 :])
     evens, odds = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
     before, after = neighbours(evens, odds, axis)
@@ -252,7 +252,7 @@ def upsample_axis_backward(axis: int, _: None, at_y: Float[Array, "B h w C"]) ->
 def neighbours(
     evens: Float[Array, "B H W C"], odds: Float[Array, "B H W C"], axis: int
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B H W C"]]:
-    """Of evens and odds that alternate: the odd before every even, the even after every odd, at the ends itself."""
+    """For interleaved evens and odds: the odd before each even, the even after each odd; the ends are repeated."""
     size = evens.shape[axis]
     first, rest = lax.slice_in_dim(evens, 0, 1, axis=axis), lax.slice_in_dim(evens, 1, size, axis=axis)
     head, last = lax.slice_in_dim(odds, 0, size - 1, axis=axis), lax.slice_in_dim(odds, size - 1, size, axis=axis)
@@ -263,7 +263,7 @@ upsample_axis.defvjp(lambda x, axis: (upsample_axis(x, axis), None), upsample_ax
 
 
 def stretch_width(x: Float[Array, "B H W C"], *, width: int) -> Float[Array, "B H {width} C"]:
-    """Bilinear to another width; first and last column stay where they are (PyTorch's align_corners=True)."""
+    """Bilinear resizing to another width; the corner columns coincide (PyTorch's align_corners=True)."""
     position = jnp.linspace(0.0, x.shape[2] - 1.0, width)
     column = jnp.arange(x.shape[2], dtype=jnp.float32)
     weights = jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - column))

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that dies with its holder, and a file that says who that is."""
+"""Lets one process at a time use a folder: a lock that ends with its holder, and a file that names the holder."""
 
 import contextlib
 import fcntl
@@ -13,20 +13,20 @@ from san_jax.errors import UserError
 
 @contextlib.contextmanager
 def held(path: Path, *, what: str) -> Iterator[None]:
-    """Holds the lock of a file, which is made if it is missing and stays, empty.
+    """Holds the lock of a file, which is created if it is missing and remains, empty.
 
-    Where the file system knows no locks nothing is held; on some network file systems a lock holds on one host only.
+    On a file system without locks nothing is held; on some network file systems a lock holds on one host only.
 
     Args:
       path: of the file.
-      what: is written there, for people: "train.py".
+      what: the holder's name in the file and in messages, "a training".
 
     Raises:
-      UserError: another process holds it, or it cannot be written; names process and host.
+      UserError: another process holds it (the message names process and host), or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115, closed below; "a": what another process wrote there stays
+        file = open(path, "a+")  # noqa: SIM115, closed below; "a" keeps what another process wrote
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
     with file:
@@ -36,7 +36,7 @@ def held(path: Path, *, what: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UserError(
-                f"{path.parent} is in use by {holder}; wait for its end, stop it, or give another folder"
+                f"{path.parent} is in use by {holder}; wait for it to end, stop it, or give another folder"
             ) from error
         except OSError:
             yield

@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end a process: in one line, in bounded time, and a training loop saves first."""
+"""Ends a process on Ctrl-C or SIGTERM: with one line, in bounded time, and after a training loop has saved."""
 
 import contextlib
 import ctypes
@@ -12,15 +12,15 @@ from typing import NoReturn
 from san_jax.errors import Stopped
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-GRACE = 10.0  # seconds for the clean-up of a preparation, before the process ends without it
+GRACE = 10.0  # seconds for cleaning up, after which the process ends anyway
 
 
 class Stop:
-    """Whether this process was asked to stop, and whether it would lose something now.
+    """Whether this process was asked to stop, and whether it would lose work now.
 
     Attributes:
-      came: signals since, in their order.
-      unsaved: whether a signal is only remembered, since there are steps that no checkpoint holds; else it ends the
+      came: the signals received, in order.
+      unsaved: whether there are steps that no checkpoint holds: then a signal is only remembered, otherwise it ends the
         process at once.
     """
 
@@ -29,34 +29,34 @@ class Stop:
         self.unsaved = False
 
     def remember(self, number: int) -> None:
-        """Notes a signal; of several processes JAX is told, so that all agree on the step after which they stop."""
+        """Notes a signal; with several processes JAX is told, so that all agree on the step after which they stop."""
         self.came.append(number)
         if _tells_jax is not None:
             _tells_jax(signal.SIGTERM)
 
     @property
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return bool(self.came)
 
     def error(self, line: str) -> Stopped:
-        """The exception that ends the process as the signal would have, and says this."""
+        """The exception that ends the process with this message and the signal's exit status."""
         return Stopped(line, self.came[0] if self.came else signal.SIGTERM)
 
 
-_stop: Stop | None = None  # of the training loop that runs, if one does
-_unwinds = False  # whether a signal raises Stopped in the main thread, so that it clears away behind itself
-_in_grace: list[int] = []  # the signal that has begun such an end
+_stop: Stop | None = None  # of the running training loop, if there is one
+_unwinds = False  # whether a signal raises Stopped in the main thread, so that it cleans up
+_in_grace: list[int] = []  # the signal that started such a clean-up
 _watches = False
 _tells_jax: Callable[[int], None] | None = None  # JAX's own handler of SIGTERM, on several processes
 
 
 def end_on_signals() -> None:
-    """From now on SIGINT and SIGTERM end this process with one line and status 130 or 143; to be called by commands.
+    """Makes SIGINT and SIGTERM end this process with one line and status 130 or 143; to be called by commands.
 
-    A thread does it, so that it does not matter what the main thread is at: Python's own handlers wait until a
-    compilation has come to its end, and KeyboardInterrupt inside JAX ends in long traces, or a segmentation fault.
-    Everything that is written here can be cut off at any moment, so nothing has to be cleared away.
+    A thread does it, so that it does not matter what the main thread is doing: Python's own handlers wait until a
+    compilation has finished, and KeyboardInterrupt inside JAX ends in long tracebacks or a segmentation fault. All
+    files are written so that writing can be cut off at any moment, so there is nothing to clean up.
     """
     global _watches
     if _watches or threading.current_thread() is not threading.main_thread():
@@ -96,7 +96,7 @@ def _came(number: int) -> None:
 
 
 def line_of(number: int) -> str:
-    """What is said of a process that a signal ended."""
+    """The message of a process that a signal ends."""
     return f"stopped by {SIGNALS[number]}; start the same command again to go on"
 
 
@@ -106,7 +106,7 @@ def _end(number: int) -> NoReturn:
 
 def end(line: str, status: int) -> NoReturn:
     """Prints a line and ends the process, without waiting for its threads, its workers or other hosts."""
-    # The main thread may hold standard output for ever, when nobody reads it.
+    # The main thread may hold standard output for ever if nobody reads it.
     flush = threading.Thread(target=_flush, args=(sys.stdout,), daemon=True)
     flush.start()
     flush.join(1.0)
@@ -123,7 +123,7 @@ def _flush(stream) -> None:
 
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
-    """Within, a signal raises Stopped in the main thread, and ends the process if that takes longer than GRACE."""
+    """Inside, a signal raises Stopped in the main thread; if cleaning up takes longer than GRACE, the process ends."""
     global _unwinds
     before, _unwinds = _unwinds, True
     try:
@@ -134,10 +134,10 @@ def unwinding() -> Iterator[None]:
 
 @contextlib.contextmanager
 def remembered() -> Iterator[Stop]:
-    """Within, a signal is remembered while its Stop says that something is unsaved; a second one ends the process.
+    """Inside, a signal is only remembered while the yielded Stop has unsaved steps; a second one ends the process.
 
-    Where no command watches for signals, as in a notebook, they are handled in the main thread: the first one raises
-    Stopped there while nothing is unsaved. Outside the main thread they stay as they are.
+    If no command has called `end_on_signals`, as in a notebook, signals are handled in the main thread: while nothing
+    is unsaved, the first one raises Stopped there. Outside the main thread, handlers are left unchanged.
     """
     global _stop
     stop = Stop()
@@ -163,7 +163,7 @@ def remembered() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Processes started within never hear Ctrl-C or SIGTERM: their parent ends them when it has saved."""
+    """Processes started inside have Ctrl-C and SIGTERM blocked: their parent ends them after it has saved."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -173,9 +173,9 @@ def unheard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """Gives SIGTERM back to this module after JAX has taken it, which it does when it joins several processes.
+    """Restores this module's handler of SIGTERM, which JAX replaces when it joins several processes.
 
-    JAX only notes it until the next step, for minutes while data are prepared or scored.
+    JAX's handler only notes the signal until the next step, which may take minutes while data are prepared or scored.
     """
     global _tells_jax
     libc = ctypes.CDLL(None)

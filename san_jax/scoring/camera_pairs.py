@@ -55,11 +55,12 @@ def score(
             counts = correct.any(axis=1) & (query_camids[tile] != camera)
             first_correct[tile[counts], column] = correct[counts, 0]
             precision[tile[counts], column] = _average_precisions(correct[counts])
-    asking = np.unique(query_camids)
+    query_cameras = np.unique(query_camids)
     of_pairs = [
-        np.stack([_means(found[query_camids == camera]) for camera in asking]) for found in (first_correct, precision)
+        np.stack([_means(found[query_camids == camera]) for camera in query_cameras])
+        for found in (first_correct, precision)
     ]
-    return CameraPairs(asking, cameras, *of_pairs)
+    return CameraPairs(query_cameras, cameras, *of_pairs)
 
 
 def _average_precisions(correct):

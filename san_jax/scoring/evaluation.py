@@ -19,21 +19,21 @@ METRICS = ("market1501", "cuhk03")
 SAME_CAMERA = ("remove", "keep")
 SHOWN_RANKS = (1, 5, 10, 20)
 DRAWS = 10  # of the single-gallery-shot metric
-DRAW_SEED = 0  # one seed for all, so that two runs are compared on the same draws
+DRAW_SEED = 0  # one seed for all runs, so that they are compared on the same draws
 EXPANDED_BY = 5  # gallery pictures that are averaged with a query
 SPREAD = "_std"
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalSet:
-    """What is searched for in what.
+    """A query set and the gallery it is searched in.
 
     Attributes:
-      name: as people write it.
+      name: as users write it.
       query: pictures to search for.
       gallery: pictures to search in.
-      same_camera: "remove" leaves the gallery pictures of the query's person by the query's own camera out of that
-        query's gallery, as benchmarks do; "keep" leaves out the very same picture alone, which has the query's name.
+      same_camera: "remove" removes the gallery pictures of the query's person by the query's own camera from that
+        query's gallery, as benchmarks do; "keep" removes only the query itself, which is recognised by its name.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Search:
 
     Attributes:
       distance: one of `distances.DISTANCES`.
-      expand: whether a query is asked again together with its five nearest gallery pictures.
-      rerank: whether distances are re-ranked by k-reciprocal neighbours, which takes the Euclidean one.
+      expand: whether the search is repeated with each query averaged with its five nearest gallery pictures.
+      rerank: whether distances are re-ranked by k-reciprocal neighbours, which requires the Euclidean distance.
     """
 
     distance: str = "euclidean"
@@ -75,8 +75,8 @@ def evaluate(
     Args:
       model: computes the features.
       test_sets: each is scored by itself.
-      metric: one of METRICS; of "cuhk03" the deviations over its draws are given too, as rank1_std and so on.
-      batch_size, workers: as of `feature_extraction.features`.
+      metric: one of METRICS; with "cuhk03" the deviations over its draws are returned too, as rank1_std and so on.
+      batch_size, workers: as for `feature_extraction.features`.
     """
     check_metric(metric)
     model.check_learnt_people()
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def features(model: Model, test: RetrievalSet, **options) -> RetrievalFeats:
-    """Features of query and gallery; options as of `feature_extraction.features`."""
+    """Features of query and gallery; options as for `feature_extraction.features`."""
     splits = (test.query, test.gallery)
     return RetrievalFeats(*(feature_extraction.features(model, source, **options) for source in splits))
 
@@ -101,31 +101,31 @@ def check_metric(metric: str) -> None:
 
 
 def queries_without_match(test: RetrievalSet) -> int:
-    """Queries that have no picture to be found in the gallery; scores leave them out."""
+    """Number of queries that have no correct picture in the gallery; scores leave them out."""
     correct, _ = ranking.same_person(**labels(test))
     return int(np.sum(np.all(correct < 0, axis=1)))
 
 
 def check_matches(test: RetrievalSet) -> None:
-    """Raises a UserError that says why, and what to do, if no query of a set has anything to be found."""
+    """Raises a UserError that says why, and what to do, if no query of a set has a correct gallery picture."""
     if queries_without_match(test) < len(test.query):
         return
     if test.same_camera == "keep":
         raise UserError(f"{test.name} cannot be scored: no query has another picture of its person in the gallery")
     cameras = len(np.unique(np.concatenate([test.query.camids, test.gallery.camids])))
-    reason = "it has one camera alone" if cameras == 1 else "nobody of the queries is in the gallery by another camera"
+    reason = "it has only one camera" if cameras == 1 else "no query has its person in the gallery by another camera"
     kept = dataclasses.replace(test, same_camera="keep")
-    way_out = "check people and cameras"
+    remedy = "check pids and camids"
     if queries_without_match(kept) < len(test.query):
-        way_out = "set scoring.same_camera to keep (eval.py --same_camera=keep), which removes only the query itself"
+        remedy = "set scoring.same_camera to keep (eval.py --same_camera=keep), which removes only the query itself"
     raise UserError(
         f"{test.name} cannot be scored: {reason}, and pictures of the query's person by its own camera do not count; "
-        + way_out
+        + remedy
     )
 
 
 def remarks(test_sets: Sequence[RetrievalSet]) -> list[str]:
-    """A line for every set in which queries are left out, for people."""
+    """A line for every set in which queries are left out, for display."""
     counts = {test.name: (queries_without_match(test), len(test.query)) for test in test_sets}
     return [
         f"{name}: {count} of {total} queries have no match in the gallery and are left out"
@@ -137,7 +137,7 @@ def remarks(test_sets: Sequence[RetrievalSet]) -> list[str]:
 def with_counts(
     scores: Mapping[str, Mapping[str, float]], test_sets: Sequence[RetrievalSet]
 ) -> dict[str, dict[str, float]]:
-    """Scores by set with their `queries_without_match`; of `means_of_variants`, those of all variants together."""
+    """Scores by set with `queries_without_match` added; for `means_of_variants`, the sum over all variants."""
     counts = {test.name: queries_without_match(test) for test in test_sets}
     found = {}
     for name, numbers in scores.items():
@@ -149,18 +149,18 @@ def with_counts(
 def score(
     feats: RetrievalFeats, test: RetrievalSet, *, metric: str, mesh: Mesh, search: Search = PLAIN
 ) -> dict[str, float]:
-    """Scores of features on their test set, as `evaluate` gives them; `search` says what is made of the features."""
+    """Scores of features on their test set, as `evaluate` returns them; `search` says how features become distances."""
     repeats = score_repeats(*feats, test, metric=metric, mesh=mesh, search=search)
     mean, spread = ranking.mean_and_spread(repeats)
     return in_numbers(mean) | (with_suffix(in_numbers(spread)) if len(repeats) > 1 else {})
 
 
 class Verified(NamedTuple):
-    """How well a distance tells whether two pictures are of one person.
+    """How well a distance tells whether two pictures show the same person.
 
     Attributes:
       scores: the TPR of all pairs at each of `verification.FPRS`, as TPR@1e-2.
-      thresholds: the distance below which to believe it for that FPR, as fpr_1e-2.
+      thresholds: the distance below which pairs are accepted for each FPR, as fpr_1e-2.
     """
 
     scores: dict[str, float]
@@ -168,7 +168,7 @@ class Verified(NamedTuple):
 
 
 def verify(feats: RetrievalFeats, test: RetrievalSet, *, mesh: Mesh, distance: str = "euclidean") -> Verified:
-    """TPR at FPR over all pairs of query and gallery, by the plain features."""
+    """TPR at FPR over all pairs of query and gallery, by unrefined distances."""
     found = tpr_at_fpr(*feats, **labels(test), distance=distance, mesh=mesh)
     by_fpr = {f"1e{round(np.log10(accepted.fpr))}": accepted for accepted in found}
     scores = {f"TPR@{fpr}": accepted.tpr for fpr, accepted in by_fpr.items()}
@@ -184,14 +184,14 @@ def score_feats(
     mesh: Mesh,
     search: Search = PLAIN,
 ) -> ranking.Scores:
-    """Scores of features of a test set's pictures; of the single-gallery-shot metric the mean over its draws.
+    """Scores of features of a test set's pictures; for the single-gallery-shot metric, the mean over its draws.
 
     Args:
       query_feats, gallery_feats: in the order of the splits.
-      test: gives people and cameras.
+      test: gives pids and camids.
       metric: one of METRICS.
-      mesh: over whose devices the gallery is cut.
-      search: what is made of the features.
+      mesh: the devices that share the gallery.
+      search: how features become distances.
     """
     repeats = score_repeats(query_feats, gallery_feats, test, metric=metric, mesh=mesh, search=search)
     return ranking.mean_and_spread(repeats)[0]
@@ -206,7 +206,7 @@ def score_repeats(
     mesh: Mesh,
     search: Search,
 ) -> list[ranking.Scores]:
-    """The scores, or of the single-gallery-shot metric those of every draw; arguments as of `score_feats`."""
+    """The scores, or for the single-gallery-shot metric those of every draw; arguments as for `score_feats`."""
     if search.expand:
         found = min(EXPANDED_BY, len(gallery_feats))
         query_feats = query_expansion.expand(query_feats, gallery_feats, k=found, distance=search.distance, mesh=mesh)
@@ -219,9 +219,9 @@ def score_repeats(
 
 
 def labels(test: RetrievalSet) -> dict[str, np.ndarray]:
-    """People and cameras of a test set, as `ranking` takes them.
+    """Pids and camids of a test set, as arguments of `ranking`.
 
-    Where the same camera is kept, every picture counts as a camera of its own, so that a query is only removed itself.
+    With `same_camera` "keep", every picture counts as a camera of its own, so that only the query itself is removed.
     """
     query_camids, gallery_camids = test.query.camids, test.gallery.camids
     if test.same_camera == "keep":
@@ -242,7 +242,7 @@ def in_numbers(scores: ranking.Scores) -> dict[str, float]:
 
 
 def with_suffix(spread: Mapping[str, float]) -> dict[str, float]:
-    """Standard deviations under names of their own."""
+    """Standard deviations, with SPREAD appended to their names."""
     return {f"{name}{SPREAD}": number for name, number in spread.items()}
 
 
@@ -261,7 +261,7 @@ def _over_sets(sets):
 
 
 def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores by test set in percent, for people; behind a ± the standard deviation of what has one."""
+    """Scores by test set in percent, as a table in plain text; standard deviations follow a ±."""
     shown = {data: [_cell(name, numbers) for name in _names(numbers)] for data, numbers in scores.items()}
     width = max(map(len, scores), default=0)
     rows = [("", _names(next(iter(scores.values())))), *shown.items()]

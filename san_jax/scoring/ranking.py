@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Float64, Int, Int32, Key
 from san_jax.errors import UserError
 from san_jax.scoring import tiles
 
-NOTHING_CORRECT = "no query has a gallery picture of its person under another camera; check people and cameras"
+NOTHING_CORRECT = "no query has a gallery picture of its person under another camera; check pids and camids"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def rank(
     Gallery pictures of the query's person under the query's own camera are removed first. Equally far pictures rank in
     gallery order. P is the largest number of correct pictures; a row has theirs in gallery order, then zeros.
 
-    `distance` is one of `distances.DISTANCES`; `refinement` says what is made of it, as re-ranking does. `tile`, the
+    `distance` is one of `distances.DISTANCES`; `refinement` modifies these distances, as re-ranking does. `tile`, the
     number of queries in a tile, changes time and memory, not ranks; by default as many as TILE_BYTES hold, up to
     TILE_QUERIES. The devices of `mesh` share the gallery rows, over all its axes; by default the first device has them
     all.
@@ -95,7 +95,7 @@ def rank(
       UserError: features are not finite, or there are none.
     """
     correct, removed = same_person(query_pids, gallery_pids, query_camids, gallery_camids)
-    # Queries with equally many correct pictures share a tile, which is counted as often as the richest of them asks.
+    # A tile loops as often as its query with the most correct pictures needs, so queries with equally many share one.
     order = np.argsort(np.sum(correct >= 0, axis=1), kind="stable")
     per_query = {"correct": correct, "removed": removed}
     options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)

@@ -23,7 +23,7 @@ BATCH_SIZE = 64  # over all devices; rounded up to a multiple of their number
 def evaluate(
     test_sets: Sequence[RetrievalSet], *, mesh: Mesh, metric: str, workers: int = 2
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by test set and reference, in the form in which `evaluation.evaluate` gives those of an encoder.
+    """Scores by test set and reference, in the form in which `evaluation.evaluate` returns those of an encoder.
 
     Args:
       test_sets: each is scored by itself.

@@ -1,4 +1,4 @@
-"""Quality of drawn textures: L1, PSNR and SSIM on held-out pairs, and a contact sheet of some of them.
+"""Quality of generated textures: L1, PSNR and SSIM on held-out pairs, and a contact sheet of some of them.
 
 BatchNorm uses its running statistics.
 """
@@ -32,8 +32,8 @@ def evaluate(
 ) -> tuple[dict[str, dict[str, float]], UInt8[np.ndarray, "H W 3"]]:
     """Scores by set, and a contact sheet of some pairs of the first set.
 
-    L1 is that of the loss: textures are scaled to [-1, 1], drawings are not clipped. PSNR (in dB) and SSIM are computed
-    on pictures in [0, 1], with drawings clipped. All three are means over the pairs.
+    L1 is that of the loss: textures are scaled to [-1, 1], generated ones are not clipped. PSNR (in dB) and SSIM are
+    computed on pictures in [0, 1], with generated textures clipped. All three are means over the pairs.
 
     Args:
       model: a model with a decoder.
@@ -59,7 +59,7 @@ def evaluate(
 def score_pairs(
     model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int = 2
 ) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "k S S 3"]]:
-    """Scores of all pairs of a split, in their order, and the drawings of the rows `shown`, which must ascend."""
+    """Scores of all pairs of a split, in order, and the generated textures of the rows `shown`, which must ascend."""
     size, side = devices.rounded_up(model.mesh, batch_size), model.architecture.height
     pairs = input_pipeline.scored_pairs(
         source, batch_size=size, height=side, width=model.architecture.width, mesh=model.mesh, workers=workers
@@ -74,12 +74,12 @@ def score_pairs(
 def sheet(
     source: Source, rows: Sequence[int], drawn: UInt8[np.ndarray, "n S S 3"], *, height: int, width: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A contact sheet with a column for each pair: the picture, resized for the network, its drawing, the true texture.
+    """A contact sheet with a column for each pair: picture (resized for the network), generated and true texture.
 
     Args:
       source: the pairs.
       rows: which of them to show.
-      drawn: their drawings.
+      drawn: their generated textures.
       height, width: of the pictures, in pixels.
     """
     records = [source[row] for row in rows]
@@ -112,7 +112,7 @@ def drawing_scores(
     architecture: Architecture,
     compute_dtype: str,
 ) -> tuple[Float32[Array, "B 3"], UInt8[Array, "B S S 3"]]:
-    """L1, PSNR and SSIM of every picture's drawing, and the drawing as a uint8 picture; a function for `Model.over`."""
+    """L1, PSNR and SSIM of every generated texture, and the texture as uint8; a function for `Model.over`."""
     drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
     l1 = jnp.abs(drawn - augmentation.scale_texture(textures)).mean(axis=(1, 2, 3))
     seen, true = jnp.clip((drawn + 1) / 2, 0, 1), textures.astype(jnp.float32) / 255

@@ -88,9 +88,10 @@ def tpr_at_fpr(
         return Histograms(low, high, *np.asarray(counts).sum(axis=0, dtype=np.int64))
 
     coarse = histograms(0.0, _largest(query_feats, gallery_feats, distance))
-    for pairs, whose in ((coarse.one_person, "of one person under two cameras"), (coarse.strangers, "of strangers")):
+    kinds = ((coarse.one_person, "of one person under two cameras"), (coarse.strangers, "of two identities"))
+    for pairs, whose in kinds:
         if not pairs.sum():
-            raise UserError(f"there is no pair {whose} among query and gallery pictures; check people and cameras")
+            raise UserError(f"there is no pair {whose} among query and gallery pictures; check pids and camids")
     places = [_last_edge(coarse, fpr) for fpr in fprs]
     # One more bin on either side: the passes round differently, so that a distance at an edge may change bins.
     fine = histograms(coarse.edges[max(min(places) - 1, 0)], coarse.edges[min(max(places) + 2, BINS)])

@@ -1,4 +1,4 @@
-"""Networks from one file of PyTorch or safetensors: what they look like, their weights, and a report of what fitted."""
+"""Loads networks from one PyTorch or safetensors file: architecture, mode, weights, and a report of what matched."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ from san_jax.weights.match import Match, shortened
 from san_jax.weights.state_dicts import PLAIN, StateDict, read_state_dict
 
 CHANNELS = {"conv1.weight": 64, "reduce_dim.0.weight": 512}  # of encoder and decoder at width 1
-HEIGHT, WIDTH = 256, 128  # where nothing says otherwise
-SMALLEST = 8  # pixels
+HEIGHT, WIDTH = 256, 128  # of pictures, if neither caller nor file gives them
+SMALLEST = 8  # height and width, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Networks of a file.
+    """The networks of a file.
 
     Attributes:
-      architecture: what they look like.
-      mode: in which they were trained; where the file does not say, "san" with a decoder, else "baseline".
-      weights: float32 NumPy arrays by TrainState's fields: `encoder`, `encoder_stats` and, if it draws, `decoder`,
-        `decoder_stats`. Where the file has no classifier, ours is one output of zeros.
-      report: a line each for what was taken, left out, set to zero, and for what the file does not show.
+      architecture: of the networks.
+      mode: in which they were trained; if the file does not say, "san" with a decoder, else "baseline".
+      weights: float32 NumPy arrays by TrainState's fields: `encoder`, `encoder_stats` and, with a decoder,
+        `decoder`, `decoder_stats`. If the file has no classifier, ours has one output and zero weights.
+      report: one line each for the tensors taken, left out and set to zero, and for what the file does not tell.
     """
 
     architecture: Architecture
@@ -41,19 +41,19 @@ class Loaded:
 def load_weights(
     path: Path, *, height: int | None = None, width: int | None = None, last_stride: int | None = None
 ) -> Loaded:
-    """Networks of a file (see `state_dicts.read_state_dict`).
+    """Loads the networks of a file (formats: see `state_dicts.read_state_dict`).
 
-    Depth, widths, fc, neck, stem, people and decoder follow from the file.
+    Depth, widths, fc, neck, stem, number of identities and decoder are inferred from the file.
 
     Args:
       path: of the file.
-      height: of the pictures that the network sees, in pixels; None is what the file says, or 256.
-      width: as `height`, or 128.
-      last_stride: of stage 4. None is what the file says, else the default of the code that it comes from, else 1 for
-        networks of re-ID, with fc, neck or decoder, and 2 for others, as in torchvision.
+      height: of the input pictures, in pixels; None: as the file says, else 256.
+      width: as `height`; else 128.
+      last_stride: of stage 4. None: as the file says, else the default of the code that wrote it, else 1 for re-ID
+        networks (with fc, neck or decoder) and 2 for others, as in torchvision.
 
     Raises:
-      UserError: the file cannot be read or is of no network of ours.
+      UserError: the file cannot be read or does not hold a network that is supported here.
     """
     state_dict = read_state_dict(path)
     given = {"height": height, "width": width, "last_stride": last_stride}
@@ -73,15 +73,15 @@ def load_weights(
 
 
 def draws(state_dict: StateDict) -> bool:
-    """Whether there is a decoder among the tensors."""
+    """Whether the tensors include a decoder."""
     return "reduce_dim.0.weight" in state_dict.tensors
 
 
 def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
-    """The networks that these tensors fill, in the default size of pictures and last stride (see `load_weights`).
+    """The architecture that these tensors fit, with default picture size and last stride (see `load_weights`).
 
     Raises:
-      UserError: they are no ResNet of ours.
+      UserError: they are not a ResNet that is supported here.
     """
     tensors, code = state_dict.tensors, state_dict.code
     depth = torch_names.depth_of(tensors)
@@ -112,10 +112,10 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
 
 
 def described(notes: Mapping, *, source: str) -> tuple[Architecture, str]:
-    """Architecture and mode of a description that `saving.save_weights` wrote.
+    """Architecture and mode from a description that `saving.save_weights` wrote.
 
     Raises:
-      UserError: it is another version's.
+      UserError: an incompatible version wrote it.
     """
     kinds = {field.name: (field.type, int) for field in dataclasses.fields(Architecture)}
     try:
@@ -126,12 +126,12 @@ def described(notes: Mapping, *, source: str) -> tuple[Architecture, str]:
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{source} describes its networks as no version known here does ({reason}); export it again"
+            f"{source} describes its networks in an unknown format ({reason}); export it again"
         ) from error
 
 
 def fitted(state_dict: StateDict, architecture: Architecture, *, source: str) -> tuple[Match, dict[str, PyTree]]:
-    """What became of the tensors, and the weights of these networks."""
+    """Matches the tensors to these networks; returns the match and the weights."""
     shapes = flatten_dict(architecture.shapes(draws=draws(state_dict)))
     names = torch_names.state_names(architecture, draws=draws(state_dict))
     match = Match.of(
@@ -150,7 +150,7 @@ def fitted(state_dict: StateDict, architecture: Architecture, *, source: str) ->
 
 
 def assumed(state_dict: StateDict, architecture: Architecture) -> list[str]:
-    """Lines about what the file does not show, where it is of another code."""
+    """Report lines about what the file does not tell, if another code wrote it."""
     if state_dict.notes is not None or state_dict.code is PLAIN:
         return []
     return [

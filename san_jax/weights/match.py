@@ -1,4 +1,4 @@
-"""What becomes of the tensors of a state dict, and of the arrays that they should fill."""
+"""Matches the tensors of a state dict with the arrays of our networks."""
 
 import dataclasses
 import itertools
@@ -14,15 +14,15 @@ NECK = "bottleneck."
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What becomes of the tensors of a file, and of ours.
+    """How the tensors of a file match the arrays of our networks.
 
     Attributes:
-      taken: names of those that fit; counts by part in `parts`.
-      left_out: names of those that these networks have no use for, by reason.
-      unfit: the classifier's that have another shape, in words.
+      taken: names of the tensors that fit; `parts` counts them.
+      left_out: names of tensors that these networks do not use, by reason.
+      unfit: messages about tensors of the classifier that have another shape.
       zeros: names of biases that are 0 because the file lacks them.
-      parts: our parts -> how many of its tensors are taken; 0 = stays fresh.
-      problems: what must not be, in words.
+      parts: part of our networks -> number of its tensors taken; 0: it keeps its fresh weights.
+      problems: messages about everything that makes the file unusable.
     """
 
     taken: list[str]
@@ -38,8 +38,8 @@ class Match:
 
         Args:
           state_dict: of the file.
-          names: ours.
-          shapes: ours, in PyTorch's layouts.
+          names: PyTorch's names of our arrays.
+          shapes: of our arrays, in PyTorch's layouts, by these names.
         """
         tensors = state_dict.tensors
         part = {name: part_of(entry) for name, entry in names.items()}
@@ -62,7 +62,7 @@ class Match:
         problems += [f"{name} matches nothing of ours" for name in tensors if name not in known]
         problems += [f"{name} is missing" for name in names if part[name] in begun and name not in tensors]
         if not taken:
-            problems.append("nothing in it is of use here")
+            problems.append("none of its tensors is used here")
         return cls(
             taken=taken,
             left_out={reason: listed for reason, listed in left_out.items() if listed},
@@ -73,7 +73,7 @@ class Match:
         )
 
     def as_table(self) -> str:
-        """A line each for what is taken, left out, of another shape, fresh; none where there is nothing to say."""
+        """One line each for what is taken, left out, of another shape, zero and fresh; empty ones are omitted."""
         rows = {
             "taken": f"{len(self.taken)} tensors: " + ", ".join(f"{name} {n}" for name, n in self.parts.items() if n),
             "left out": "; ".join(f"{shortened(listed)} ({reason})" for reason, listed in self.left_out.items()),
@@ -85,7 +85,7 @@ class Match:
 
 
 def part_of(entry: Entry) -> str:
-    """What an array belongs to: body, fc, classifier or decoder."""
+    """The part that an array belongs to: body, fc, classifier or decoder."""
     field, child, *_ = entry.path
     if field.startswith("decoder"):
         return "decoder"
@@ -93,6 +93,6 @@ def part_of(entry: Entry) -> str:
 
 
 def shortened(names: Collection[str]) -> str:
-    """The first names of a list, and how many follow."""
+    """The first three names of a list, and how many more there are."""
     first, rest = list(names)[:3], len(names) - 3
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

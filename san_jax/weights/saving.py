@@ -1,4 +1,4 @@
-"""Networks as one file with PyTorch's names and layouts: safetensors, or what `torch.load` reads."""
+"""Saves networks as one file with PyTorch's names and layouts: safetensors, or a file for `torch.load`."""
 
 import dataclasses
 import json
@@ -22,22 +22,22 @@ PREFIXES = {"torchvision": ("", ""), "fastreid": ("backbone.", "heads."), "stron
 
 
 def save_weights(path: Path, *, architecture: Architecture, mode: str, weights: Mapping[str, PyTree]) -> int:
-    """Writes one file, whole or not at all; its description (key `san_jax`) lets `load_weights` do without flags.
+    """Writes one file, atomically; with the description in it (key `san_jax`), `load_weights` needs no flags.
 
-    Tensors are float32, with int64 zeros as `num_batches_tracked`, for PyTorch's strict loading. Networks with a stem
-    of another code have its prefixes: `backbone.` and `heads.`, `base.`.
+    Tensors are float32, with int64 zeros as `num_batches_tracked`, for PyTorch's strict loading. Networks with the stem
+    of another code get its prefixes: `backbone.` and `heads.` of fast-reid, `base.` of reid-strong-baseline.
 
     Args:
-      path: its suffix says which format: .safetensors or none, or .pth, .pt, .tar, .bin.
+      path: its suffix selects the format: .safetensors or none, or .pth, .pt, .tar, .bin for `torch.load`.
       architecture: of the networks.
       mode: in which they were trained.
-      weights: by TrainState's fields: `encoder`, `encoder_stats` and, if it draws, `decoder`, `decoder_stats`.
+      weights: by TrainState's fields: `encoder`, `encoder_stats` and, with a decoder, `decoder`, `decoder_stats`.
 
     Returns:
       Size in bytes.
 
     Raises:
-      UserError: the suffix means another format, or the file cannot be written; what was there stays.
+      UserError: the suffix means another format, or the file cannot be written; an existing file is kept.
     """
     check_suffix(path)
     tensors = torch_tensors(architecture, weights)
@@ -55,13 +55,13 @@ def save_weights(path: Path, *, architecture: Architecture, mode: str, weights: 
 
 
 def check_suffix(path: Path) -> None:
-    """Raises a UserError if a file of this name would hold something else than its suffix says."""
+    """Raises a UserError if the suffix is not one of the formats for weights."""
     if path.suffix not in (*SAFETENSORS, *TORCH):
-        raise UserError(f"{path} would hold weights, which {path.suffix} does not say; name it .safetensors or .pth")
+        raise UserError(f"{path}: weights cannot be saved as {path.suffix}; name it .safetensors or .pth")
 
 
 def prefixed(name: str, stem: str) -> str:
-    """The name of a tensor of the encoder as the code has it that its stem comes from."""
+    """The name of an encoder's tensor with the prefix of the code that its stem comes from."""
     body, head = PREFIXES[stem]
     return (head if name.startswith(("fc.", "bottleneck.", "classifier.")) else body) + name
 

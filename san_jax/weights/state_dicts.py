@@ -1,8 +1,8 @@
-"""State dicts of other codes under the names of `torch_names`: wrappers, prefixes, necks, and what is not supported.
+"""Translates other code bases' state dicts to the names of `torch_names`: wrappers, prefixes, necks, refusals.
 
-Known by their names are fast-reid, reid-strong-baseline and layumi's Person_reID_baseline_pytorch; torchvision's names
-are those of torchreid, timm and the authors, Hugging Face's have a table. What a file does not show stands in
-docs/weights.md.
+fast-reid, reid-strong-baseline and layumi's Person_reID_baseline_pytorch are recognised by their names; torchreid, timm
+and the authors use torchvision's names; a table translates Hugging Face's. docs/weights.md lists what a file does not
+tell.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which a checkpoint keeps its state dict
 PARALLEL = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel, AveragedModel and torch.compile
-FIRST_BLOCK = "layer1.0.conv1.weight"  # what stands before it is the prefix of a ResNet
+FIRST_BLOCK = "layer1.0.conv1.weight"  # what precedes it is the prefix of a ResNet
 UNSUPPORTED = {
     r"\.IN\.(weight|bias)$": "instance-batch normalisation (IBN)",
     r"(^|\.)NL_\d+\.": "non-local blocks",
@@ -40,13 +40,13 @@ ZERO_WHERE_ABSENT = ("classifier", "bottleneck", "bottleneck.0", "bottleneck.1")
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """What the names of a state dict tell of the code that it comes from.
+    """A code base for re-ID, recognised by the names in its state dicts.
 
     Attributes:
       name: of the code.
       stem: as `encoder.stem`.
-      last_stride: its default; None where that depends on the rest of the network.
-      renames: patterns of the names that stand beside the ResNet, and what becomes of them, one after the other.
+      last_stride: its default; None if that depends on the rest of the network.
+      renames: (pattern, replacement) of names outside the ResNet, applied one after the other.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Code:
     renames: tuple[tuple[str, str], ...] = ()
 
     def rename(self, name: str) -> str:
-        """The name of a layer beside the ResNet by `torch_names`."""
+        """The name in `torch_names` of a tensor outside the ResNet."""
         return functools.reduce(lambda name, pair: re.sub(*pair, name), self.renames, name)
 
 
@@ -80,9 +80,9 @@ class StateDict:
 
     Attributes:
       tensors: float32, by the names of `torch_names`, in PyTorch's layouts.
-      code: where they come from.
-      notes: the JSON that `weights.saving` put beside them; None in files of others.
-      zeros: names of biases that the file lacks, and that are 0 here.
+      code: that wrote them.
+      notes: the description that `weights.saving` put beside them; None in other files.
+      zeros: names of biases that the file lacks; they are 0 here.
     """
 
     tensors: dict[str, np.ndarray]
@@ -92,19 +92,19 @@ class StateDict:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """The weights of a file of PyTorch or of safetensors.
+    """The weights of a PyTorch or safetensors file.
 
-    A state dict, bare or in a checkpoint (WRAPPERS, the authors' `decoder_state_dict` beside it), with or without the
-    prefixes of DataParallel and of the codes above. `num_batches_tracked` is dropped.
+    The file holds a state dict, bare or in a checkpoint (WRAPPERS, the authors' `decoder_state_dict` beside it), with
+    or without the prefixes of DataParallel and of the codes above. `num_batches_tracked` is dropped.
 
     Raises:
-      UserError: the file cannot be read, holds something else than weights, a number that is not finite, or a kind of
-        layer that no network here has; names the tensor.
+      UserError: the file cannot be read, or holds something other than weights, a number that is not finite, or a kind
+        of layer that is not supported here; the message names the tensor.
     """
     tensors = unwrapped(read_tensors_file(path), source=str(path))
     for pattern, what in UNSUPPORTED.items():
         if name := next((name for name in tensors if re.search(pattern, name)), None):
-            raise UserError(f"{path} has {what}, which no network here has ({name}); give weights without")
+            raise UserError(f"{path} has {what}, which is not supported ({name}); give weights without")
     tensors, code = renamed(tensors, source=str(path))
     hugging_face = torch_names.hugging_face_names(depth=max(BLOCKS))  # those of the others are among them
     tensors = {hugging_face.get(name.removeprefix("resnet."), name): tensor for name, tensor in tensors.items()}
@@ -117,7 +117,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def unwrapped(saved: Any, *, source: str) -> dict[str, np.ndarray]:
-    """The tensors of what a file holds, sorted by name; float32, all finite, counters dropped."""
+    """The tensors of the object in a file, sorted by name; float32, all finite, counters dropped."""
     dicts = [saved]
     while isinstance(dicts[0], Mapping) and (key := next((key for key in WRAPPERS if key in dicts[0]), None)):
         if isinstance(dicts[0][key], np.ndarray):
@@ -141,7 +141,7 @@ def unwrapped(saved: Any, *, source: str) -> dict[str, np.ndarray]:
 
 
 def is_counter(name: Any) -> bool:
-    """Whether it is one of the entries that PyTorch keeps beside statistics and averages, and nobody reads."""
+    """Whether an entry is a counter that PyTorch keeps beside statistics and averages; they are not used here."""
     return str(name).endswith("num_batches_tracked") or name == "n_averaged"
 
 
@@ -154,14 +154,14 @@ def finite(name: str, tensor: Shaped[np.ndarray, "..."], *, source: str) -> np.n
     with np.errstate(over="ignore"):
         values = tensor.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UserError(f"{source} holds NaN or infinite numbers in {name}; give weights from before they broke")
+        raise UserError(f"{source} holds NaN or infinite numbers in {name}; give earlier weights")
     if name.endswith("running_var") and (values < 0).any():
-        raise UserError(f"{source} holds a negative variance in {name}; give weights from before they broke")
+        raise UserError(f"{source} holds a negative variance in {name}; give earlier weights")
     return values
 
 
 def renamed(tensors: Tensors, *, source: str) -> tuple[dict[str, np.ndarray], Code]:
-    """The tensors by the names of `torch_names`, as far as they have one, and the code they come from."""
+    """The tensors under the names of `torch_names`, where they have one, and the code that wrote them."""
     prefixes = sorted(name.removesuffix(FIRST_BLOCK) for name in tensors if name.endswith(FIRST_BLOCK))
     if len(prefixes) > 1:
         raise UserError(f"{source} holds several ResNets ({', '.join(map(repr, prefixes))}); save one of them")
@@ -180,7 +180,7 @@ def renamed(tensors: Tensors, *, source: str) -> tuple[dict[str, np.ndarray], Co
 
 
 def code_of(module: str | None, head: Iterable[str]) -> Code:
-    """The code that calls its ResNet `module`, and has these names beside it."""
+    """The code that names its ResNet `module` and has these names outside it."""
     if module == "model." and any(name.startswith("classifier.add_block.") for name in head):
         return LAYUMI
     ours = torch_names.decoder_names()
@@ -190,10 +190,10 @@ def code_of(module: str | None, head: Iterable[str]) -> Code:
 
 
 def check_pixels(head: Tensors, *, source: str) -> None:
-    """Raises a UserError if a normalisation stands in the file, as older fast-reid writes it, and is not ImageNet's."""
+    """Raises a UserError if the file holds a normalisation (older fast-reid stores it) that is not ImageNet's."""
     for name, imagenet in PIXELS.items():
         if name in head and not np.allclose(head[name].ravel(), 255 * np.array(imagenet), rtol=1e-4):
             values = ", ".join(f"{value:g}" for value in head[name].ravel()[:3])
             raise UserError(
-                f"{source} normalises pictures by its own {name} ({values}); here there is ImageNet's alone"
+                f"{source} normalises pictures by its own {name} ({values}); only ImageNet's is supported"
             )

@@ -1,4 +1,4 @@
-"""Networks at rest: finds checkpoints, and reads what they hold and what it is."""
+"""Finds checkpoints, and reads their architecture, mode and weights."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from san_jax.networks.architecture import Architecture, arrays_of
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
-ABOUT = "about"  # the item that says what the networks are, so that nobody needs the config that made them
+ABOUT = "about"  # the item that describes the networks, so that they can be read without their config
 
 
 def newest(workdir: Path, *, best: bool = False) -> Path | None:
@@ -34,10 +34,10 @@ def _highest_step(folder: Path) -> Path | None:
 
 
 def find(path: Path, *, best: bool = False) -> Path:
-    """The checkpoint that somebody means by a run's workdir, its folder of checkpoints, or one checkpoint's own folder.
+    """The checkpoint of a path: a run's workdir, its folder of checkpoints, or one checkpoint's own folder.
 
     Raises:
-      UserError: there is none; or the best is asked for of something else than a workdir.
+      UserError: there is none, or the best is asked for and the path is not a workdir.
     """
     if best:
         if (found := newest(path, best=True)) is None:
@@ -50,12 +50,12 @@ def find(path: Path, *, best: bool = False) -> Path:
 
 
 def read_architecture(checkpoint: Path) -> Architecture:
-    """What the networks of a checkpoint look like."""
+    """The architecture of a checkpoint's networks."""
     return read_about(checkpoint)[0]
 
 
 def read_about(checkpoint: Path) -> tuple[Architecture, str]:
-    """What the networks of a checkpoint look like, and their mode."""
+    """The architecture of a checkpoint's networks, and their mode."""
     with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         about = dict(reader.restore((checkpoint / ABOUT).resolve()))
         mode = about.pop(MODE, None)
@@ -64,7 +64,7 @@ def read_about(checkpoint: Path) -> tuple[Architecture, str]:
 
 
 def mode_by_state(checkpoint: Path) -> str:
-    """The mode of a checkpoint that does not name it, as those of the first layout: by the parts of their state.
+    """The mode of a checkpoint that does not store it (the first layout did not), inferred from the parts of its state.
 
     Imported weights, which have no optimizer, count as san with a decoder and as baseline without.
     """
@@ -75,7 +75,7 @@ def mode_by_state(checkpoint: Path) -> str:
 
 
 def restore_parts(checkpoint: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Some fields of a checkpoint's TrainState, by their names; nothing else is read."""
+    """Reads the fields of a checkpoint's TrainState that `like` names, in its shapes and shardings; nothing else."""
     like = dict(like)
     args = ocp.args.PyTreeRestore(
         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
@@ -87,21 +87,21 @@ def restore_parts(checkpoint: Path, like: Mapping[str, PyTree]) -> dict[str, PyT
 def restore_networks(
     checkpoint: Path, sharding: jax.sharding.Sharding, *, draws: bool
 ) -> tuple[dict[str, PyTree], int]:
-    """Parameters and running statistics of a checkpoint's networks, and the updates made; nothing else is read.
+    """Reads parameters and running statistics of a checkpoint's networks, and the step; nothing else.
 
     Args:
       checkpoint: its folder.
-      sharding: to read in.
-      draws: whether the decoder is wanted too.
+      sharding: of the arrays.
+      draws: whether to read the decoder too.
 
     Returns:
-      The fields of its TrainState from `encoder` to `decoder_stats`, or to `encoder_stats`; and the step.
+      The fields of its TrainState from `encoder` to `decoder_stats`, or to `encoder_stats`; and the updates made.
 
     Raises:
-      UserError: it cannot be read, has no decoder where one is wanted, or holds numbers that are not finite.
+      UserError: it cannot be read, has no decoder although one is wanted, or holds numbers that are not finite.
     """
     if draws and not has_decoder(checkpoint):
-        raise UserError(f"{checkpoint} has no decoder, a baseline's has none; give one of a run in mode san or san_pg")
+        raise UserError(f"{checkpoint} has no decoder, as a baseline has none; give one of a run in mode san or san_pg")
     like = network_shapes(read_architecture(checkpoint), draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
     parts = restore_parts(checkpoint, devices.with_sharding(like, sharding))
     step = int(parts.pop("step"))
@@ -118,12 +118,12 @@ def check_finite(checkpoint: Path, parts: Mapping[str, PyTree]) -> None:
 
 
 def has_decoder(checkpoint: Path) -> bool:
-    """Whether a checkpoint's networks draw."""
+    """Whether a checkpoint has a decoder."""
     return bool(shapes(checkpoint).get("decoder"))
 
 
 def network_shapes(architecture: Architecture, *, draws: bool) -> dict[str, PyTree]:
-    """Shapes and dtypes of encoder and, where it draws, decoder, by TrainState's fields."""
+    """Shapes and dtypes of encoder and, if `draws`, decoder, by TrainState's fields."""
     encoder, encoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0))))
     fields = {"encoder": encoder, "encoder_stats": encoder_stats}
     if draws:
@@ -141,7 +141,7 @@ def shapes(checkpoint: Path) -> dict[str, PyTree]:
 
 @contextlib.contextmanager
 def unreadable_as_user_error(checkpoint: Path) -> Iterator[None]:
-    """One line in place of a trace when a checkpoint is damaged or is none."""
+    """Turns the errors of reading a damaged or missing checkpoint into a UserError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:

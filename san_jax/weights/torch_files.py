@@ -46,7 +46,7 @@ SAFETENSORS_DTYPES = {
     "BOOL": np.dtype("?"),
 }
 SCALAR_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
-MOST_ELEMENTS = 2**31  # of one tensor; a stride of zero can claim any number of them out of one stored value
+MOST_ELEMENTS = 2**31  # of one tensor; with strides of zero a file can claim any number of them for one stored value
 
 NOTES = "san_jax"  # key of safetensors' metadata, entry of PyTorch's archive
 
@@ -57,7 +57,7 @@ STREAM_VERSION = 1001
 def read_tensors_file(path: str | os.PathLike) -> Any:
     """The object that a file holds, its tensors as read-only numpy arrays.
 
-    The format is told from the content: PyTorch's zip archive (since 1.6), its older stream of pickles, or
+    The format is detected from the content: PyTorch's zip archive (since 1.6), its older stream of pickles, or
     safetensors. Tensors that share memory in the file share it here. bfloat16 is that of ml_dtypes.
 
     Returns:
@@ -65,7 +65,7 @@ def read_tensors_file(path: str | os.PathLike) -> Any:
 
     Raises:
       UserError: the file cannot be read, is cut short or damaged, is none of the three formats, or holds something
-        besides tensors, numbers, strings and plain containers; the message gives the name of what it holds.
+        besides tensors, numbers, strings and plain containers; the message names it.
     """
     try:
         with open(path, "rb") as file:
@@ -78,7 +78,7 @@ def read_tensors_file(path: str | os.PathLike) -> Any:
             return read_stream(file)
     except RefusedGlobal as error:
         raise UserError(
-            f"{path} holds {error}, neither tensor nor plain container, which is not run; save a state_dict instead"
+            f"{path} holds {error}, which is neither tensor nor plain container and is not run; save a state_dict"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -91,7 +91,7 @@ def read_notes(path: str | os.PathLike) -> dict | None:
     """The JSON under NOTES in a file that `read_tensors_file` has read; None where there is none.
 
     Raises:
-      UserError: it is no JSON of a dictionary.
+      UserError: it is not the JSON of a dictionary.
     """
     text = None
     if zipfile.is_zipfile(path):
@@ -120,7 +120,7 @@ def read_zip(file: io.BufferedIOBase) -> Any:
     folder = pickles[0].removesuffix("/data.pkl")
 
     def read(name: str) -> bytes:
-        # PyTorch stores its entries as they are: no entry that unpacks to more than the file.
+        # PyTorch does not compress entries; a compressed one could unpack to far more than the file.
         if archive.getinfo(f"{folder}/{name}").compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{name} is compressed")
         return archive.read(f"{folder}/{name}")
@@ -139,14 +139,14 @@ def read_zip(file: io.BufferedIOBase) -> Any:
 
 def read_stream(file: io.BufferedIOBase) -> Any:
     """PyTorch's format before 1.6: five pickles (magic number, version, system, object, keys), then the storages."""
-    room = os.fstat(file.fileno()).st_size
+    bytes_left = os.fstat(file.fileno()).st_size
     storages: dict[str, Storage] = {}
 
     def storage_of(key: str, elements: int, dtype: np.dtype) -> Storage:
-        nonlocal room
+        nonlocal bytes_left
         if key not in storages:
-            room -= elements * dtype.itemsize
-            if room < 0:
+            bytes_left -= elements * dtype.itemsize
+            if bytes_left < 0:
                 raise ValueError("the storages are larger than the file")
             # Filled below, when the object is built.
             storages[key] = Storage(np.empty(elements * dtype.itemsize, np.uint8), dtype)
@@ -156,7 +156,7 @@ def read_stream(file: io.BufferedIOBase) -> Any:
         return TensorUnpickler(file, storage_of).load()
 
     if load() != STREAM_MAGIC or load() != STREAM_VERSION:
-        raise ValueError("another magic number or version")
+        raise ValueError("unknown magic number or version")
     require_little_endian(load()["little_endian"])
     saved, keys = load(), load()
     if set(keys) != set(storages):
@@ -169,7 +169,7 @@ def read_stream(file: io.BufferedIOBase) -> Any:
 
 
 def read_safetensors(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
-    """Name -> array."""
+    """The tensors of a safetensors file, by name."""
     tensors = {}
     for name, tensor in safetensors.deserialize(file.read()):
         dtype = SAFETENSORS_DTYPES.get(tensor["dtype"])
@@ -180,24 +180,24 @@ def read_safetensors(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
 
 
 class RefusedGlobal(Exception):
-    """A pickle asks for this class or function."""
+    """A pickle refers to this class or function, which is not allowed."""
 
 
 class Storage(NamedTuple):
-    """Bytes and their type; tensors are views of it."""
+    """Bytes and their dtype; tensors are views of them."""
 
     data: np.ndarray
     dtype: np.dtype
 
     def of(self, elements: int, dtype: np.dtype) -> "Storage":
-        """Itself, where it has that many elements of that type."""
+        """Itself; raises a ValueError unless it has that many elements of that dtype."""
         if self.data.size != elements * dtype.itemsize or self.dtype != dtype:
             raise ValueError(f"a storage of {self.data.size} bytes for {elements} elements of {dtype}")
         return self
 
 
 class PlainDtype:
-    """Stands for `numpy.dtype`, whose own `__setstate__` would let a file rewrite numpy's types."""
+    """Replaces `numpy.dtype`, whose own `__setstate__` would let a file rewrite numpy's types."""
 
     def __init__(self, code: str):
         if code not in SCALAR_DTYPES:
@@ -209,17 +209,17 @@ class PlainDtype:
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Builds what state_dicts are made of; refuses every other class or function by its name.
+    """Builds the objects that state_dicts consist of; refuses every other class or function, naming it.
 
-    What it hands to a file are built-in types and bound methods: a file that sets attributes cannot change them.
+    It gives a file only built-in types and bound methods, whose attributes the file cannot set.
 
     Args:
       file: at the start of a pickle; afterwards at its end.
-      storage_of: gives the storage with this key, number of elements and type.
+      storage_of: returns the storage with this key, number of elements and type.
     """
 
     def __init__(self, file: io.BufferedIOBase, storage_of: Callable[[str, int, np.dtype], Storage]):
-        # Python 2 wrote bytes and text alike; as latin1 both survive.
+        # Python 2 did not distinguish bytes and text; latin1 preserves both.
         super().__init__(file, encoding="latin1")
         self.storage_of = storage_of
         self.known = {
@@ -239,7 +239,7 @@ class TensorUnpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a class or function of the file; a storage class is its name."""
+        """The replacement of a class or function that the file names; for a storage class, its name."""
         dotted = f"{module}.{name}"
         if dotted in STORAGE_DTYPES:
             return dotted
@@ -257,7 +257,7 @@ class TensorUnpickler(pickle.Unpickler):
             return storage
         _, start, length = view[0]
         if not 0 <= start <= start + length <= elements:
-            raise ValueError(f"storage {key} is seen beyond its end")
+            raise ValueError(f"storage {key} has a view beyond its end")
         itemsize = storage.dtype.itemsize
         return Storage(storage.data[start * itemsize : (start + length) * itemsize], storage.dtype)
 
@@ -282,7 +282,7 @@ class TensorUnpickler(pickle.Unpickler):
         return ":".join(map(str, parts))
 
     def numpy_dtype(self, code: str, *_: Any) -> PlainDtype:
-        """`numpy.dtype` of a number; none of objects or records."""
+        """`numpy.dtype`, for plain numbers only, not for objects or records."""
         return PlainDtype(code)
 
     def numpy_scalar(self, plain: PlainDtype, data: bytes | str) -> np.generic:
@@ -299,12 +299,12 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def require_little_endian(is_little: bool) -> None:
-    """PyTorch stores a machine's own byte order."""
+    """Raises a ValueError for a big-endian file; PyTorch stores the machine's own byte order."""
     if not is_little:
         raise ValueError("written on a big-endian machine")
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """The array, locked: several tensors may share its memory."""
+    """The array, made read-only, since several tensors may share its memory."""
     array.flags.writeable = False
     return array

@@ -1,7 +1,7 @@
 """One table: PyTorch's name of every parameter and statistic, our path to it, and how their layouts differ.
 
 The encoder has torchvision's names (torchreid's and the authors' are the same), the decoder those of the authors'
-code; no name stands for both. `num_batches_tracked`, which PyTorch keeps beside running statistics, has no counterpart.
+code; no name occurs in both. `num_batches_tracked`, which PyTorch keeps beside running statistics, has no counterpart.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ TO_TORCH = {"conv": (3, 2, 0, 1), "linear": (1, 0), "vector": (0,)}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one of their tensors stands with us.
+    """Our counterpart of one of PyTorch's tensors.
 
     Attributes:
       path: keys from the top of the encoder's or decoder's pure dictionary; `state_names` puts a field before them.
-      layout: which transpose lies between the two.
-      is_stat: whether it is a running statistic (nnx.BatchStat) or a parameter (nnx.Param).
+      layout: determines the transpose between the two.
+      is_stat: whether it is a running statistic (nnx.BatchStat); else a parameter (nnx.Param).
     """
 
     path: Path
@@ -37,22 +37,22 @@ class Entry:
 
 
 def to_ours(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """Their array in our layout."""
+    """PyTorch's array in our layout."""
     return np.ascontiguousarray(np.transpose(values, TO_OURS[layout]))
 
 
 def to_torch(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """Our array in their layout."""
+    """Our array in PyTorch's layout."""
     return np.ascontiguousarray(np.transpose(values, TO_TORCH[layout]))
 
 
 def torch_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """The shape in their layout of an array of ours."""
+    """The shape of our array in PyTorch's layout."""
     return tuple(shape[axis] for axis in TO_TORCH[layout])
 
 
 def encoder_names(*, depth: int, fc_dim: int, neck: str = "none") -> dict[str, Entry]:
-    """PyTorch's names of an encoder, in network order; those of a neck "bn" are reid-strong-baseline's, fast-reid's."""
+    """PyTorch's names of an encoder, in network order; with neck "bn", those of reid-strong-baseline and fast-reid."""
     block, num_blocks = BLOCKS[depth]
     num_convs = 3 if block is Bottleneck else 2
     names = conv("conv1", "stem", "conv") | norm("bn1", "stem", "norm")
@@ -88,7 +88,7 @@ def decoder_names(*, skips: bool = True) -> dict[str, Entry]:
 def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
     """PyTorch's names of a train state's weights, in network order.
 
-    Paths begin with the field: `encoder`, `encoder_stats` and, where it draws, `decoder`, `decoder_stats`.
+    Paths begin with the field: `encoder`, `encoder_stats` and, if `draws`, `decoder`, `decoder_stats`.
     """
     networks = {"encoder": encoder_names(depth=architecture.depth, fc_dim=architecture.fc_dim, neck=architecture.neck)}
     if draws:
@@ -103,7 +103,7 @@ def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
 def depth_of(names: Collection[str]) -> int | None:
     """The depth of the encoder whose stem and stages have exactly these names; None if there is no such encoder.
 
-    Other names, as of `fc`, `classifier` and decoder, may stand among them.
+    Other names, such as those of `fc`, `classifier` and decoder, are ignored.
     """
     found = {name for name in names if name.startswith(("conv1.", "bn1.", "layer"))}
     for depth in BLOCKS:
@@ -139,8 +139,8 @@ def norm(theirs: str, *ours: str | int) -> dict[str, Entry]:
 def hugging_face_names(*, depth: int) -> dict[str, str]:
     """Hugging Face's name of every entry of a ResNet (microsoft/resnet-50) -> torchvision's, in network order.
 
-    Their names are those after the prefix `resnet.`, which files of a bare ResNetModel lack. Their ImageNet
-    classifier is listed too, since torchvision's `fc` has a name.
+    Hugging Face's names are without the prefix `resnet.`, which files of a bare ResNetModel lack. The ImageNet
+    classifier is included, as torchvision's `fc`.
     """
     names = {}
     for name in encoder_names(depth=depth, fc_dim=0):
@@ -151,7 +151,7 @@ def hugging_face_names(*, depth: int) -> dict[str, str]:
 
 
 def hugging_face_module(module: str) -> str:
-    """Hugging Face's name of torchvision's `conv1`, `layer1.0.bn2`, `layer1.0.downsample.0`; they count from 0."""
+    """Hugging Face's name, which counts from 0, of torchvision's `conv1`, `layer1.0.bn2`, `layer1.0.downsample.0`."""
     kind = "normalization" if re.search(r"bn\d$|downsample\.1$", module) else "convolution"
     if not module.startswith("layer"):
         return f"embedder.embedder.{kind}"

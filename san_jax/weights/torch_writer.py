@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 
 STORAGES = {np.dtype("f4"): "FloatStorage", np.dtype("i8"): "LongStorage"}
 FOLDER = "archive"
-ALIGNMENT = 64  # bytes, at which PyTorch lets a storage begin, so that it can be mapped into memory
+ALIGNMENT = 64  # in bytes; PyTorch aligns every storage to it, so that files can be mapped into memory
 
 # Pickle's instructions, protocol 2.
 PROTOCOL, STOP = b"\x80\x02", b"."
@@ -18,11 +18,11 @@ FALSE = b"\x89"
 
 
 def torch_archive(tensors: Mapping[str, Shaped[np.ndarray, "..."]], entries: Mapping[str, str]) -> bytes:
-    """The content of a file whose `torch.load` is an OrderedDict of these tensors.
+    """The content of a file that `torch.load` reads as an OrderedDict of these tensors.
 
     Args:
       tensors: by name; float32 or int64.
-      entries: further texts of the archive, which `torch.load` passes over.
+      entries: further text entries of the archive, by name; `torch.load` ignores them.
     """
     storages = [np.ascontiguousarray(values) for values in tensors.values()]
     content = io.BytesIO()
@@ -38,16 +38,16 @@ def torch_archive(tensors: Mapping[str, Shaped[np.ndarray, "..."]], entries: Map
 
 
 def write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Adds an entry, uncompressed, whose content begins at a multiple of ALIGNMENT; the same bytes at any time."""
+    """Adds an uncompressed entry whose content begins at a multiple of ALIGNMENT, without a time stamp."""
     entry = zipfile.ZipInfo(f"{FOLDER}/{name}")
-    header = 30 + len(entry.filename)  # a local file header, then name and extra field (4 bytes and what fills up)
+    header = 30 + len(entry.filename)  # a local file header, then name and extra field (4 bytes and padding)
     padding = -(archive.fp.tell() + header + 4) % ALIGNMENT
     entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
     archive.writestr(entry, content)
 
 
 def pickled(tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
-    """The pickle of an OrderedDict whose tensors are calls of PyTorch's functions on storages by number."""
+    """The pickle of an OrderedDict whose tensors are calls of PyTorch's functions on numbered storages."""
     empty = named("collections", "OrderedDict") + EMPTY_TUPLE + REDUCE
     items = b"".join(text(name) + tensor(values, key, empty) for key, (name, values) in enumerate(tensors.items()))
     return PROTOCOL + empty + MARK + items + SET_ITEMS + STOP
@@ -76,21 +76,21 @@ def tensor(values: Shaped[np.ndarray, "..."], key: int, hooks: bytes) -> bytes:
 
 
 def grouped(*parts: bytes) -> bytes:
-    """A tuple."""
+    """Instructions that push a tuple."""
     return MARK + b"".join(parts) + TUPLE
 
 
 def named(module: str, name: str) -> bytes:
-    """A class or function."""
+    """The instruction that pushes a class or function."""
     return f"c{module}\n{name}\n".encode()
 
 
 def text(value: str) -> bytes:
-    """A str."""
+    """The instruction that pushes a str."""
     return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
 
 
 def number(value: int) -> bytes:
-    """An int of up to 255 bytes."""
+    """The instruction that pushes an int of up to 255 bytes."""
     size = value.bit_length() // 8 + 1
     return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
