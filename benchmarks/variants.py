@@ -33,11 +33,11 @@ def convolve_always(x, kernel, stride, padding):
     )
 
 
-def windowed_max_pool(x):
+def windowed_max_pool(x, *, padding=1):
     """XLA's own windowed maximum."""
     window = dict(window_dimensions=(1, 3, 3, 1), window_strides=(1, 2, 2, 1))
     return lax.reduce_window(
-        x, jnp.array(-jnp.inf, x.dtype), lax.max, **window, padding=((0, 0), (1, 1), (1, 1), (0, 0))
+        x, jnp.array(-jnp.inf, x.dtype), lax.max, **window, padding=((0, 0), (padding, 1), (padding, 1), (0, 0))
     )
 
 

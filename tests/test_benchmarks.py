@@ -3,10 +3,13 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
-from benchmarks import on_device, table
+from benchmarks import on_device, table, variants
 from benchmarks.on_device import Part
+from san_jax.networks import layers
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ["--depth=10", "--height=32", "--width=16", "--encoder_width=0.1", "--fc_dim=8", "--num_pids=4", "--batch=8"]
@@ -48,6 +51,14 @@ def test_benchmark_reports_time_memory_and_compile_time_of_every_case(tmp_path):
         assert case["compile_seconds"] > case["seconds"]
         assert case["peak_bytes"] > 50e6
         assert "ratio" not in case
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_windowed_max_pool_replaces_that_of_the_layers(padding):
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 3))
+    with variants.in_place(variants.VARIANTS["windowed max-pool"]):
+        windowed = layers.max_pool(x, padding=padding)
+    np.testing.assert_array_equal(windowed, layers.max_pool(x, padding=padding))
 
 
 def test_flag_that_fits_no_case_ends_the_benchmark_before_it_measures(tmp_path):

@@ -91,8 +91,8 @@ def test_signal_lets_the_main_thread_clear_away_but_not_for_ever(hangs, cleared)
     stopping.GRACE = 0.5
     try:
         with stopping.unwinding():
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)
                 time.sleep(60)
             finally:
                 time.sleep({60 if hangs else 0})

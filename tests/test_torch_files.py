@@ -24,7 +24,7 @@ import safetensors.numpy
 from torch_saves import Call, Global, Storage, save_stream, save_zip, tensor
 
 from san_jax.errors import UserError
-from san_jax.weights.torch_files import STORAGE_DTYPES, read_tensors_file
+from san_jax.weights.torch_files import NOTES, STORAGE_DTYPES, read_notes, read_tensors_file
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -225,6 +225,13 @@ def test_compressed_archive_is_not_unpacked(tmp_path):
     save_zip(tmp_path / "bomb.pt", bomb, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="is compressed"):
         read_tensors_file(tmp_path / "bomb.pt")
+
+
+def test_compressed_description_of_the_networks_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"archive/{NOTES}", b" " * 2**20 + b"{}")
+    with pytest.raises(UserError, match=r"bomb\.pth holds a damaged description .*is compressed"):
+        read_notes(tmp_path / "bomb.pth")
 
 
 def test_storage_that_the_list_of_a_stream_leaves_out_is_an_error(tmp_path):

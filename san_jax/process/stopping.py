@@ -47,6 +47,7 @@ class Stop:
 _stop: Stop | None = None  # of the running training loop, if there is one
 _unwinds = False  # whether a signal raises Stopped in the main thread, so that it cleans up
 _in_grace: list[int] = []  # the signal that started such a clean-up
+_ending = threading.Lock()  # held by the thread that ends the process
 _watches = False
 _tells_jax: Callable[[int], None] | None = None  # JAX's own handler of SIGTERM, on several processes
 
@@ -106,6 +107,8 @@ def _end(number: int) -> NoReturn:
 
 def end(line: str, status: int) -> NoReturn:
     """Prints a line and ends the process, without waiting for its threads, its workers or other hosts."""
+    if not _ending.acquire(blocking=False):
+        threading.Event().wait()  # another thread is about to end the process: one line is enough
     # The main thread may hold standard output for ever if nobody reads it.
     flush = threading.Thread(target=_flush, args=(sys.stdout,), daemon=True)
     flush.start()
@@ -182,7 +185,9 @@ def keeping_sigterm() -> Iterator[None]:
     libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
     ours = libc.signal(signal.SIGTERM, None)
     libc.signal(signal.SIGTERM, ours)
-    yield
-    of_jax = libc.signal(signal.SIGTERM, ours)
+    try:
+        yield
+    finally:
+        of_jax = libc.signal(signal.SIGTERM, ours)
     if of_jax and of_jax != ours:
         _tells_jax = ctypes.CFUNCTYPE(None, ctypes.c_int)(of_jax)

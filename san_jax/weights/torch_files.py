@@ -93,22 +93,35 @@ def read_notes(path: str | os.PathLike) -> dict | None:
     Raises:
       UserError: it is not the JSON of a dictionary.
     """
-    text = None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            text = next((archive.read(name) for name in archive.namelist() if name.endswith(f"/{NOTES}")), None)
-    else:
-        with open(path, "rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"
-        if is_safetensors:
-            with safetensors.safe_open(path, "numpy") as file:
-                text = (file.metadata() or {}).get(NOTES)
-    if text is None:
-        return None
     try:
-        return dict(json.loads(text))
+        text = read_notes_text(path)
+        return None if text is None else dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} holds a damaged description of its networks ({error}); export it again") from error
+
+
+def read_notes_text(path: str | os.PathLike) -> str | bytes | None:
+    """The text under NOTES, of PyTorch's archive or of safetensors."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/{NOTES}")]
+            return read_entry(archive, names[0]) if names else None
+    with open(path, "rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"
+    if not is_safetensors:
+        return None
+    with safetensors.safe_open(path, "numpy") as file:
+        return (file.metadata() or {}).get(NOTES)
+
+
+def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """An entry of PyTorch's archive; ValueError if it is compressed.
+
+    PyTorch does not compress entries; a compressed one could unpack to far more than the file.
+    """
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
 
 
 def read_zip(file: io.BufferedIOBase) -> Any:
@@ -120,10 +133,7 @@ def read_zip(file: io.BufferedIOBase) -> Any:
     folder = pickles[0].removesuffix("/data.pkl")
 
     def read(name: str) -> bytes:
-        # PyTorch does not compress entries; a compressed one could unpack to far more than the file.
-        if archive.getinfo(f"{folder}/{name}").compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        return archive.read(f"{folder}/{name}")
+        return read_entry(archive, f"{folder}/{name}")
 
     storages: dict[str, Storage] = {}
 
