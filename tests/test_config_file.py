@@ -98,7 +98,7 @@ SAN = "--config=configs/san.py"
         ([SAN, "--config.batch.identities=four"], "=four: batch.identities takes a whole number; by default it is 16"),
         ([SAN, "--config.reid.gamma=x"], "=x: reid.gamma takes a number; by default it is 0.5"),
         ([SAN, "--config.decoder.skips=maybe"], "=maybe: decoder.skips takes true or false; by default it is True"),
-        (["--config=configs/san.py:smal"], "--config=configs/san.py:smal: config size 'smal' is none of full, small"),
+        (["--config=configs/san.py:smal"], "san.py:smal: config size 'smal' is not one of full, small"),
         (["--config=configs/sam.py"], "there is no such file in .*; did you mean configs/san.py?"),
         (["--config=/nowhere/x.py"], "--config=/nowhere/x.py: there is no such file; there are configs/ablation.py, "),
         (["--config="], "there is no such file in .*; there are configs/ablation.py, "),
@@ -160,4 +160,4 @@ def test_experiments_find_their_config_from_any_folder(name, tmp_path):
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
-    assert done.stderr == f"error: --config=configs/{name}.py:smal: config size 'smal' is none of full, small\n"
+    assert done.stderr == f"error: --config=configs/{name}.py:smal: config size 'smal' is not one of full, small\n"
