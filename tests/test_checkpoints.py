@@ -192,7 +192,7 @@ def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abst
     best, said = score_step(tmp_path, abstract, step, 0.2, data="other/people")
     assert best == str(step)
     assert said == (
-        "the best checkpoint so far was scored by metric market1501, data some/people; it is forgotten, since this run "
+        "the best checkpoint so far was scored by metric market1501, data some/people; it is discarded, since this run "
         "is scored by metric market1501, data other/people"
     )
     assert stored_scores(tmp_path)["data"] == "other/people"

@@ -11,11 +11,11 @@ from san_jax import files
 from san_jax.errors import UserError
 
 NAME = "config.json"
-LATER = {"scoring": {"same_camera": "remove"}}  # fields that runs of before did not have, and what these did
+LATER = {"scoring": {"same_camera": "remove"}}  # fields that older runs lack, with the values that they ran with
 
 
 def keep(config: ConfigDict, workdir: Path) -> None:
-    """Writes the config into the workdir; of a run that goes on under another one, prints what changed.
+    """Writes the config into the workdir; if it replaces a different one, as of a resumed run, prints what changed.
 
     Raises:
       UserError: the file cannot be read or written.
@@ -35,7 +35,7 @@ def read(workdir: Path) -> ConfigDict:
     """The config of a run.
 
     Raises:
-      UserError: the folder is no run's.
+      UserError: the folder is not the workdir of a run.
     """
     path = workdir / NAME
     try:
