@@ -216,7 +216,7 @@ def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workd
     ],
 )
 def test_failed_write_is_said_in_one_line(error, tmp_path):
-    said = f"cannot write a checkpoint under {tmp_path}: .*make room"
+    said = f"cannot write a checkpoint under {tmp_path}: .*free some space"
     with pytest.raises(UserError, match=said), checkpoints.failed_write_as_user_error(tmp_path):
         raise error
 

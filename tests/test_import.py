@@ -126,7 +126,7 @@ def test_resnet18_of_full_size_becomes_a_checkpoint(tmp_path, capsys):
         "  taken     100 tensors: body 100\n"
         "  left out  fc.bias, fc.weight (ImageNet's classifier)\n"
         "  fresh     classifier\n"
-        f"{out} sees pictures of 256 x 128 (--height, --width) at last stride 2 (--last_stride)\n"
+        f"{out}: input 256 x 128 pixels (--height, --width), last stride 2 (--last_stride)\n"
     )
 
 
@@ -291,7 +291,7 @@ def test_network_that_is_no_resnet_makes_no_checkpoint(tmp_path):
 
 def test_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match=f"{tmp_path} is there already"):
+    with pytest.raises(UserError, match=f"{tmp_path} exists already"):
         import_file(tmp_path / "notes", tmp_path, last_stride=None, height=256, width=128)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
 
@@ -356,7 +356,7 @@ def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, th
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(UserError, match=f"cannot write {out} .*; make room or give another folder") as refused:
+        with pytest.raises(UserError, match=f"cannot write {out} .*; free some space or give another") as refused:
             import_file(path, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -287,7 +287,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
     assert {"PSNR", "SSIM"} <= set(scores)
     done = subprocess.run([*evaluate, "--metric=cuhk03"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: --metric is of people")
+    assert done.stderr.startswith("error: --metric is for re-ID")
     assert done.stderr.count("\n") == 1
 
 

@@ -151,7 +151,7 @@ def failed_write_as_user_error(folder: Path) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f"cannot write a checkpoint under {folder}: {reason}; the last complete one "
-            "is kept, make room and start again on the same workdir"
+            "is kept, free some space and start again on the same workdir"
         ) from error
 
 
