@@ -152,8 +152,8 @@ if __name__ == "__main__":
     CONFIG = config_file.define("configs/ablation.py", "The config that all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the runs write.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder for the scores, one JSON file per run.")
-    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches; may be repeated.")
-    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train; may be repeated.")
+    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches")
+    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train")
 
     def main() -> None:
         """Runs the ablation that the flags describe."""

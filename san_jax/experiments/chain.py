@@ -81,22 +81,22 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         config_fields.check(one, where=f"{part}.")
     san, san_pg = (with_data_of(workdir, one) for one in parts.values())
     names = common.names(san.data.train, field="san.data.train")
-    drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
-    if not drawn:
+    generated = [found for name in names if (found := tfds_builders.drawn_textures(name))]
+    if not generated:
         raise UserError(
             f"san.data.train {', '.join(names)} needs no generated textures; choose a set that does, such as "
             "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it with train.py"
         )
     release = workdir / "release"
     if jax.process_index() == 0:
-        link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
+        link_release(config.manual_dir, release, own=[textures.folder for textures in generated])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", workdir / "san_pg")
     common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
-    for textures in drawn:
+    for textures in generated:
         write_training_textures(textures, workdir, data=san.data, mesh=devices.make_mesh())
-    return san, ",".join(textures.pictures for textures in drawn)
+    return san, ",".join(textures.pictures for textures in generated)
 
 
 def stage(number: int, total: int, what: str, folder: Path) -> None:

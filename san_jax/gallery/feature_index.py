@@ -129,7 +129,7 @@ def digest(model: Model) -> str:
 
 
 def default_place(checkpoint: Path, folder: Path) -> Path:
-    """The default file of a folder's index by a checkpoint's encoder: in WORKDIR/search, or beside other weights.
+    """The default file of a folder's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
     The newest and the best checkpoint of a run have separate files, and so have folders of the same name.
     """
@@ -206,7 +206,7 @@ def _save(growing, path, model):
 
 
 def _set_aside(path, complaint):
-    """Moves a file that is not the wanted index; it is not deleted, since somebody may need it."""
+    """Moves a file that is not the wanted index; it is not deleted, since it may still be needed."""
     aside = path.with_name(f"{path.name}.old")
     if jax.process_index() == 0:
         try:

@@ -78,9 +78,9 @@ def compared_scores(
 
 def size_of(test: RetrievalSet) -> str:
     """A line with the numbers of queries, gallery pictures, identities and cameras."""
-    people, cameras = len(np.unique(test.gallery.pids)), len(np.unique(test.gallery.camids))
+    identities, cameras = len(np.unique(test.gallery.pids)), len(np.unique(test.gallery.camids))
     return (
-        f"{len(test.query):,} queries; {len(test.gallery):,} gallery pictures of {people:,} identities "
+        f"{len(test.query):,} queries; {len(test.gallery):,} gallery pictures of {identities:,} identities "
         f"from {cameras} cameras, which are numbered from 0."
     )
 

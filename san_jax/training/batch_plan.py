@@ -55,9 +55,9 @@ def plan_of_people(config: ConfigDict, source: Source, *, networks: Networks) ->
     if not networks.learns_people:
         plan = identity_sampler.shuffled_plan(len(source), batch_size=size, epochs=epochs, seed=config.seed)
     else:
-        people = len(np.unique(source.pids))
-        if identities > people:
-            raise UserError(f"batch.identities is {identities}, but {source.name} has only {people} identities")
+        num_pids = len(np.unique(source.pids))
+        if identities > num_pids:
+            raise UserError(f"batch.identities is {identities}, but {source.name} has only {num_pids} identities")
         plan = identity_sampler.identity_plan(
             source.pids, identities=identities, instances=config.batch.instances, epochs=epochs, seed=config.seed
         )

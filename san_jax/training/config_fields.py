@@ -197,27 +197,28 @@ def changed_in_vain(config: ConfigDict, defaults: Sequence[ConfigDict]) -> list[
 
 def unused(config: ConfigDict) -> frozenset[str]:
     """The fields without effect in a run of this config: those of other modes, and those disabled by other fields."""
-    reid, schedule, people, draws = config.reid, config.schedule, config.mode != "san_pg", config.mode != "baseline"
+    reid, schedule = config.reid, config.schedule
+    has_reid, has_decoder = config.mode != "san_pg", config.mode != "baseline"
     moments = reid.optimizer in ("amsgrad", "adam") or schedule.warmup_epochs > 0  # the warm-up uses Adam
     used_if = {
         "data.pit": config.batch.pit_pictures > 0,
-        "decoder.": draws,
-        "recon.": draws,
-        "loss.label_smoothing": people and not config.loss.htri_only,
-        "loss.htri_only": people,
-        "loss.margin": people,
+        "decoder.": has_decoder,
+        "recon.": has_decoder,
+        "loss.label_smoothing": has_reid and not config.loss.htri_only,
+        "loss.htri_only": has_reid,
+        "loss.margin": has_reid,
         "loss.texture_triplets": config.mode == "san",
         "loss.texture_margin": config.mode == "san" and config.loss.texture_triplets > 0,
-        "reid.": people,
-        "reid.b1": people and moments,
-        "reid.b2": people and moments,
-        "reid.momentum": people and reid.optimizer in ("sgd", "rmsprop"),
-        "reid.nesterov": people and reid.optimizer == "sgd",
+        "reid.": has_reid,
+        "reid.b1": has_reid and moments,
+        "reid.b2": has_reid and moments,
+        "reid.momentum": has_reid and reid.optimizer in ("sgd", "rmsprop"),
+        "reid.nesterov": has_reid and reid.optimizer == "sgd",
         "schedule.open_layers": schedule.fixbase_epoch > 0,
-        "schedule.warmup_rate": people and schedule.warmup_epochs > 0,
-        "schedule.warmup_growth": people and schedule.warmup_epochs > 0,
-        "scoring.metric": people,
-        "scoring.same_camera": people,
+        "schedule.warmup_rate": has_reid and schedule.warmup_epochs > 0,
+        "schedule.warmup_growth": has_reid and schedule.warmup_epochs > 0,
+        "scoring.metric": has_reid,
+        "scoring.same_camera": has_reid,
     }
     idle = tuple(start for start, is_used in used_if.items() if not is_used)
     return frozenset(name for name in RANGES if name.startswith(idle)) if idle else frozenset()

@@ -21,7 +21,7 @@ from san_jax.weights.saving import torch_tensors
 from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
 
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
-PEOPLE_ALONE = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
+REID_ONLY = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
 
 
 def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
@@ -38,16 +38,16 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     if path.is_dir():
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
-        people, stem = learns_people(mode), found.stem
+        trained_reid, stem = learns_people(mode), found.stem
         tensors = read_checkpoint(checkpoint, state.step.sharding)
         tensors = {name: finite(name, tensor, source=str(checkpoint)) for name, tensor in tensors.items()}
         state_dict = StateDict(tensors, Code("a checkpoint", stem=stem))
     else:
-        state_dict, people = read_state_dict(path), True
+        state_dict, trained_reid = read_state_dict(path), True
         if state_dict.notes is not None:
-            people = learns_people(described(state_dict.notes, source=str(path))[1])
-    if not people:
-        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(PEOPLE_ALONE)}
+            trained_reid = learns_people(described(state_dict.notes, source=str(path))[1])
+    if not trained_reid:
+        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(REID_ONLY)}
         state_dict = dataclasses.replace(state_dict, tensors=tensors)
     return fill(state, state_dict, architecture=architecture, source=str(path))
 
