@@ -29,7 +29,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.compute_dtype = "float32"  # or bfloat16; parameters, statistics and losses are float32 either way
 
     config.data = ConfigDict()
-    config.data.train = "cuhk03/labeled_texture"  # one name, or several separated by commas, which are joined
+    config.data.train = "cuhk03/labeled_texture"  # one or more names, separated by commas: joined, pids kept distinct
     config.data.test = ""  # one or more names, each scored separately; "" = query and gallery of the training sets
     config.data.pit = "pit/procedural"  # (picture, texture) pairs; one or more names
     config.data.manual_dir = ""  # folder that holds cuhk03/ as released; needed only to prepare a data set
@@ -94,7 +94,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.schedule.warmup_growth = 1.259
     config.schedule.epochs = 300  # of the main phase
     config.schedule.eval_every = 40  # epochs between evaluations; the end of the run is scored too; 0 = never
-    config.schedule.save_every = 200  # steps between checkpoints; a killed run loses at most these; 0 = with scores
+    config.schedule.save_every = 200  # steps between checkpoints, the most that a kill loses; 0 = only with scores
 
     config.scoring = ConfigDict()
     config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, mean of ten random draws
@@ -112,7 +112,7 @@ def shrink(config: ConfigDict) -> None:
     config.data.height, config.data.width = 128, 64
     config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.25, 128
     config.decoder.width = 0.25
-    config.augmentation.erase = 0.0  # a few hundred steps are too few to profit from it
+    config.augmentation.erase = 0.0  # a few hundred steps are too few to learn to cope with it
     config.batch.identities = 8  # half the batch, twice the steps: trains from every seed, see docs/ablation.md
     config.reid.learning_rate, config.reid.milestones = 1e-3, (6, 7)
     config.schedule.warmup_epochs, config.schedule.epochs = 1, 8
