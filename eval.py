@@ -1,4 +1,4 @@
-"""Scores a run, a checkpoint or a file of weights; `python eval.py --help` and san_jax/commands/evaluate.py say how."""
+"""Scores a run, a checkpoint or a file of weights; see `python eval.py --help` or san_jax/commands/evaluate.py."""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     from san_jax.process import stopping

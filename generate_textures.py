@@ -1,4 +1,4 @@
-"""Draws the texture image of every picture of a folder or data set; san_jax/commands/textures.py says how."""
+"""Generates a texture for every picture of a folder or data set; see san_jax/commands/textures.py."""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     from san_jax.process import stopping

@@ -1,4 +1,4 @@
-"""Finds the pictures of a folder that are most like a given one; san_jax/commands/search.py says how."""
+"""Finds the pictures of a folder that are most similar to a given one; see san_jax/commands/search.py."""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     from san_jax.process import stopping

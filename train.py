@@ -1,4 +1,4 @@
-"""Trains a network from a config; `python train.py --help` and san_jax/commands/train.py say how."""
+"""Trains a network from a config; see `python train.py --help` or san_jax/commands/train.py."""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     from san_jax.process import stopping

@@ -1,9 +1,9 @@
-"""What SAN's parts are worth, on rendered people whom nobody looked at while these numbers were chosen.
+"""Ablation of SAN's parts, on rendered identities that played no part in choosing these hyperparameters.
 
     python -m san_jax.experiments.ablation --workdir=runs/ablation
 
-Every variant is `san` with a few fields changed, see san_jax/experiments/ablation.py. The numbers were chosen on
-`synthetic_reid/small`, other people of another world.
+Every variant is `san` with a few fields changed, see san_jax/experiments/ablation.py. The hyperparameters were chosen
+on `synthetic_reid/small`, which has other identities in another world.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import chain
 
 
 def get_config(size: str = "small") -> ConfigDict:
-    """The config that all variants share, and that of the texture generator."""
+    """The config that all variants share, and the config of the texture generator."""
     config = chain.get_config(size)
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants

@@ -1,4 +1,4 @@
-"""The plain encoder on CUHK03 labeled: SAN's schedule and re-ID losses without the decoder and its losses.
+"""The encoder alone on CUHK03 labeled: SAN's schedule and re-ID losses, without the decoder and its losses.
 
     python train.py --config=configs/baseline.py --config.data.manual_dir=RELEASE
     python train.py --config=configs/baseline.py:small

@@ -1,4 +1,4 @@
-"""SAN on CUHK03 labeled (paper: rank-1 80.1, mAP about 76.4; people get 72.0 / 68.2 from the released code).
+"""SAN on CUHK03 labeled (paper: rank-1 80.1, mAP about 76.4; others report 72.0 / 68.2 with the released code).
 
     python train.py --config=configs/san.py --config.data.manual_dir=RELEASE
     python train.py --config=configs/san.py --workdir=runs/san_pit --config.batch.pit_pictures=16

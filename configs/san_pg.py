@@ -1,12 +1,12 @@
-"""SAN-PG, the texture generator: SAN's networks on pairs of picture and texture, the reconstruction loss alone.
+"""SAN-PG, the texture generator: SAN's networks on (picture, texture) pairs, with the reconstruction loss only.
 
     python train.py --config=configs/san_pg.py
-    python train.py --config=configs/san_pg.py:small             # same job for two CPU cores
-    python eval.py --workdir=runs/san_pg --best                  # L1, PSNR, SSIM of held-out pairs
+    python train.py --config=configs/san_pg.py:small             # for two CPU cores
+    python eval.py --workdir=runs/san_pg --best                  # L1, PSNR, SSIM on held-out pairs
     python train.py --config=configs/san.py --workdir=runs/san --config.init_from=runs/san_pg
 
-The paper says neither at which rate nor how long it was trained: rates, lengths and augmentation are ours. Those of
-the full size have not been tried.
+The paper gives neither its learning rate nor the length of its training: rates, epochs and augmentation are ours. Those
+of the full size are untested.
 """
 
 from configs import base
@@ -17,16 +17,16 @@ def get_config(size: str = "full"):
     config = base.get_config(size)
     config.mode = "san_pg"
     config.data.train = config.data.pit
-    config.augmentation.mirror = 0.0  # the texture would stay as it is
+    config.augmentation.mirror = 0.0  # the texture would not be mirrored with the picture
     config.augmentation.erase = 0.0
     config.recon.learning_rate = 2e-4
-    config.schedule.warmup_epochs = 0  # of the main optimizer, which has nothing to do here
+    config.schedule.warmup_epochs = 0  # a phase of the re-ID optimizer, which is unused here
     config.schedule.epochs = 100
     config.schedule.eval_every = 10
     if size == "small":
         config.batch.identities = 4
-        config.decoder.width = 0.5  # at 0.25 four channels draw three colours: nearly all is grey
-        config.recon.learning_rate = 1e-3  # at 3e-3 nothing is learnt
+        config.decoder.width = 0.5  # at 0.25 the last level has 4 channels, and textures come out mostly grey
+        config.recon.learning_rate = 1e-3  # at 3e-3 it does not train
         config.schedule.epochs, config.recon.milestones = 5, (4,)
         config.schedule.eval_every = 5
     return config

@@ -119,6 +119,6 @@ def test_release_that_is_not_there_is_named(tmp_path):
 def test_set_with_textures_of_its_own_is_refused_before_anything_is_written(tmp_path):
     config = chain_config.get_config("small")
     config.san.data.train = "synthetic_reid/small"
-    with pytest.raises(UserError, match=r"synthetic_reid/small needs no drawn textures; .* by train.py"):
+    with pytest.raises(UserError, match=r"synthetic_reid/small needs no generated textures; .* with train.py"):
         chain.run_chain(config, tmp_path / "chain")
     assert not (tmp_path / "chain").exists()

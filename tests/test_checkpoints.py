@@ -192,7 +192,7 @@ def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abst
     best, said = score_step(tmp_path, abstract, step, 0.2, data="other/people")
     assert best == str(step)
     assert said == (
-        "the best checkpoint so far was scored by metric market1501, data some/people; it is forgotten, since this run "
+        "the best checkpoint so far was scored by metric market1501, data some/people; it is discarded, since this run "
         "is scored by metric market1501, data other/people"
     )
     assert stored_scores(tmp_path)["data"] == "other/people"
@@ -216,7 +216,7 @@ def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workd
     ],
 )
 def test_failed_write_is_said_in_one_line(error, tmp_path):
-    said = f"cannot write a checkpoint under {tmp_path}: .*make room"
+    said = f"cannot write a checkpoint under {tmp_path}: .*free some space"
     with pytest.raises(UserError, match=said), checkpoints.failed_write_as_user_error(tmp_path):
         raise error
 

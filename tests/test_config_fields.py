@@ -30,47 +30,47 @@ def test_every_field_has_a_range_and_every_range_a_field():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "may_be"),
+    ("field", "value", "must_be"),
     [
-        ("mode", "sam", "san, baseline, san_pg"),
-        ("seed", -1, "a whole number from 0 to 4294967295"),
-        ("compute_dtype", "half", "float32, bfloat16"),
-        ("data.train", " ", "text that is not empty"),
-        ("data.height", 0, "a whole number from 16 on"),
-        ("data.workers", -1, "a whole number from 0 on"),
-        ("encoder.depth", 51, "10, 14, 18, 26, 34, 50, 101, 152"),
-        ("encoder.fc_dim", -1, "a whole number from 0 on"),
-        ("encoder.last_stride", 3, "1, 2"),
+        ("mode", "sam", "one of san, baseline, san_pg"),
+        ("seed", -1, "an integer from 0 to 4294967295"),
+        ("compute_dtype", "half", "one of float32, bfloat16"),
+        ("data.train", " ", "a string that is not empty"),
+        ("data.height", 0, "an integer of at least 16"),
+        ("data.workers", -1, "an integer of at least 0"),
+        ("encoder.depth", 51, "one of 10, 14, 18, 26, 34, 50, 101, 152"),
+        ("encoder.fc_dim", -1, "an integer of at least 0"),
+        ("encoder.last_stride", 3, "one of 1, 2"),
         ("encoder.width", 0.0, "a number above 0"),
         ("decoder.width", math.inf, "a number above 0"),
-        ("batch.identities", 0, "a whole number from 1 on"),
-        ("batch.instances", 0, "a whole number from 1 on"),
-        ("batch.pit_pictures", -4, "a whole number from 0 on"),
-        ("augmentation.crop", 1.5, "a number not below 0 and at most 1"),
-        ("augmentation.erase", -1.0, "a number not below 0 and at most 1"),
-        ("loss.label_smoothing", 1.5, "a number not below 0 and below 1"),
-        ("loss.margin", math.nan, "a number not below 0"),
-        ("reid.optimizer", "adamw", "amsgrad, adam, sgd, rmsprop"),
-        ("reid.learning_rate", -1e-3, "a number not below 0"),
-        ("reid.learning_rate", math.nan, "a number not below 0"),
-        ("reid.milestones", (40, 40), "whole numbers above 0, each larger than the one before it, as (40, 80)"),
-        ("reid.milestones", ("(1", "x)"), "whole numbers above 0, each larger than the one before it, as (40, 80)"),
-        ("recon.milestones", (0,), "whole numbers above 0, each larger than the one before it, as (40, 80)"),
-        ("reid.b1", 1.0, "a number not below 0 and below 1"),
-        ("schedule.epochs", -1, "a whole number from 0 on"),
-        ("schedule.eval_every", -1, "a whole number from 0 on"),
-        ("schedule.save_every", -1, "a whole number from 0 on"),
-        ("schedule.open_layers", (1,), 'names of layers, as ("fc", "classifier")'),
-        ("scoring.metric", "cuhk", "market1501, cuhk03"),
-        ("scoring.batch_size", 0, "a whole number from 1 on"),
+        ("batch.identities", 0, "an integer of at least 1"),
+        ("batch.instances", 0, "an integer of at least 1"),
+        ("batch.pit_pictures", -4, "an integer of at least 0"),
+        ("augmentation.crop", 1.5, "a number of at least 0 and at most 1"),
+        ("augmentation.erase", -1.0, "a number of at least 0 and at most 1"),
+        ("loss.label_smoothing", 1.5, "a number of at least 0 and below 1"),
+        ("loss.margin", math.nan, "a number of at least 0"),
+        ("reid.optimizer", "adamw", "one of amsgrad, adam, sgd, rmsprop"),
+        ("reid.learning_rate", -1e-3, "a number of at least 0"),
+        ("reid.learning_rate", math.nan, "a number of at least 0"),
+        ("reid.milestones", (40, 40), "a tuple of strictly increasing integers above 0, such as (40, 80)"),
+        ("reid.milestones", ("(1", "x)"), "a tuple of strictly increasing integers above 0, such as (40, 80)"),
+        ("recon.milestones", (0,), "a tuple of strictly increasing integers above 0, such as (40, 80)"),
+        ("reid.b1", 1.0, "a number of at least 0 and below 1"),
+        ("schedule.epochs", -1, "an integer of at least 0"),
+        ("schedule.eval_every", -1, "an integer of at least 0"),
+        ("schedule.save_every", -1, "an integer of at least 0"),
+        ("schedule.open_layers", (1,), 'a tuple of layer names, such as ("fc", "classifier")'),
+        ("scoring.metric", "cuhk", "one of market1501, cuhk03"),
+        ("scoring.batch_size", 0, "an integer of at least 1"),
     ],
 )
-def test_value_out_of_range_names_the_field_and_what_it_may_be(field, value, may_be):
+def test_value_out_of_range_names_the_field_and_what_it_must_be(field, value, must_be):
     config = san.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError) as caught:
         config_fields.check(config)
-    assert str(caught.value) == f"{field} is {value!r}; it may be {may_be}"
+    assert str(caught.value) == f"{field} is {value!r}; it must be {must_be}"
 
 
 def test_no_field_takes_a_value_of_another_type():
@@ -84,8 +84,8 @@ def test_no_field_takes_a_value_of_another_type():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"schedule.epochs": 0, "schedule.warmup_epochs": 0}, "schedule.epochs, .* are all 0; give one epoch or more"),
-        ({"mode": "baseline", "batch.pit_pictures": 4}, "batch.pit_pictures is 4, but mode baseline mixes in no pairs"),
+        ({"schedule.epochs": 0, "schedule.warmup_epochs": 0}, "schedule.epochs, .* are all 0; set at least one"),
+        ({"mode": "baseline", "batch.pit_pictures": 4}, "batch.pit_pictures is 4, but mode baseline uses no pairs"),
         ({"encoder.last_stride": 2}, "encoder.last_stride is 2; mode san needs 1"),
         ({"data.height": 40}, "data.height is 40; mode san needs a multiple of 16"),
         ({"mode": "san_pg", "data.width": 24}, "data.width is 24; mode san_pg needs a multiple of 16"),
@@ -105,12 +105,12 @@ def test_baseline_may_have_sizes_and_strides_that_no_decoder_fits():
 
 
 def test_config_of_something_else_is_said_to_be_none():
-    with pytest.raises(UserError, match=r"^augmentation[.]crop is missing in the config of a training"):
+    with pytest.raises(UserError, match=r"^augmentation[.]crop is missing from a training config"):
         config_fields.check(chain.get_config())
     config = san.get_config()
     with config.unlocked():
         config.extra = 1
-    with pytest.raises(UserError, match=r"^extra is no field of the config of a training; configs/base.py has all"):
+    with pytest.raises(UserError, match=r"^extra is not a field of a training config; configs/base.py lists all"):
         config_fields.check(config)
 
 

@@ -95,10 +95,10 @@ SAN = "--config=configs/san.py"
         ([SAN, "--config.foo=1"], "configs/san.py has no such field; there are .*seed"),
         ([SAN, "--config.seed.x=1"], "; did you mean seed?"),
         ([SAN, "--config.batch=1"], "batch is a group of fields; give one of them: batch.identities, "),
-        ([SAN, "--config.batch.identities=four"], "=four: batch.identities takes a whole number; by default it is 16"),
-        ([SAN, "--config.reid.gamma=x"], "=x: reid.gamma takes a number; by default it is 0.5"),
-        ([SAN, "--config.decoder.skips=maybe"], "=maybe: decoder.skips takes true or false; by default it is True"),
-        (["--config=configs/san.py:smal"], "--config=configs/san.py:smal: config size 'smal' is none of full, small"),
+        ([SAN, "--config.batch.identities=four"], "=four: batch.identities takes an integer; its default is 16"),
+        ([SAN, "--config.reid.gamma=x"], "=x: reid.gamma takes a number; its default is 0.5"),
+        ([SAN, "--config.decoder.skips=maybe"], "=maybe: decoder.skips takes true or false; its default is True"),
+        (["--config=configs/san.py:smal"], "san.py:smal: config size 'smal' is not one of full, small"),
         (["--config=configs/sam.py"], "there is no such file in .*; did you mean configs/san.py?"),
         (["--config=/nowhere/x.py"], "--config=/nowhere/x.py: there is no such file; there are configs/ablation.py, "),
         (["--config="], "there is no such file in .*; there are configs/ablation.py, "),
@@ -126,8 +126,8 @@ def test_wrong_command_line_is_one_readable_line(arguments, said, parse):
         ("import nothing_of_that_name", "ModuleNotFoundError in .*mine.py, line 1: No module named"),
         ("def get_config():\n    return undefined", "NameError in .*mine.py, line 2: name 'undefined'"),
         ("x = 1", "mine.py has no function get_config"),
-        ("def get_config():\n    return None", "get_config gives no ConfigDict"),
-        ("def get_config():\n    return {'a': 1}", "get_config gives no ConfigDict"),
+        ("def get_config():\n    return None", "get_config returns no ConfigDict"),
+        ("def get_config():\n    return {'a': 1}", "get_config returns no ConfigDict"),
     ],
 )
 def test_wrong_config_file_is_one_line_that_names_it(content, said, tmp_path):
@@ -160,4 +160,4 @@ def test_experiments_find_their_config_from_any_folder(name, tmp_path):
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
-    assert done.stderr == f"error: --config=configs/{name}.py:smal: config size 'smal' is none of full, small\n"
+    assert done.stderr == f"error: --config=configs/{name}.py:smal: config size 'smal' is not one of full, small\n"

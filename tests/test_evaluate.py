@@ -100,7 +100,7 @@ def test_page_stands_in_the_workdir_or_where_report_file_says(runs, tmp_path):
     ("given", "said"),
     [
         ({}, "give --workdir, the folder of a run, or --checkpoint with --data"),
-        ({"checkpoint": "one"}, "needs --data, the names of test sets"),
+        ({"checkpoint": "one"}, "needs --data, names of test sets"),
         ({"checkpoint": "one", "data": "test/people", "report": True}, "give --report_file"),
         ({"workdir": "one", "report": True, "rerank": True}, "leave out --aqe and --rerank"),
     ],

@@ -126,7 +126,7 @@ def test_resnet18_of_full_size_becomes_a_checkpoint(tmp_path, capsys):
         "  taken     100 tensors: body 100\n"
         "  left out  fc.bias, fc.weight (ImageNet's classifier)\n"
         "  fresh     classifier\n"
-        f"{out} sees pictures of 256 x 128 (--height, --width) at last stride 2 (--last_stride)\n"
+        f"{out}: input 256 x 128 pixels (--height, --width), last stride 2 (--last_stride)\n"
     )
 
 
@@ -238,9 +238,9 @@ def test_decoder_that_the_file_lacks_stays_fresh(tmp_path, capsys):
     [
         (
             {"depth": 10},
-            r"layer1\.0\.conv1\.weight is \[2, 2, 3, 3\], ours \[2, 2, 1, 1\] .*encoder.depth is 14, theirs 10",
+            r"layer1\.0\.conv1\.weight is \[2, 2, 3, 3\], ours \[2, 2, 1, 1\] .*encoder.depth is 14, but 10 in the",
         ),
-        ({"depth": 26}, r"layer1\.1\.bn1\.bias matches nothing of ours .*encoder.depth is 14, theirs 26"),
+        ({"depth": 26}, r"layer1\.1\.bn1\.bias matches nothing of ours .*encoder.depth is 14, but 26 in the weights"),
         ({"encoder_width": 1 / 16}, r"conv1\.weight is \[4, 3, 7, 7\], ours \[2, 3, 7, 7\]"),
         ({"fc_dim": 4}, r"fc\.0\.weight is \[4, 64\], ours \[8, 64\]"),
         ({"skips": False}, r"embed_layer3\.0\.weight is missing"),
@@ -291,7 +291,7 @@ def test_network_that_is_no_resnet_makes_no_checkpoint(tmp_path):
 
 def test_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match=f"{tmp_path} is there already"):
+    with pytest.raises(UserError, match=f"{tmp_path} exists already"):
         import_file(tmp_path / "notes", tmp_path, last_stride=None, height=256, width=128)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
 
@@ -356,7 +356,7 @@ def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, th
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(UserError, match=f"cannot write {out} .*; make room or give another folder") as refused:
+        with pytest.raises(UserError, match=f"cannot write {out} .*; free some space or give another") as refused:
             import_file(path, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -411,7 +411,7 @@ def test_neck_is_left_out_where_there_is_none_and_fits_where_there_is_one(tmp_pa
     assert_same(start_from(path, state_of(bare, seed=2), architecture=bare), state_of(bare, seed=1))
     assert "(no neck here)" in capsys.readouterr().out
     assert_same(start_from(path, state_of(necked, seed=2), architecture=necked), state_of(necked, seed=1))
-    with pytest.raises(UserError, match=r"matches nothing of ours .*; encoder\.fc_dim is 8, theirs 0"):
+    with pytest.raises(UserError, match=r"matches nothing of ours .*; encoder\.fc_dim is 8, but 0 in the weights"):
         start_from(
             path, state_of(dataclasses.replace(SMALL, neck="bn")), architecture=dataclasses.replace(SMALL, neck="bn")
         )

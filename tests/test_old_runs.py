@@ -127,8 +127,8 @@ def test_run_with_nothing_left_says_so_and_is_scored(fields, workdir, capsys):
     state = train_loop.train(built)
     assert int(state.step) == 11
     said = capsys.readouterr().out
-    past = "is at its last step" if built.total == 11 else f"is past its last step, {built.total} by this config"
-    assert f"{workdir} {past}: 11 steps are made and none is left; raise schedule.epochs to go on\n" in said
+    past = "is at its last step" if built.total == 11 else f"is past the last step of this config, {built.total}"
+    assert f"{workdir} {past}: 11 steps are done and none are left; raise schedule.epochs to train on\n" in said
     assert "scores after step 11, market1501 metric, in percent" in said
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["11"]
 
@@ -151,6 +151,6 @@ def test_second_training_of_a_workdir_is_refused_before_anything_is_written(work
 
 def test_hosts_that_do_not_share_the_workdir_are_told(workdir, monkeypatch):
     monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, resuming.NO_STEP])
-    said = f"of the checkpoints in {workdir} process 0 finds that of step 11, process 1 none: the workdir must be one"
+    said = f"in {workdir} process 0 finds the checkpoint of step 11, process 1 no checkpoint: the workdir must be one"
     with pytest.raises(UserError, match=said):
         build(config_of(), workdir)

@@ -31,7 +31,7 @@ def test_pictures_of_a_tree_are_listed_in_order_and_all_other_files_too(tmp_path
     assert names_in(tmp_path, listing.pictures) == pictures
     assert names_in(tmp_path, listing.others) == others
     assert listing.remark(tmp_path) == (
-        f"{tmp_path}: 6 files are left out, not being pictures by their names: "
+        f"{tmp_path}: 6 files are ignored, not being pictures: "
         "clip.mpg, f.npy, g.png.part, notes.txt, png and 1 more"
     )
 
@@ -41,7 +41,7 @@ def test_picture_without_a_suffix_is_recognised_by_its_content(tmp_path):
     write(tmp_path, ["README"], b"P1 is a place")
     listing = picture_folder.list_files(tmp_path)
     assert names_in(tmp_path, listing.pictures) == ["IMG_0001"]
-    assert listing.remark(tmp_path).endswith(": 1 file is left out, not being pictures by their names: README")
+    assert listing.remark(tmp_path).endswith(": 1 file is ignored, not being pictures: README")
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.ppm", "a.webp", "a.jp2", "a.tga", "a.bmp"])

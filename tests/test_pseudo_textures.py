@@ -213,7 +213,7 @@ def test_folder_keeps_to_the_generator_that_began_it(generator, folder, tmp_path
     draw(generator, folder, output)
     before = contents(output)
     other = generator_of(save_run(tmp_path / "other", seed=1))
-    with pytest.raises(UserError, match=rf"{output} holds textures that {generator.source} drew, not {tmp_path}"):
+    with pytest.raises(UserError, match=rf"{output} holds textures by {generator.source}, not by {tmp_path}"):
         draw(other, folder, output)
     assert contents(output) == before
     elsewhere = dataclasses.replace(generator, source=str(tmp_path / "moved"))
@@ -227,7 +227,7 @@ def test_textures_of_unknown_origin_are_not_taken_for_drawn_ones(generator, fold
     output = tmp_path / "released"
     (output / "sub").mkdir(parents=True)
     (output / "sub" / "a.png").write_bytes(b"somebody's")
-    with pytest.raises(UserError, match=rf"{output} holds sub/a.png and no {DRAWN_BY}, so it was not drawn here"):
+    with pytest.raises(UserError, match=rf"{output} holds sub/a.png but no {DRAWN_BY}: this PNG is of another origin"):
         draw(generator, folder, output)
     assert [path.name for path in output.iterdir()] == ["sub"]
 

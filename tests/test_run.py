@@ -66,7 +66,7 @@ def test_table_of_a_run_tells_the_queries_without_a_match():
 def test_people_with_few_pictures_are_counted_in_one_line():
     source = ArraySource([0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3])
     _, note = build(config_of(**{"batch.identities": 3}), source).notes
-    assert note == "2 people have fewer than batch.instances 4 pictures: drawn with replacement"
+    assert note == "2 identities have fewer than batch.instances (4) pictures: sampled with replacement"
 
 
 def test_baseline_needs_no_textures():
@@ -78,7 +78,7 @@ def test_baseline_needs_no_textures():
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"batch.identities": 13}, "batch.identities is 13, but test/people has only 12 people"),
+        ({"batch.identities": 13}, "batch.identities is 13, but test/people has only 12 identities"),
         ({"encoder.last_stride": 2, "data.height": 64, "data.width": 32}, "encoder.last_stride to 1"),
         ({"encoder.depth": 51}, "encoder.depth is 51"),
         ({"mode": "sam"}, "mode is 'sam'"),
@@ -87,8 +87,8 @@ def test_baseline_needs_no_textures():
         ({"reid.optimizer": "adamw"}, "reid.optimizer 'adamw' is unknown"),
         ({"schedule.fixbase_epoch": 1, "schedule.open_layers": ("head",)}, "schedule.open_layers names head"),
         ({"schedule.epochs": 0, "schedule.warmup_epochs": 0}, "schedule.epochs"),
-        ({"batch.pit_pictures": -4}, "batch.pit_pictures is -4; give 0 or more"),
-        ({"mode": "baseline", "batch.pit_pictures": 4}, "batch.pit_pictures is 4, but mode baseline mixes in no pairs"),
+        ({"batch.pit_pictures": -4}, "batch.pit_pictures is -4; it must be at least 0"),
+        ({"mode": "baseline", "batch.pit_pictures": 4}, "batch.pit_pictures is 4, but mode baseline uses no pairs"),
     ],
 )
 def test_field_that_does_not_fit_is_named(fields, named):
@@ -113,7 +113,7 @@ def test_pairs_stand_behind_the_people_in_every_batch_and_a_resumed_run_reads_on
     built, without = build(config, pairs=PAIRS), build(config_of())
     assert (built.total, built.batch_size) == (without.total, 20)
     assert built.score_at == without.score_at
-    assert built.notes[-1] == "test/pairs: 14 pairs of picture and texture, 4 in a batch"
+    assert built.notes[-1] == "test/pairs: 14 pairs of picture and texture, 4 per batch"
     whole = list(itertools.islice(built.batches(0), 6))
     for batch, people in zip(whole, without.batches(0), strict=False):
         np.testing.assert_array_equal(batch.pid, people.pid)
@@ -134,7 +134,7 @@ def test_textures_are_missed_before_anything_starts():
 def test_texture_generator_is_the_better_the_lower_its_l1():
     built = build(config_of(san_pg, **{"batch.identities": 3}), PAIRS)
     assert built.validation.best_by == ("L1", False)
-    assert built.notes == ("test/pairs: 14 pairs of picture and texture to train on",)
+    assert built.notes == ("test/pairs: 14 training pairs of picture and texture",)
     assert build(config_of()).validation.best_by == ("mAP", True)
 
 

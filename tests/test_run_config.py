@@ -64,5 +64,5 @@ def test_small_configs_read_what_can_be_rendered():
 
 
 def test_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="'tiny' is none of full, small"):
+    with pytest.raises(ValueError, match="'tiny' is not one of full, small"):
         san.get_config("tiny")

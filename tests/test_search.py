@@ -56,7 +56,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop
     assert sorted(name for _, _, name in found) == sorted(NAMES)
     assert [far for _, far, _ in found] == sorted(far for _, far, _ in found)
     sheet = place.parent / "child_in_shop.png"
-    assert output.endswith(f"\n{sheet} shows it\n")
+    assert output.endswith(f"\ncontact sheet: {sheet}\n")
     with Image.open(sheet) as picture:
         assert np.asarray(picture).std() > 20
 
@@ -80,7 +80,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
     assert errors.splitlines() == [
         f"cannot read {queries / 'y.png'}: it is no picture",
         f"cannot read {shop / 'b.jpg'}: it is no picture",
-        "error: cannot read the pictures named above (2), searched all others; replace or remove them",
+        "error: the 2 pictures named above cannot be read, all others were searched; replace or remove them",
     ]
     # One more than can be read: an error, but no loss.
     status, output, errors = search(*command, "--top=5")

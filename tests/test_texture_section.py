@@ -12,7 +12,7 @@ from san_jax.report import texture_section
 
 
 def test_true_textures_stand_beside_drawn_ones(san_page):
-    shown = [image for image in Page(san_page[0]).named("img") if image["alt"].startswith(("drawn of", "true of"))]
+    shown = [image for image in Page(san_page[0]).named("img") if image["alt"].startswith(("generated", "true"))]
     assert len(shown) == 2 * texture_section.NUM_PICTURES
     rng = np.random.default_rng(texture_section.SEED)
     row = np.sort(rng.choice(len(PEOPLE), texture_section.NUM_PICTURES, replace=False))[0]
@@ -21,7 +21,7 @@ def test_true_textures_stand_beside_drawn_ones(san_page):
     assert drawn.shape == true.shape == (SHAPE.height, SHAPE.height, 3)
     colour = np.asarray(Image.open(io.BytesIO(query[int(row)]["texture"])))[0, 0]
     np.testing.assert_allclose(true.reshape(-1, 3).mean(axis=0), colour, atol=4)
-    assert shown[0]["alt"] == f"drawn of {query.names[row]}"
+    assert shown[0]["alt"] == f"generated texture of {query.names[row]}"
 
 
 def decoded(image):
@@ -31,8 +31,8 @@ def decoded(image):
 
 def test_sets_without_textures_show_what_is_drawn_alone(tmp_path):
     words = [image["alt"] for image in Page(page_of(tmp_path, people_set(textures=False))).named("img")]
-    assert sum(alt.startswith("drawn of") for alt in words) == texture_section.NUM_PICTURES
-    assert not [alt for alt in words if alt.startswith("true of")]
+    assert sum(alt.startswith("generated texture of") for alt in words) == texture_section.NUM_PICTURES
+    assert not [alt for alt in words if alt.startswith("true texture of")]
 
 
 def test_texture_generator_shows_scores_in_their_units_and_pairs(tmp_path):
@@ -42,4 +42,5 @@ def test_texture_generator_shows_scores_in_their_units_and_pairs(tmp_path):
     words = Page(text).texts
     assert words[words.index("this run") + 1 :][:3] == ["0.25", "20.5", "0.75"]
     assert "Hardest queries" not in words
-    assert sum(image["alt"].startswith("true of") for image in Page(text).named("img")) == texture_section.NUM_PICTURES
+    alts = [image["alt"] for image in Page(text).named("img")]
+    assert sum(alt.startswith("true texture of") for alt in alts) == texture_section.NUM_PICTURES

@@ -225,7 +225,7 @@ def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):
 
 def test_loss_falls_and_the_workdir_holds_everything_of_the_run(unbroken):
     workdir, output = unbroken
-    assert "10 people under 2 cameras" in output
+    assert "10 identities from 2 cameras" in output
     assert {"config.json", "events", "checkpoints", "best"} <= {path.name for path in workdir.iterdir()}
     assert json.loads((workdir / "config.json").read_text())["encoder"]["depth"] == 10
     terms = [line.split() for line in output.splitlines() if line.startswith("step ")]
@@ -287,7 +287,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
     assert {"PSNR", "SSIM"} <= set(scores)
     done = subprocess.run([*evaluate, "--metric=cuhk03"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: --metric is of people")
+    assert done.stderr.startswith("error: --metric is for re-ID")
     assert done.stderr.count("\n") == 1
 
 
@@ -297,7 +297,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
     status, output = finish(start(tmp_path / "unbroken", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
-    assert "pit/release: 76 pairs of picture and texture, 4 in a batch" in output
+    assert "pit/release: 76 pairs of picture and texture, 4 per batch" in output
     assert "texture_triplets" not in output
     stop_and_go_on(tmp_path / "stopped", data | fields)
     assert_same_bits(tmp_path / "unbroken", tmp_path / "stopped")

@@ -1,4 +1,4 @@
-"""What several commands do: flags, data sets by name, training by config, errors in one line."""
+"""Shared parts of the commands: flags, data sets by name, training from a config, one-line errors."""
 
 import dataclasses
 import os
@@ -25,16 +25,16 @@ from san_jax.process import stopping
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import config_fields, resuming, run, train_loop, train_step
 
-EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
+EXIT_UNREAD = 128 + 13  # the status that a shell reports for a process ended by SIGPIPE
 
 
 def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
-    """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
+    """Runs a command: parses its flags, joins the cluster, and prints a UserError as one line (exit status 1).
 
     Args:
-      main: is given the paths that stand on the command line beside the flags.
-      files: what these are, for who gives more or fewer.
-      module: whose docstring and flags `--help` shows.
+      main: the command; called with the paths among the command-line arguments.
+      files: names of these paths, for the error message if their number is wrong.
+      module: name of the module whose docstring and flags `--help` shows.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
@@ -42,7 +42,7 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
     stopping.end_on_signals()
     _quiet_tracker()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write, or that are no UTF-8
+        stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show, or that are not UTF-8
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     try:
         app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
@@ -51,41 +51,41 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
 
 
 def _help_of(module: str) -> str:
-    """The flags that a command has defined, and --config, which another module defines."""
+    """The help of the flags that a command defines, and of --config, which another module defines."""
     own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
     config = [flags.FLAGS[config_file.FLAG]] if config_file.FLAG in flags.FLAGS else []
     return "".join(f"\n  --{flag.name}: {flag.help}" for flag in (*config, *own) if flag.name != "help")
 
 
 def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
-    logging.set_verbosity(logging.FATAL)  # orbax tells at length of every save, and of failed ones before we do
+    logging.set_verbosity(logging.FATAL)  # orbax logs every save at length, and failed ones before our message
     sys.unraisablehook = _without_echoes
     try:
         if len(words) != len(files):
-            wanted = f"takes {' '.join(files)}" if files else "takes flags alone, which start with --"
-            raise UserError(f"this command {wanted}, not {' '.join(words) or 'nothing'}; --help shows more")
+            wanted = f"takes the arguments {' '.join(files)}" if files else "takes only flags, which start with --"
+            raise UserError(f"this command {wanted}, but was given {' '.join(words) or 'none'}; see --help")
         devices.join_cluster()
         main(*map(Path, words))
-        sys.stdout.flush()  # here a reader who has gone is told from others; Python's own flush comes too late
+        sys.stdout.flush()  # raises BrokenPipeError here if the reader has gone; Python's own flush comes too late
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
         stopping.end(str(stopped), stopped.status)
-    except KeyboardInterrupt:  # raised by somebody who handles Ctrl-C himself
+    except KeyboardInterrupt:  # raised by a library that handles Ctrl-C itself
         stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
-        _end(f"error: the processes of this run lost one another ({reason}); start the same command on all hosts", 1)
-    except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
+        _end(f"error: the processes of this run lost contact ({reason}); start the same command on all hosts", 1)
+    except BrokenPipeError:  # the reader of the output has gone, as in `| head`
         os._exit(EXIT_UNREAD)
 
 
 def _quiet_tracker() -> None:
-    """Starts Python's tracker of shared memory without standard error.
+    """Starts Python's resource tracker, for shared memory, with its standard error discarded.
 
-    It clears away behind grain's workers, and complains that it has to, or that somebody was faster.
+    It cleans up after grain's workers, and prints warnings about leaked objects and about those already removed.
     """
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -96,7 +96,7 @@ def _quiet_tracker() -> None:
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
-    """Flags as absl parses them; whatever is wrong with them, and with the config they name, in one line."""
+    """Parses the flags with absl; prints errors in them, and in the config they name, as one line."""
     try:
         return flags.FLAGS(config_file.with_default(arguments))
     except BrokenPipeError:  # an OSError; --help prints here
@@ -106,7 +106,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 
 def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Leaves out what tensorstore's threads say, hundreds of times, after a write has failed."""
+    """Drops an error that tensorstore's threads report hundreds of times after a failed write."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
@@ -119,24 +119,24 @@ def _end(line: str, status: int) -> NoReturn:
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
-    """Opens the data that a config names, builds its run, trains it to the end or on from where it was."""
+    """Opens the data that a config names, builds its run, and trains it to the end, resuming from a checkpoint."""
     config_fields.check(config)
-    resuming.check_config(config, workdir)  # before data are prepared for nothing
+    resuming.check_config(config, workdir)  # before data are prepared in vain
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
     if idle := config_fields.changed_in_vain(config, config_file.defaults()):
-        note = f"without effect in mode {config.mode}, as the other fields are: {', '.join(idle)}"
+        note = f"without effect in mode {config.mode} with the other fields of this config: {', '.join(idle)}"
         built = dataclasses.replace(built, notes=(note, *built.notes))
     train_loop.train(built)
 
 
 def open_training_set(data: ConfigDict) -> Source:
-    """The training set that `data.train` names, several joined."""
+    """Opens the training sets that `data.train` names, joined to one source."""
     return JoinedSource.of([_open(name, "train", data) for name in names(data.train, field="data.train")])
 
 
 def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[RetrievalSet]:
-    """What `data.test` names, or query and gallery of the training sets."""
+    """Opens the test sets that `data.test` names, or by default query and gallery of the training sets."""
     listed = names(data.test or data.train, field="data.test")
     chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
     return [
@@ -145,29 +145,29 @@ def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[Ret
 
 
 def open_scored_sets(config: ConfigDict) -> list[RetrievalSet] | list[Source]:
-    """What a run is scored on: its test sets, or the held-out pairs of a texture generator's sets."""
+    """Opens what a run is scored on: its test sets, or held-out pairs for a texture generator."""
     return open_scored(config.data, mode=config.mode, same_camera=config.scoring.same_camera)
 
 
 def open_scored(data: ConfigDict, *, mode: str, same_camera: str = "remove") -> list[RetrievalSet] | list[Source]:
-    """What a network of some mode is scored on, by the names in `data.test`, or in `data.train`."""
+    """Opens what a model of this mode is scored on, by the names in `data.test`, or by default in `data.train`."""
     if train_step.learns_people(mode):
         return open_test_sets(data, same_camera=same_camera)
     return [_open(name, "test", data) for name in names(data.test or data.train, field="data.test")]
 
 
 def open_pairs(config: ConfigDict) -> Source | None:
-    """The pairs that `data.pit` names, several sets joined; None where `batch.pit_pictures` asks for none."""
+    """Opens the pairs that `data.pit` names, joined to one source; None if `batch.pit_pictures` is 0."""
     if not config.batch.pit_pictures:
         return None
     return JoinedSource.of([_open(name, "train", config.data) for name in names(config.data.pit, field="data.pit")])
 
 
 def names(listed: str, *, field: str) -> list[str]:
-    """Names of data sets, separated by commas."""
+    """Splits comma-separated names of data sets; raises a UserError, which names the field, if there are none."""
     found = [name.strip() for name in listed.split(",") if name.strip()]
     if not found:
-        raise UserError(f"{field} names no data set; give one like cuhk03/labeled")
+        raise UserError(f"{field} names no data set; give one, such as cuhk03/labeled")
     return found
 
 
@@ -176,9 +176,9 @@ def _open(name: str, split: str, data: ConfigDict) -> Source:
 
 
 def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Source:
-    """As `tfds_builders.open_source`; of several processes the first prepares what is missing while the others wait.
+    """As `tfds_builders.open_source`; with several processes, the first prepares missing data while the others wait.
 
-    Where they do not share `data_dir`, the first of each machine prepares its own afterwards.
+    If they do not share `data_dir`, the first process of each machine then prepares its own copy.
     """
     places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
     if jax.distributed.is_initialized():
@@ -191,7 +191,7 @@ def _prepare_by_first(name: str, **places: Path | str) -> None:
     problem = None
     if jax.process_index() == 0:
         try:
-            with stopping.unwinding():  # a set that is half prepared is cleared away
+            with stopping.unwinding():  # so that a partly prepared set is removed
                 tfds_builders.prepare(name, **places)
         except UserError as error:
             problem = error

@@ -1,4 +1,4 @@
-"""The flag --config: a Python file with `get_config`, found from any folder; what is wrong with it in one line."""
+"""The flag --config: a Python file with `get_config`, found from any folder; its errors in one line."""
 
 import difflib
 import importlib.util
@@ -17,19 +17,19 @@ from ml_collections import ConfigDict, config_flags
 
 from san_jax.errors import UserError
 
-ROOT = Path(__file__).parents[2]  # holds configs/, and in a checkout train.py
+ROOT = Path(__file__).parents[2]  # holds configs/, and train.py in a checkout
 FLAG = "config"
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: 'values in brackets, as "(40, 80)"'}
+KINDS = {bool: "true or false", int: "an integer", float: "a number", tuple: 'values in brackets, such as "(40, 80)"'}
 
 
 def define(default: str, help_string: str) -> flags.FlagHolder[ConfigDict]:
     """Defines --config=FILE or --config=FILE:SIZE, and --config.FIELD=VALUE for every field of that file.
 
     Args:
-      default: the file, if the flag is not given (see `with_default`).
-      help_string: what --help says.
+      default: the file to use if the flag is not given (see `with_default`).
+      help_string: text for --help.
     """
-    # No default for config_flags, which would load it at once, while the calling module is imported.
+    # config_flags gets no default, since it would load it at once, while the calling module is imported.
     help_string = f"{help_string} (default: {default})"
     holder = config_flags.DEFINE_config_file(FLAG, None, help_string, flag_values=flags.FLAGS)
     flags.FLAGS[FLAG].parser = _Parser(default)
@@ -37,7 +37,7 @@ def define(default: str, help_string: str) -> flags.FlagHolder[ConfigDict]:
 
 
 class _Parser(flags.ArgumentParser):
-    """Loads the file; its errors are UserErrors, which absl passes on as they are."""
+    """Loads the file; its errors are UserErrors, which absl does not wrap."""
 
     def __init__(self, default: str):
         self.default = default
@@ -52,7 +52,7 @@ class _Parser(flags.ArgumentParser):
 
 
 def with_default(arguments: Sequence[str]) -> list[str]:
-    """The command line with the default --config, where the command has that flag and it is not given."""
+    """The command line, with the default --config added if the command has that flag and it is not given."""
     given = any(re.match(rf"--?{FLAG}(=|$)", argument) for argument in _arguments(arguments))
     if given or FLAG not in flags.FLAGS:
         return list(arguments)
@@ -64,7 +64,7 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def workdir(given: str | None) -> Path:
-    """The folder that --workdir gives, or runs/CONFIG or runs/CONFIG_SIZE after --config, which is then printed."""
+    """The folder given by --workdir, or else runs/CONFIG or runs/CONFIG_SIZE by --config, which is then printed."""
     if given:
         return Path(given)
     file, _, size = config_flags.get_config_filename(flags.FLAGS[FLAG]).partition(":")
@@ -76,10 +76,10 @@ def workdir(given: str | None) -> Path:
 
 
 def load(path: str) -> ConfigDict:
-    """The config of FILE or FILE:SIZE, unlocked as it comes.
+    """Loads the config of FILE or FILE:SIZE, as `get_config` returns it.
 
     Raises:
-      UserError: there is no such file or size, or the file is wrong.
+      UserError: there is no such file or size, or the file has an error.
     """
     file, colon, size = path.partition(":")
     found = find(file)
@@ -90,20 +90,20 @@ def load(path: str) -> ConfigDict:
         config = module.get_config(size) if colon else module.get_config()
     except UserError:
         raise
-    except Exception as error:  # a config is a program: it fails in any way
+    except Exception as error:  # a config is a program and may fail in any way
         raise UserError(f"--{FLAG}={path}: {_reason(error, found)}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"--{FLAG}={path}: get_config gives no ConfigDict; configs/san.py is an example")
+        raise UserError(f"--{FLAG}={path}: get_config returns no ConfigDict; configs/san.py is an example")
     return config
 
 
 def defaults() -> list[ConfigDict]:
-    """The defaults of all fields, by size."""
+    """The configs with the defaults of all fields, one for each size."""
     return [load(f"{ROOT / 'configs' / 'base.py'}:{size}") for size in ("full", "small")]
 
 
 def find(file: str) -> Path:
-    """The file of that name in the current folder, or beside train.py.
+    """The file of that name in the current folder, or in the folder that holds configs/.
 
     Raises:
       UserError: it is in neither.
@@ -119,13 +119,13 @@ def find(file: str) -> Path:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """'; did you mean WORD?', or "" where none of the words is like it."""
+    """"; did you mean WORD?" with the most similar of the words, or "" if none is similar."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_names(config: ConfigDict, arguments: Sequence[str], *, source: str) -> None:
-    """Raises a UserError, with the nearest name, if --config.FIELD on a command line is no field of the config."""
+    """Raises a UserError, with the most similar name, if a --config.FIELD is not a field of the config."""
     given = [match[2] for argument in arguments if (match := re.match(rf"--?(no)?{FLAG}\.([^=\[]+)", argument))]
     fields = list(flatten_dict(config.to_dict(), sep="."))
     for name in given:
@@ -138,7 +138,7 @@ def check_names(config: ConfigDict, arguments: Sequence[str], *, source: str) ->
 
 
 def _nearest_field(name: str, fields: Sequence[str]) -> str:
-    """The field that is spelt like this one, has its last part, or else those beside it."""
+    """A hint: the field with a similar name, or with the same or a similar last part, or else all of its group."""
     same_end = [field for field in fields if field.rpartition(".")[2] == name.rpartition(".")[2]]
     if hint := nearest(name, fields) or (f"; did you mean {same_end[0]}?" if same_end else ""):
         return hint
@@ -151,16 +151,16 @@ def _nearest_field(name: str, fields: Sequence[str]) -> str:
 
 
 def readable(error: Exception) -> str:
-    """What absl and config_flags say of a wrong flag, in one line; of a field's wrong value, what it takes."""
+    """The message of absl or config_flags about a flag, in one line; for a field's value, what the field takes."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     match = re.match(rf"flag --{FLAG}\.([\w.]+)=(.*?): ", text, re.DOTALL)
     if match and (kind := KINDS.get(type(_value(match[1])))):
-        return f"--{FLAG}.{match[1]}={match[2]}: {match[1]} takes {kind}; by default it is {_value(match[1])}"
+        return f"--{FLAG}.{match[1]}={match[2]}: {match[1]} takes {kind}; its default is {_value(match[1])}"
     return " ".join(text.split())
 
 
 def _value(name: str) -> Any:
-    """A field of the config as loaded; None if there is none."""
+    """The value of a field in the loaded config; None if there is no such field."""
     value = flags.FLAGS[FLAG].value if FLAG in flags.FLAGS else None
     return flatten_dict(value.to_dict(), sep=".").get(name) if value else None
 
@@ -168,14 +168,14 @@ def _value(name: str) -> Any:
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None:
-        raise UserError(f"--{FLAG}={path}: it does not end in .py; give a Python file, as configs/san.py")
+        raise UserError(f"--{FLAG}={path}: it does not end in .py; give a Python file, such as configs/san.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Why a config cannot be loaded: the words of its own ValueError, or what went wrong in which line."""
+    """Why a config cannot be loaded: the message of its own ValueError, or type and line of another error."""
     text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     if isinstance(error, ValueError):
         return text

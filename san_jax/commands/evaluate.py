@@ -1,6 +1,6 @@
-"""Scores a network: rank-1, 5, 10, 20, mAP and mINP of its encoder alone, as a table and in WORKDIR/scores.json.
+"""Scores a model: rank-1, 5, 10, 20, mAP and mINP of its encoder, as a table and in WORKDIR/scores.json.
 
-A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pairs.
+A texture generator (mode san_pg) is scored by L1, PSNR and SSIM on held-out pairs.
 
     python eval.py --workdir=runs/san                                  # the newest checkpoint
     python eval.py --workdir=runs/san --best --metric=cuhk03           # the best one, single-gallery-shot
@@ -8,8 +8,8 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM of held-out pai
     python eval.py --workdir=runs/san --data=cuhk03/labeled_classic:all --metric=cuhk03     # mean over its 20 sets
     python eval.py --workdir=runs/san --flip --rerank --tpr            # mirror images, k-reciprocal re-ranking, TPR
     python eval.py --workdir=runs/san --same_camera=keep               # sets of one camera: all but the query itself
-    python eval.py --workdir=runs/san --report                         # and WORKDIR/report.html, a page that shows it
-    python eval.py --checkpoint=san.safetensors --data=cuhk03/labeled  # weights from anywhere, without a run
+    python eval.py --workdir=runs/san --report                         # also a page with charts, WORKDIR/report.html
+    python eval.py --checkpoint=san.safetensors --data=cuhk03/labeled  # weights without a run
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
 from san_jax.training import run_config
 
-# What a run's config would say, for weights without a run.
+# Config values for weights without a run.
 WITHOUT_RUN = {
     "compute_dtype": "float32",
     "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": 2},
@@ -45,25 +45,25 @@ WITHOUT_RUN = {
 def score_sets(
     model: Model, sets: Sequence[str] | str, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike, metric: str
 ) -> dict[str, dict[str, float]]:
-    """Scores by test set; arguments and errors as of `san_jax.evaluate`."""
+    """Scores by test set; arguments and errors as for `san_jax.evaluate`."""
     names = sets if isinstance(sets, str) else ",".join(sets)
     data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
-    # No worker processes: they would import a script that calls this, and run it again where it has no main guard.
+    # No worker processes: they would import the calling script, and run it again if it has no main guard.
     return Scorer(metric=metric, workers=0).score(model, common.open_scored(data, mode=model.mode)).scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """How a network is scored.
+    """How a model is scored.
 
     Attributes:
       metric: one of `evaluation.METRICS`.
-      search: what is made of the features.
+      search: distance, query expansion and re-ranking.
       flip: whether features are means over a picture and its mirror image.
-      tpr: whether to give the TPR of all pairs.
-      batch_size: pictures at once, over all devices.
+      tpr: whether to compute the TPR at fixed FPRs over all pairs, too.
+      batch_size: pictures per forward pass, over all devices.
       workers: processes that read and decode; 0 = this one.
-      keeps_feats: whether the features are wanted too.
+      keeps_feats: whether to return the features, too.
     """
 
     metric: str = "market1501"
@@ -75,7 +75,7 @@ class Scorer:
     keeps_feats: bool = False
 
     def score(self, model: Model, sets: Sequence[RetrievalSet] | Sequence[Source]) -> "Scored":
-        """Scores on one set or more, each by itself."""
+        """Scores the model on each of the sets."""
         options = dict(batch_size=self.batch_size, workers=self.workers)
         if model.mode == "san_pg":
             return Scored(texture_scores.evaluate(model, sets, **options)[0], {}, {})
@@ -97,7 +97,7 @@ class Scorer:
 
 
 class Scored(NamedTuple):
-    """What is known of a network, by test set: its scores, thresholds by FPR, and the features that were scored."""
+    """Results by test set: scores, thresholds by FPR, and features if they are kept."""
 
     scores: dict[str, dict[str, float]]
     thresholds: dict[str, dict[str, float]]
@@ -105,38 +105,43 @@ class Scored(NamedTuple):
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     text, flag = flags.DEFINE_string, flags.DEFINE_bool
     given = {
         "workdir": text("workdir", None, "Folder of the run."),
-        "checkpoint": text("checkpoint", None, "Score this run's newest, checkpoint or file of weights instead."),
-        "best": flag("best", False, "The best checkpoint by mAP, of a generator by L1, instead of the newest."),
-        "metric": flags.DEFINE_enum("metric", None, evaluation.METRICS, "Default: the config's scoring.metric."),
+        "checkpoint": text("checkpoint", None, "Score this run, checkpoint or file of weights instead."),
+        "best": flag("best", False, "Score the best checkpoint (by mAP; by L1 for san_pg), not the newest."),
+        "metric": flags.DEFINE_enum(
+            "metric",
+            None,
+            evaluation.METRICS,
+            "Protocol; cuhk03 is single-gallery-shot. Default: the config's scoring.metric.",
+        ),
         "same_camera": flags.DEFINE_enum(
             "same_camera",
             None,
             evaluation.SAME_CAMERA,
-            "Gallery pictures of a query's person by its own camera: remove them, or keep all but the very same "
-            "picture. Default: the config's scoring.same_camera.",
+            "Gallery pictures with the query's pid and camid: remove them, or keep all but the query itself. Default: "
+            "the config's scoring.same_camera.",
         ),
-        "data": text("data", None, "Test sets, separated by commas. Default: the config's."),
-        "manual_dir": text("manual_dir", None, "Default: the config's data.manual_dir."),
-        "data_dir": text("data_dir", None, "Default: the config's data.data_dir."),
-        "height": flags.DEFINE_integer("height", None, "Of the pictures, where a file of weights does not say it."),
-        "width": flags.DEFINE_integer("width", None, "Of the pictures, where a file of weights does not say it."),
-        "flip": flag("flip", False, "Features are means over a picture and its mirror image."),
-        "aqe": flag("aqe", False, "Average query expansion: ask again with a query's five nearest pictures."),
-        "rerank": flag("rerank", False, "Re-rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3)."),
-        "tpr": flag("tpr", False, "Also the TPR at FPR 1e-2, 1e-3 and 1e-4 over all pairs, and their thresholds."),
-        "report": flag("report", False, "Also write a page of scores, curves and pictures, WORKDIR/report.html."),
-        "report_file": text("report_file", None, "Write that page here."),
+        "data": text("data", None, "Test sets, separated by commas. Default: those of the config."),
+        "manual_dir": text("manual_dir", None, "Folder of the releases. Default: the config's data.manual_dir."),
+        "data_dir": text("data_dir", None, "Folder of the prepared data sets. Default: the config's data.data_dir."),
+        "height": flags.DEFINE_integer("height", None, "Input height in pixels, if a file of weights does not say."),
+        "width": flags.DEFINE_integer("width", None, "Input width in pixels, if a file of weights does not say."),
+        "flip": flag("flip", False, "Average the features of each picture and its mirror image."),
+        "aqe": flag("aqe", False, "Average query expansion with each query's five nearest gallery pictures."),
+        "rerank": flag("rerank", False, "k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)."),
+        "tpr": flag("tpr", False, "Also give the TPR at FPR 1e-2, 1e-3 and 1e-4 over all pairs."),
+        "report": flag("report", False, "Also write a page with scores, charts and pictures, WORKDIR/report.html."),
+        "report_file": text("report_file", None, "Write this page to another file."),
         "output": text("output", None, "JSON file for the scores. Default: WORKDIR/scores.json."),
     }
     common.run_command(lambda: evaluate({name: holder.value for name, holder in given.items()}), module=__name__)
 
 
 def evaluate(given: Mapping[str, Any]) -> None:
-    """Scores what the flags say, prints the table, writes scores and page."""
+    """Scores as the flags say, prints the table, and writes the scores and the page."""
     workdir, config = run_of(given)
     options = {name: given[name] for name in ("height", "width")}
     model = models.load(given["checkpoint"] or workdir, best=given["best"], **options)
@@ -169,20 +174,20 @@ def evaluate(given: Mapping[str, Any]) -> None:
         page = report.page(config, model, workdir=workdir, sets=sets, scores=scored.scores, feats=scored.feats)
         if jax.process_index() == 0:
             files.write(places.report, page)
-            print(f"{places.report} shows it")
+            print(f"report: {places.report}")
 
 
 def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
-    """The workdir, None without one, and its config, or the default one; both with what the flags change.
+    """The workdir or None, and its config or WITHOUT_RUN, with the fields that flags change.
 
     Raises:
-      UserError: neither a run nor weights are named, or weights alone and nothing to score them on.
+      UserError: neither --workdir nor --checkpoint is given, or --checkpoint alone without --data.
     """
     workdir = Path(given["workdir"]) if given["workdir"] else None
     if workdir is None and not given["checkpoint"]:
         raise UserError("give --workdir, the folder of a run, or --checkpoint with --data")
     if workdir is None and not given["data"]:
-        raise UserError("--checkpoint without --workdir needs --data, the names of test sets, as in cuhk03/labeled")
+        raise UserError("--checkpoint without --workdir needs --data, names of test sets such as cuhk03/labeled")
     config = ConfigDict(WITHOUT_RUN) if workdir is None else run_config.read(workdir)
     for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
         config.data[field] = config.data[field] if given[name] is None else given[name]
@@ -193,39 +198,39 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where scores and page go; None: nowhere."""
+    """Files for scores and report; None: not written."""
 
     scores: Path | None
     report: Path | None
 
 
 def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> Places:
-    """Where the flags say; a workdir's own files are of its own checkpoints alone.
+    """The files that the flags name; by default, files in the workdir if the model is one of its own checkpoints.
 
     Raises:
-      UserError: a page is wanted, and nobody says where.
+      UserError: a report is asked for, and no file is given for it.
     """
     own = workdir is not None and workdir.resolve() in Path(model.source).resolve().parents
     scores = Path(given["output"]) if given["output"] else workdir / "scores.json" if own else None
     if given["report_file"]:
         return Places(scores, Path(given["report_file"]))
     if given["report"] and not own:
-        raise UserError(f"--report writes into the workdir of the run it shows; for {model.source} give --report_file")
+        raise UserError(f"--report writes into the workdir of the scored run; for {model.source} give --report_file")
     return Places(scores, workdir / "report.html" if given["report"] else None)
 
 
 def scorer_of(given: Mapping[str, Any], config: ConfigDict, model: Model, *, pages: bool) -> Scorer:
-    """How the flags and the config say it.
+    """The scorer that the flags and the config describe.
 
     Raises:
-      UserError: flags that do not go together, or not with this network.
+      UserError: flags exclude each other, or do not apply to this model.
     """
     named = [name for name in ("metric", "same_camera", "flip", "aqe", "rerank", "tpr") if given[name]]
     if named and model.mode == "san_pg":
-        raise UserError(f"--{named[0]} is of people; {model.source} is a texture generator, scored by L1, PSNR, SSIM")
+        raise UserError(f"--{named[0]} is for re-ID; {model.source} is a texture generator, scored by L1, PSNR, SSIM")
     search = Search(expand=given["aqe"], rerank=given["rerank"])
     if pages and search != evaluation.PLAIN:
-        raise UserError("--report shows what plain features find; leave out --aqe and --rerank, or --report")
+        raise UserError("--report shows the ranking by plain features; leave out --aqe and --rerank, or --report")
     return Scorer(
         metric=config.scoring.metric,
         search=search,

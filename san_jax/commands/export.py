@@ -1,10 +1,11 @@
-"""A checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one file.
+"""Exports a checkpoint's weights under PyTorch's names and in its layouts, encoder and decoder in one file.
 
     san-jax export runs/san san.safetensors          # the newest checkpoint
     san-jax export runs/san san.pth --best           # the best one, for torch.load
 
-In PyTorch, `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` of encoder and of decoder,
-or `load_state_dict(torch.load("san.pth"), strict=False)`.
+In PyTorch, load them into encoder and decoder each by
+`load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` or
+`load_state_dict(torch.load("san.pth"), strict=False)`.
 """
 
 from pathlib import Path
@@ -20,12 +21,12 @@ from san_jax.weights.saving import check_suffix
 
 
 def export(path: Path, out: Path, *, best: bool = False) -> None:
-    """Writes the weights of a run or checkpoint; a file that is there is replaced by a whole one or not at all.
+    """Writes the weights of a run or checkpoint to a file, atomically.
 
     Args:
-      path: a run's workdir, or one checkpoint's folder.
-      out: the file; its suffix says its format (see `save_weights`).
-      best: the run's best checkpoint, by mAP or, of a texture generator, by L1, in place of its newest.
+      path: a run's workdir, or the folder of one checkpoint.
+      out: the file; its suffix selects the format (see `save_weights`).
+      best: whether to export the run's best checkpoint (by mAP; by L1 for a texture generator), not its newest.
 
     Raises:
       UserError: there is no checkpoint, it cannot be read, or the file cannot be written.
@@ -39,8 +40,8 @@ def export(path: Path, out: Path, *, best: bool = False) -> None:
 
 
 def main() -> None:
-    """The command; its flag is defined here, so that who imports this module does not get it."""
-    best = flags.DEFINE_bool("best", False, "Export the best checkpoint instead of the newest.")
+    """Runs the command; defines its flag here, so that importing this module does not define it."""
+    best = flags.DEFINE_bool("best", False, "Export the best checkpoint, not the newest.")
     common.run_command(lambda path, out: export(path, out, best=best.value), files=("RUN", "OUT"), module=__name__)
 
 

@@ -1,9 +1,9 @@
-"""Weights from elsewhere into a checkpoint of ours.
+"""Converts a file of PyTorch or safetensors weights to a checkpoint of this package.
 
     san-jax import resnet50-0676ba61.pth imagenet      # then train.py --config.init_from=imagenet
     san-jax import checkpoint_ep300.pth.tar authors    # then eval.py --checkpoint=authors
 
-It takes the files of docs/weights.md; `config.init_from` takes them without this step.
+Supported files are listed in docs/weights.md; `config.init_from` also reads them directly.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from san_jax.training import checkpoints
 from san_jax.training.train_step import TrainState
 from san_jax.weights.loading import load_weights
 
-STAGING = ".importing"  # of the folder that is written; what it holds counts only once it has been moved out
+STAGING = ".importing"  # subfolder that is written first; its contents are moved out when they are complete
 
 
 def import_file(
     path: Path, out: Path, *, last_stride: int | None = None, height: int | None = None, width: int | None = None
 ) -> None:
-    """Writes a checkpoint of ours with the weights of a file; `out` then holds it as a run's workdir does.
+    """Writes a checkpoint with the weights of a file; `out` then has the layout of a run's workdir.
 
     Args:
-      path: a file of PyTorch or safetensors.
-      out: a folder that is empty or not there; after an error it is as it was.
-      last_stride: see `load_weights`, as for height and width.
-      height: of the pictures that the network sees, in pixels.
-      width: as `height`.
+      path: a PyTorch or safetensors file.
+      out: a folder that is empty or does not exist; unchanged after an error.
+      last_stride: stride of stage 4; see `load_weights`, as for height and width.
+      height: height of the network's input in pixels.
+      width: its width.
 
     Raises:
-      UserError: the file cannot be read or is of no network of ours, or the folder cannot be written.
+      UserError: the file cannot be read or its network is not supported, or the folder cannot be written.
     """
     if out.exists() and not (out.is_dir() and all(entry.name == STAGING for entry in out.iterdir())):
-        raise UserError(f"{out} is there already; give a new folder")
+        raise UserError(f"{out} exists already; give a new folder")
     loaded = load_weights(path, height=height, width=width, last_stride=last_stride)
     print(f"weights of {path}\n{loaded.report}", flush=True)
     state = TrainState(
@@ -53,22 +53,22 @@ def import_file(
     with whole_or_nothing(out) as staging, checkpoints.Checkpoints(staging, shape, mode=loaded.mode) as saved:
         saved.save(0, state)
     print(
-        f"{out} sees pictures of {shape.height} x {shape.width} (--height, --width) "
-        f"at last stride {shape.last_stride} (--last_stride)"
+        f"{out}: input {shape.height} x {shape.width} pixels (--height, --width), "
+        f"last stride {shape.last_stride} (--last_stride)"
     )
 
 
 @contextlib.contextmanager
 def whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to write into, whose entries stand in `out` afterwards; if anything fails, `out` is as it was.
+    """A staging folder whose entries are moved to `out` afterwards; if anything fails, `out` is unchanged.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the folder cannot be written.
     """
     staging = out / STAGING
     made = [folder for folder in (out, *out.parents) if not folder.exists()]  # inner before outer
     try:
-        shutil.rmtree(staging, ignore_errors=True)  # of an import that was killed
+        shutil.rmtree(staging, ignore_errors=True)  # left by an import that was killed
         staging.mkdir(parents=True)
         yield staging
         for entry in sorted(staging.iterdir()):
@@ -80,24 +80,25 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        cause = error.__cause__ if isinstance(error, UserError) else error  # whose message names the staging folder
+        # A UserError's own message would name the staging folder.
+        cause = error.__cause__ if isinstance(error, UserError) else error
         if not isinstance(error, UserError | OSError) or cause is None:
             raise
         reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
-        raise UserError(f"cannot write {out} ({reason}); make room or give another folder") from error
+        raise UserError(f"cannot write {out} ({reason}); free some space or give another folder") from error
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     last_stride = flags.DEFINE_integer(
         "last_stride",
         None,
-        "Of stage 4. Default: what the file or its code says (docs/weights.md).",
+        "Stride of stage 4. Default: that of the file, or of the code that wrote it (docs/weights.md).",
         lower_bound=1,
         upper_bound=2,
     )
-    height = flags.DEFINE_integer("height", None, "Of the pictures that the network sees. Default: 256.", lower_bound=1)
-    width = flags.DEFINE_integer("width", None, "Of the pictures that the network sees. Default: 128.", lower_bound=1)
+    height = flags.DEFINE_integer("height", None, "Input height in pixels. Default: 256.", lower_bound=1)
+    width = flags.DEFINE_integer("width", None, "Input width in pixels. Default: 128.", lower_bound=1)
     common.run_command(
         lambda path, out: import_file(path, out, last_stride=last_stride.value, height=height.value, width=width.value),
         files=("FILE", "OUT"),

@@ -1,4 +1,4 @@
-"""Scores test sets without an encoder: chance, and colour histograms compared by chi-square.
+"""Reference scores of test sets, without an encoder: chance, and colour histograms compared by chi-square distance.
 
     san-jax reference-scores --data=cuhk03/labeled,cuhk03/detected --data_dir=data
     san-jax reference-scores --data=cuhk03/labeled_classic:0 --metric=cuhk03 --output=references.json
@@ -19,13 +19,13 @@ from san_jax.scoring import evaluation, references
 def write_scores(
     data: ConfigDict, *, metric: str, workers: int, output: Path | None, same_camera: str = "remove"
 ) -> None:
-    """Prints the table and, where `output` is given, writes the scores there as fractions.
+    """Prints a table and, if `output` is given, writes the scores there as fractions.
 
     Args:
-      data: `test`, `data_dir` and `manual_dir` as in configs/base.py; what `test` names is scored.
+      data: `test`, `data_dir` and `manual_dir` as in configs/base.py; `test` names the sets to score.
       metric: one of `evaluation.METRICS`.
       workers: processes that read and decode; 0 = this one.
-      same_camera: as of a `RetrievalSet`.
+      same_camera: as in a `RetrievalSet`.
       output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}}}.
 
     Raises:
@@ -43,13 +43,16 @@ def write_scores(
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     names = flags.DEFINE_string("data", None, "Test sets, separated by commas.", required=True)
-    data_dir = flags.DEFINE_string("data_dir", "data", "Prepared data sets.")
+    data_dir = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
     manual_dir = flags.DEFINE_string("manual_dir", "", "Folder of the release; needed only to prepare a data set.")
-    metric = flags.DEFINE_enum("metric", "market1501", evaluation.METRICS, "How ranks become scores.")
+    metric = flags.DEFINE_enum("metric", "market1501", evaluation.METRICS, "Protocol; cuhk03 is single-gallery-shot.")
     same_camera = flags.DEFINE_enum(
-        "same_camera", "remove", evaluation.SAME_CAMERA, "Gallery pictures of a query's person by its own camera."
+        "same_camera",
+        "remove",
+        evaluation.SAME_CAMERA,
+        "Gallery pictures with the query's pid and camid: remove them, or keep all but the query itself.",
     )
     workers = flags.DEFINE_integer("workers", 2, "Processes that read and decode; 0 = this one.", lower_bound=0)
     output = flags.DEFINE_string("output", None, "JSON file for the scores.")

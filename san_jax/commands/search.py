@@ -1,10 +1,10 @@
-r"""Finds the pictures of a folder that are most like a given one: the same person, if the encoder has learnt people.
+"""Finds the pictures of a folder that are most similar to a given one, by the features of a trained encoder.
 
     python search.py --checkpoint=runs/san --gallery=shop --query=child.jpg --top=10
     python search.py --checkpoint=runs/san --best --gallery=shop --query=missing --top=20 --sheet=found.png
 
-Every picture should show one person, cut out from head to foot. The first search embeds the whole gallery; later ones
-embed what is new or changed since.
+Every picture should show one person, cropped from head to foot. The first search embeds the whole gallery; later ones
+embed only new and changed pictures.
 """
 
 import os
@@ -27,23 +27,23 @@ from san_jax.scoring import nearest
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     text, number = flags.DEFINE_string, flags.DEFINE_integer
     given = {
         "checkpoint": text(
             "checkpoint", None, "A run of mode san or baseline, one of its checkpoints, or a file of weights.",
             required=True,
         ),
-        "best": flags.DEFINE_bool("best", False, "The run's best checkpoint in place of its newest."),
-        "gallery": text("gallery", None, "Folder of pictures to search in, with its subfolders.", required=True),
-        "query": text("query", None, "Picture to search for, or a folder of such.", required=True),
+        "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),
+        "gallery": text("gallery", None, "Folder of pictures to search, with its subfolders.", required=True),
+        "query": text("query", None, "Picture to search for, or a folder of such pictures.", required=True),
         "top": number("top", 10, "Pictures to find for each query.", lower_bound=1),
         "distance": flags.DEFINE_enum(
-            "distance", "euclidean", ("euclidean", "cosine"), "Between features; euclidean is squared."
+            "distance", "euclidean", ("euclidean", "cosine"), "Distance between features; euclidean is squared."
         ),
-        "sheet": text("sheet", None, "PNG file for the contact sheet. Default: beside the index."),
+        "sheet": text("sheet", None, "PNG file for the contact sheet. Default: next to the index."),
         "index": text(
-            "index", None, "File (.npz) that keeps the gallery's features, of one network. Default: in RUN/search."
+            "index", None, "File (.npz) that stores the gallery's features by this model. Default: in RUN/search."
         ),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
         "workers": number("workers", 2, "Threads that read pictures.", lower_bound=1),
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def search(given: Mapping[str, Any]) -> None:
-    """Embeds what is new, prints and draws what is nearest, lists what cannot be read."""
+    """Embeds new pictures, prints the nearest ones, writes the contact sheet, lists unreadable pictures."""
     gallery, query = Path(given["gallery"]), Path(given["query"])
     model = models.load(given["checkpoint"], best=given["best"])
     model.check_learnt_people()
@@ -73,7 +73,7 @@ def search(given: Mapping[str, Any]) -> None:
         raise UserError(f"no picture of {gallery} can be read; give another --gallery")
     top = min(given["top"], len(index))
     if top < given["top"] and jax.process_index() == 0:
-        print(f"{gallery} has {len(index)} pictures that can be read, so {top} of --top={given['top']} are shown")
+        print(f"{gallery} has only {len(index)} readable pictures, so {top} are shown, not --top={given['top']}")
     hits = nearest.nearest(query_feats, index.feats, k=top, distance=given["distance"], mesh=model.mesh)
     distances, rows = (np.asarray(numbers) for numbers in hits)
     if jax.process_index() == 0:
@@ -81,17 +81,18 @@ def search(given: Mapping[str, Any]) -> None:
         print(f"\n{finds.table(queries, found)}\n", flush=True)
         sheet, num_shown = finds.sheet(queries, found, title=f"{query} in {gallery}")
         contact_sheet.save(sheet_file, sheet)
-        of_all = f", the first {num_shown} of {len(queries)} queries" if num_shown < len(queries) else ""
-        print(f"{sheet_file} shows it{of_all}")
+        of_all = f" (the first {num_shown} of {len(queries)} queries)" if num_shown < len(queries) else ""
+        print(f"contact sheet: {sheet_file}{of_all}")
     if unreadable:
         report(unreadable)
         raise UserError(
-            f"cannot read the pictures named above ({len(unreadable)}), searched all others; replace or remove them"
+            f"the {len(unreadable)} pictures named above cannot be read, all others were searched; replace or remove "
+            "them"
         )
 
 
 def pictures_of(query: Path) -> list[Path]:
-    """The pictures of a folder, or one picture; says which files of the folder are left out."""
+    """The pictures of a folder, or one picture; prints which files of the folder are left out."""
     if not os.path.isdir(query):
         return [query]
     listing = picture_folder.list_files(query)
@@ -101,14 +102,14 @@ def pictures_of(query: Path) -> list[Path]:
 
 
 def check_places(index_file: Path, sheet_file: Path, *, query: Path, gallery: Path) -> None:
-    """Sees to it that nothing is written over a picture, or where the next search would take it for one."""
+    """Checks that no output overwrites a picture, or lies where the next search would read it as one."""
     if index_file.suffix.lower() != ".npz":
         raise UserError(f"--index is {index_file}, which does not end in .npz; choose another name")
     contact_sheet.check_place(sheet_file, pictures=[gallery, query])
 
 
 def report(unreadable: dict[Path, str]) -> None:
-    """Lists pictures that cannot be read, once for all processes."""
+    """Prints the pictures that cannot be read, from the first process only."""
     if jax.process_index() == 0:
         for path, why in unreadable.items():
             print(f"cannot read {path}: {why}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Draws a contact sheet of the synthetic world: people with their textures, as six cameras see them.
+"""Renders a contact sheet of the synthetic data: people with their textures, as six cameras see them.
 
     san-jax sheet people.png
     san-jax sheet people.png --people=10 --seed=3 --occlusion=1 --sloppiness=1
@@ -18,16 +18,16 @@ from san_jax.synthesis.studio import Moment, World
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     number, share = flags.DEFINE_integer, flags.DEFINE_float
     given = {
-        "people": number("people", 8, "How many people.", lower_bound=1),
-        "cameras": number("cameras", 6, "How many cameras.", lower_bound=1),
-        "seed": number("seed", 0, "Of the world."),
-        "occlusion": share("occlusion", 0.25, "Share of pictures with something before the person.", 0, 1),
-        "sloppiness": share("sloppiness", 0.5, "Of the boxes.", 0, 1),
-        "variety": share("variety", 1.0, "Of the cameras' light and lenses.", 0, 1),
-        "height": number("height", 256, "Of the pictures in pixels; they are half as wide.", lower_bound=16),
+        "people": number("people", 8, "Number of people.", lower_bound=1),
+        "cameras": number("cameras", 6, "Number of cameras.", lower_bound=1),
+        "seed": number("seed", 0, "Seed of people and streets."),
+        "occlusion": share("occlusion", 0.25, "Share of pictures with an object in front of the person.", 0, 1),
+        "sloppiness": share("sloppiness", 0.5, "Inaccuracy of the bounding boxes.", 0, 1),
+        "variety": share("variety", 1.0, "How much light and lenses differ between cameras.", 0, 1),
+        "height": number("height", 256, "Height of the pictures in pixels; they are half as wide.", lower_bound=16),
     }
     files = ("OUT.png",)
     common.run_command(
@@ -48,7 +48,7 @@ def draw_people(
     variety: float,
     height: int,
 ) -> None:
-    """Renders and writes the sheet; arguments as the flags say."""
+    """Renders and writes the contact sheet; arguments as the flags."""
     trouble = dict(occlusion=occlusion, sloppiness=sloppiness, variety=variety)
     world = studio.make_world(jax.random.key(seed), cameras=cameras, **trouble)
     sheet = contact_sheet.compose(
@@ -58,11 +58,11 @@ def draw_people(
         cell_height=height,
     )
     contact_sheet.save(output, sheet)
-    print(f"{output}: {people} people before {cameras} cameras")
+    print(f"{output}: {people} people in {cameras} cameras")
 
 
 def rows(world: World, *, crowd: int, cameras: int, height: int) -> list[list[Cell]]:
-    """For each person the texture, and a picture by each camera."""
+    """The texture of each person, and a picture from each camera."""
     person, camera = (grid.ravel() for grid in np.mgrid[:crowd, :cameras])
     shots = Moment(person, camera, np.zeros_like(person))
     size = dict(height=height, width=height // 2)

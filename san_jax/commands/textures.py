@@ -1,4 +1,6 @@
-r"""Draws a pseudo texture of every picture, PNG of 256 x 256 under the picture's name; start it again and it goes on.
+r"""Generates a pseudo texture for every picture, a PNG of 256 x 256 pixels with the picture's name.
+
+Started again, it generates only the textures that are missing.
 
     python generate_textures.py --checkpoint=runs/san_pg --input=pictures --output=textures --sheet=textures.png
     python generate_textures.py --checkpoint=runs/san_pg --input=tfds:cuhk03/labeled --manual_dir=RELEASE \
@@ -25,20 +27,20 @@ TFDS = "tfds:"
 
 
 def main() -> None:
-    """The command; its flags are defined here, so that who imports this module does not get them."""
+    """Runs the command; defines its flags here, so that importing this module does not define them."""
     text, number = flags.DEFINE_string, flags.DEFINE_integer
     given = {
         "checkpoint": text(
             "checkpoint", None, "A run of mode san_pg or san, one of its checkpoints, or a file of weights.",
             required=True,
         ),
-        "best": flags.DEFINE_bool("best", False, "The run's best checkpoint in place of its newest."),
+        "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),
         "input": text("input", None, "A folder of pictures, or tfds:NAME for a data set.", required=True),
-        "output": text("output", None, "Folder of the textures.", required=True),
-        "split": text("split", "train", "Which split of tfds:NAME."),
-        "data_dir": text("data_dir", "data", "Prepared data sets, for tfds:NAME."),
+        "output": text("output", None, "Folder for the textures.", required=True),
+        "split": text("split", "train", "Split of tfds:NAME."),
+        "data_dir": text("data_dir", "data", "Folder of the prepared data sets, for tfds:NAME."),
         "manual_dir": text("manual_dir", "", "Folder of the release; needed only to prepare a data set."),
-        "sheet": text("sheet", None, "PNG file for a contact sheet of some pictures beside their textures."),
+        "sheet": text("sheet", None, "PNG file for a contact sheet of some pictures and their textures."),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
         "workers": number("workers", 2, "Threads that read pictures and write textures.", lower_bound=1),
     }  # fmt: skip
@@ -46,7 +48,7 @@ def main() -> None:
 
 
 def draw(given: Mapping[str, Any]) -> None:
-    """Draws what is missing, lists what cannot be read."""
+    """Generates missing textures, lists unreadable pictures."""
     output, sheet_file = Path(given["output"]), Path(given["sheet"]) if given["sheet"] else None
     if sheet_file:
         folders = [output] if given["input"].startswith(TFDS) else [output, Path(given["input"])]
@@ -66,13 +68,13 @@ def draw(given: Mapping[str, Any]) -> None:
             lines = [f"cannot read {label}: {reason}" for label, reason in unreadable.items()]
             print("\n".join(lines), file=sys.stderr, flush=True)
         raise UserError(
-            f"{len(unreadable)} of {len(pictures.names)} pictures cannot be read and have no texture, the others do; "
-            "replace or remove them and start again"
+            f"{len(unreadable)} of {len(pictures.names)} pictures cannot be read and have no texture, all others have "
+            "one; replace or remove them and start again"
         )
 
 
 def open_pictures(given: Mapping[str, Any]) -> Pictures:
-    """The pictures that --input names."""
+    """Opens the pictures that --input names."""
     name, split = given["input"], given["split"]
     if not name.startswith(TFDS):
         return Pictures.in_folder(Path(name), output=Path(given["output"]))

@@ -1,8 +1,8 @@
-"""From uint8 pictures to what the networks see, on the device: crop, mirror, normalise, erase.
+"""From uint8 pictures to the networks' input, on the device: crop, mirror, normalise, erase.
 
-The released code resizes a picture once, to 256 x 128 or to 288 x 144 and then crops. Here workers resize every
-training picture to 288 x 144, so that one static shape reaches the device, and a picture that is not cropped is scaled
-down from there: a second resampling, the one deviation.
+The released code resizes each picture once: to 256 x 128, or to 288 x 144 with a crop. Here the workers resize every
+training picture to 288 x 144, so that the device gets one static shape, and a picture that is not cropped is scaled
+down from that size. This second resampling is the only deviation.
 """
 
 import functools
@@ -11,27 +11,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
-# Of ImageNet, in RGB order and of pictures in [0, 1].
+# ImageNet mean and standard deviation (RGB, pixels in [0, 1]).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-ERASED_AREA = (0.02, 0.4)  # share of the picture
-ERASED_ASPECT = (0.3, 1 / 0.3)  # height : width
-ERASE_DRAWS = 100  # the first box that fits is taken
+ERASED_AREA = (0.02, 0.4)  # range, as a share of the picture
+ERASED_ASPECT = (0.3, 1 / 0.3)  # range of height / width
+ERASE_DRAWS = 100  # number of random boxes, of which the first that fits is used
 
 
 def room_for_crop(size: int) -> int:
-    """Height or width in which workers hand over a training picture: 288 for 256, 144 for 128."""
+    """Height or width to which the workers resize a training picture: 288 for 256, 144 for 128."""
     return size * 9 // 8
 
 
 def normalise(image: UInt8[Array, "*B H W 3"]) -> Float[Array, "*B H W 3"]:
-    """Pictures as the encoder sees them; a picture to be scored needs nothing else."""
+    """Normalises pictures for the encoder; pictures to score need no other preprocessing on the device."""
     return (image.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
 
 
 def scale_texture(texture: UInt8[Array, "*B S S 3"]) -> Float[Array, "*B S S 3"]:
-    """Textures as the decoder is to draw them, in [-1, 1]. Never mirrored: in UV space that is not left for right."""
+    """Target textures of the decoder, in [-1, 1]. Never mirrored: in UV space a flip does not swap left and right."""
     return texture.astype(jnp.float32) / 127.5 - 1
 
 
@@ -45,13 +45,13 @@ def augment(
     mirror: float,
     erase: float,
 ) -> Float[Array, "B {height} {width} 3"]:
-    """Training pictures as the encoder sees them, every picture with a key of its own.
+    """Augments and normalises training pictures, each with a key of its own.
 
     Args:
-      key: follows from (seed, step), so that a resumed run sees the same pictures.
-      image: `room_for_crop` of the height and width.
-      height: of the result.
-      width: of the result.
+      key: determined by (seed, step), so that a resumed run gets the same pictures.
+      image: pictures of `room_for_crop(height)` x `room_for_crop(width)`.
+      height: height of the result.
+      width: width of the result.
       crop: probability of a random crop; else the whole picture is scaled down.
       mirror: probability of a left-right flip.
       erase: probability of random erasing.
@@ -67,21 +67,21 @@ def _augment_one(key, image, *, height, width, crop, mirror, erase):
     image = jnp.where(jax.random.bernoulli(keys[0], crop), cut, jnp.round(whole).astype(jnp.uint8))
     image = normalise(jnp.where(jax.random.bernoulli(keys[2], mirror), image[:, ::-1], image))
     box = random_box(keys[4], height=height, width=width) & jax.random.bernoulli(keys[3], erase)
-    # Filled after normalisation, so erased boxes are not the mean colour: a quirk of the released code, kept.
+    # Filled with MEAN after normalisation, so erased boxes do not have the mean colour: as in the released code.
     return jnp.where(box[..., None], jnp.array(MEAN), image)
 
 
 def random_crop(
     key: Key[Array, ""], image: UInt8[Array, "roomy_H roomy_W 3"], *, height: int, width: int
 ) -> UInt8[Array, "{height} {width} 3"]:
-    """A part of the picture. Offsets are rounded uniform numbers, so the two end offsets are half as likely."""
+    """A random crop of the picture. Offsets are rounded uniform numbers, so the two extreme ones are half as likely."""
     room = jnp.array([image.shape[0] - height, image.shape[1] - width])
     top, left = jnp.round(jax.random.uniform(key, (2,)) * room).astype(jnp.int32)
     return jax.lax.dynamic_slice(image, (top, left, 0), (height, width, 3))
 
 
 def random_box(key: Key[Array, ""], *, height: int, width: int) -> Array:
-    """Mask [H, W] of the box that random erasing fills; nowhere true if no draw fits into the picture."""
+    """Mask [H, W] of the box that random erasing fills; all false if no random box fits into the picture."""
     area_key, aspect_key, corner_key = jax.random.split(key, 3)
     area = height * width * jax.random.uniform(area_key, (ERASE_DRAWS,), minval=ERASED_AREA[0], maxval=ERASED_AREA[1])
     aspect = jax.random.uniform(aspect_key, (ERASE_DRAWS,), minval=ERASED_ASPECT[0], maxval=ERASED_ASPECT[1])

@@ -1,4 +1,4 @@
-"""Which pictures make the batch of a step, and where epochs begin: tables that follow from (seed, epoch) alone."""
+"""The rows of every batch, and where epochs begin: tables determined by (seed, epoch) alone."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ from san_jax.data import streams
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Rows for every step of a run; the position in the data is the step number and nothing else.
+    """Rows for every step of a run; the step number alone is the position in the data.
 
     Attributes:
-      rows: rows of the training set that step t reads.
-      epoch_starts: first step of every epoch, and behind the last epoch the number of steps in all. Epochs differ in
-        length, since an epoch ends when fewer than P people have pictures left.
+      rows: rows of the training set, by step.
+      epoch_starts: first step of every epoch, followed by the total number of steps. Epochs differ in length, since an
+        epoch ends when fewer than P identities have groups of pictures left.
     """
 
     rows: Int32[np.ndarray, "steps B"]
@@ -23,16 +23,16 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps of all epochs."""
         return len(self.rows)
 
 
 def identity_plan(pids: Int[np.ndarray, "n"], *, identities: int, instances: int, epochs: int, seed: int) -> Plan:
-    """P x K batches (RandomIdentitySampler of the released code): `instances` of a person side by side, `identities`.
+    """P x K batches (RandomIdentitySampler of the released code): `identities`, each with `instances` adjacent rows.
 
-    A picture comes at most once an epoch, but those of people with fewer than `instances` pictures, who are drawn with
-    replacement. What remains of a person after the last full group, and of the epoch when fewer than `identities`
-    people have groups left, is dropped.
+    A picture occurs at most once per epoch, except for identities with fewer than `instances` pictures, which are
+    sampled with replacement. Pictures that do not fill a group, and groups left when fewer than `identities` identities
+    have any, are dropped.
     """
     rows = [
         identity_epoch(pids, identities=identities, instances=instances, rng=streams.generator(seed, "people", epoch))
@@ -57,21 +57,21 @@ def identity_epoch(
 
 
 def rows_of_people(pids: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
-    """For every person, in the order of their pids, the rows of their pictures."""
+    """The rows of each identity's pictures, in the order of the pids."""
     by_person = np.argsort(pids, kind="stable")
     return np.split(by_person, np.flatnonzero(np.diff(pids[by_person])) + 1)
 
 
 def _groups(rows: np.ndarray, instances: int, rng: np.random.Generator) -> np.ndarray:
-    """One person's pictures, shuffled and cut into groups [groups, instances]."""
-    drawn = rng.choice(rows, instances) if len(rows) < instances else rng.permutation(rows)
-    return drawn[: len(drawn) // instances * instances].reshape(-1, instances)
+    """One identity's rows, shuffled and split into groups [groups, instances]."""
+    sampled = rng.choice(rows, instances) if len(rows) < instances else rng.permutation(rows)
+    return sampled[: len(sampled) // instances * instances].reshape(-1, instances)
 
 
 def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int, stream: str = "people") -> Plan:
-    """Batches from a new permutation of all rows every epoch; the rest that fills no batch is dropped.
+    """Batches from a new permutation of all rows every epoch; rows that do not fill a batch are dropped.
 
-    `stream` is one of `streams.STREAMS`: that of the set that is trained on, or "pairs" behind it.
+    `stream` is one of `streams.STREAMS`: "people" for the training set, "pairs" for the pairs added to it.
     """
     steps = num_rows // batch_size
     rows = [
@@ -81,14 +81,14 @@ def shuffled_plan(num_rows: int, *, batch_size: int, epochs: int, seed: int, str
 
 
 def with_pairs(plan: Plan, *, num_rows: int, first_row: int, pictures: int, seed: int) -> Plan:
-    """The plan with pairs behind the rows of every step, from a new permutation whenever they are used up.
+    """Appends pairs to the rows of every step, from a new permutation whenever they are used up.
 
     Args:
-      plan: of the people.
-      num_rows: pairs there are.
-      first_row: what their rows begin with, where they stand behind the people's set.
-      pictures: pairs a step, at most `num_rows`; 0 leaves the plan as it is.
-      seed: of the permutations.
+      plan: plan of the training set.
+      num_rows: number of pairs.
+      first_row: row of the first pair in the joined source, which is the length of the training set.
+      pictures: pairs per step, at most `num_rows`; 0 leaves the plan unchanged.
+      seed: seed of the permutations.
     """
     if not pictures:
         return plan

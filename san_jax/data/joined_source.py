@@ -1,4 +1,4 @@
-"""Several training sets as one: their people and cameras numbered on, one set after the other."""
+"""Several training sets as one: their identities and cameras are renumbered, one set after the other."""
 
 import bisect
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from san_jax.batch import Record, Source
 
 
 class JoinedSource:
-    """The records of all sources in a row; a `Source` itself.
+    """The records of all sources, one source after the other; itself a `Source`.
 
-    Nobody is the same person in two sets, and no camera the same camera, as in the released code's `-s`.
+    Identities and cameras of different sets are taken as different, as by `-s` of the released code.
     """
 
     def __init__(self, sources: Sequence[Source]):
@@ -25,7 +25,7 @@ class JoinedSource:
 
     @classmethod
     def of(cls, sources: Sequence[Source]) -> Source:
-        """The sources as one; a single one stays as it is."""
+        """The sources as one; a single source is returned as it is."""
         return sources[0] if len(sources) == 1 else cls(sources)
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class JoinedSource:
 
 
 def _numbered_on(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Numbers from 0 on, int32, in the order of each source's own, source after source."""
+    """Renumbers from 0, int32: in ascending order within each source, one source after the other."""
     found, first = [], 0
     for part in parts:
         distinct, places = np.unique(part, return_inverse=True)

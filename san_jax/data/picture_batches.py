@@ -1,4 +1,4 @@
-"""Pictures of people's own, of any kind and number, as uint8 batches on the devices; what cannot be read is told."""
+"""Pictures from users, of any kind and number, as uint8 batches on the devices; unreadable ones are reported."""
 
 import functools
 import os
@@ -16,18 +16,18 @@ from san_jax import devices
 from san_jax.data import picture_folder
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
-Reader = Callable[[np.ndarray], str]  # fills an array [H W 3] with the resized picture, or says why it cannot; else ""
+Reader = Callable[[np.ndarray], str]  # fills an array [H W 3] with the resized picture; returns "", or why it cannot
 
 
 class PictureBatch(NamedTuple):
-    """A batch, cut over the devices of all processes.
+    """A batch, sharded over the devices of all processes.
 
     Attributes:
-      start: number of its first picture.
-      reasons: number -> reason of those pictures that this process had to read and could not.
-      images: the pictures; black where one cannot be read, and behind the last one.
-      readable: whether a picture could be read. It travels with the pictures, so that every process learns what the
-        others could not read.
+      start: index of its first picture.
+      reasons: index -> reason, for the pictures that this process was to read and could not.
+      images: the pictures; black if unreadable, and after the last one.
+      readable: whether each picture could be read. Sharded with the pictures, so that every process learns which ones
+        the others could not read.
     """
 
     start: int
@@ -39,14 +39,14 @@ class PictureBatch(NamedTuple):
 def batches(
     readers: Sequence[Reader], *, mesh: Mesh, batch_size: int, height: int, width: int, pool: Executor
 ) -> Iterator[PictureBatch]:
-    """All pictures in their order, in batches of one size.
+    """All pictures in order, in batches of one size.
 
     Args:
-      readers: one for each picture; called from the pool's threads, each by the process whose devices need it.
+      readers: one for each picture; called in the pool's threads, each by the process whose devices need the picture.
       mesh: the devices that share a batch.
-      batch_size: pictures at once; rounded up to a multiple of the devices, and no more than there are.
-      height, width: of the pictures in pixels.
-      pool: reads and decodes.
+      batch_size: pictures per batch; at most their number, rounded up to a multiple of the number of devices.
+      height, width: size of the pictures in pixels.
+      pool: threads that read and decode.
     """
     size = devices.rounded_up(mesh, min(batch_size, len(readers)))
     local = devices.local_rows(mesh, size) if readers else ()
@@ -61,7 +61,7 @@ def batches(
 
 
 def reader(picture: Picture) -> Reader:
-    """What reads a path, a picture of Pillow's, or an array [H W 3] of uint8."""
+    """A reader for a path, a Pillow image, or an array, uint8 [H W 3]."""
     if isinstance(picture, str | os.PathLike):
         return functools.partial(picture_folder.decode_into, Path(picture).read_bytes)
     return functools.partial(picture_folder.fit_into, picture)

@@ -13,31 +13,31 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from san_jax.errors import UserError
 
-# Formats that Pillow recognises and does not decode itself: video, data formats, and programs for a printer.
+# Formats that Pillow recognises but does not decode itself: video, scientific data, PostScript and metafiles.
 NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-NAMED = 5  # files in the line about those that are left out
+NAMED = 5  # number of ignored files that `Listing.remark` names
 
 
 class Listing(NamedTuple):
-    """The files of a folder and its subfolders, ascending; `others` are not pictures."""
+    """The files of a folder and its subfolders, sorted; `others` are not pictures."""
 
     pictures: list[Path]
     others: list[Path]
 
     def remark(self, folder: Path) -> str:
-        """A line about the files that are left out; empty if there are none."""
+        """A line about the files that are ignored; empty if there are none."""
         if not self.others:
             return ""
         names = [os.path.relpath(path, folder) for path in self.others[:NAMED]]
         more = len(self.others) - len(names)
         counted = "1 file is" if len(self.others) == 1 else f"{len(self.others)} files are"
         ending = f" and {more} more" if more else ""
-        return f"{folder}: {counted} left out, not being pictures by their names: {', '.join(names)}{ending}"
+        return f"{folder}: {counted} ignored, not being pictures: {', '.join(names)}{ending}"
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Suffixes, in small letters and with their dot, of the formats that the installed Pillow decodes."""
+    """Suffixes, in lower case and with their dot, of the formats that the installed Pillow decodes."""
     of_formats = Image.registered_extensions()  # imports all of Pillow's formats
     return frozenset(
         suffix for suffix, name in of_formats.items() if name in Image.OPEN and name not in NOT_PICTURES
@@ -47,9 +47,9 @@ def suffixes() -> frozenset[str]:
 def list_files(folder: Path) -> Listing:
     """The files of a folder and its subfolders.
 
-    Pictures are files with one of `suffixes`, in capitals or not, and files without any suffix that Pillow recognises.
-    Links to folders are not followed. Hidden files and folders, whose names begin with a dot, are ignored: systems and
-    editors leave them (._a.png of macOS, .ipynb_checkpoints).
+    Pictures are files with one of `suffixes`, in upper or lower case, and files without any suffix that Pillow
+    recognises. Links to folders are not followed. Hidden files and folders, whose names begin with a dot, are ignored:
+    systems and editors create them (._a.png of macOS, .ipynb_checkpoints).
 
     Raises:
       UserError: a folder cannot be read, or holds no picture.
@@ -60,7 +60,7 @@ def list_files(folder: Path) -> Listing:
 
     found = []
     for root, folders, inside in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # where os.walk goes on
+        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk descends only into these
         found += [Path(root, name) for name in inside if not name.startswith(".")]
     by_kind: dict[bool, list[Path]] = {True: [], False: []}
     for path in sorted(found):
@@ -83,12 +83,12 @@ def _is_picture(path: Path) -> bool:
 
 
 def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """As `input_pipeline.decode`, but `as_seen`; raises what Pillow raises."""
+    """As `input_pipeline.decode`, after `as_seen`; raises what Pillow raises."""
     return np.asarray(_upright(encoded).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def thumbnail(path: Path, *, height: int) -> UInt8[np.ndarray, "{height} w 3"]:
-    """A picture in its own proportions, at most twice as wide as high; grey where it cannot be read."""
+    """A picture in its own proportions, at most twice as wide as high; plain grey if it cannot be read."""
     try:
         picture = _upright(path.read_bytes())
     except Exception:  # as in `decode_into`
@@ -98,10 +98,10 @@ def thumbnail(path: Path, *, height: int) -> UInt8[np.ndarray, "{height} w 3"]:
 
 
 def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) -> str:
-    """Decodes what `encoded` reads to fill an array, and returns ""; or a line that says why it cannot.
+    """Decodes the picture that `encoded` reads into an array; returns "", or a line that says why it cannot be decoded.
 
     Raises:
-      UserError: `encoded` does.
+      UserError: if `encoded` raises it.
     """
     try:
         into[:] = decode(encoded(), height=into.shape[0], width=into.shape[1])
@@ -116,11 +116,11 @@ def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) 
 
 
 def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]) -> str:
-    """Resizes a picture that is in memory to fill an array, and returns ""; or a line that says why it cannot.
+    """Resizes a picture in memory into an array; returns "", or a line that says why it cannot be resized.
 
     Args:
-      picture: one of Pillow's, or uint8 [h w 3].
-      into: is filled, with Pillow's bilinear filter.
+      picture: a Pillow image, or uint8 [h w 3].
+      into: array to fill, by Pillow's bilinear filter.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
@@ -142,9 +142,8 @@ def _upright(encoded: bytes) -> Image.Image:
 def as_seen(picture: Image.Image) -> Image.Image:
     """A picture of any mode in RGB, as a viewer shows it.
 
-    It is upright where a phone was held otherwise (EXIF), transparent parts are white, and more than 8 bits a channel
-    are scaled to 8 (Pillow's own conversion cuts them off, which makes such pictures white). Of an animation it is the
-    first frame.
+    It is rotated as its EXIF tag says, transparent parts are white, and more than 8 bits per channel are scaled to 8
+    (Pillow's own conversion clips them, which makes such pictures white). An animation gives its first frame.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -156,9 +155,9 @@ def as_seen(picture: Image.Image) -> Image.Image:
 
 
 def _in_8_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of integers or floats: of 16 bits, of 8 bits, or between 0 and 1, whichever holds its values."""
+    """A grey picture of integers or floats in 8 bits; its range is 0 to 1, 255 or 65535, the first that holds it."""
     values = np.nan_to_num(np.asarray(picture, np.float64))
     largest = values.max(initial=0)
-    ranges = {"F": (1, 255), "I": (255, 65535)}.get(picture.mode, (65535,))  # the others are I;16 and its kin
+    ranges = {"F": (1, 255), "I": (255, 65535)}.get(picture.mode, (65535,))  # the others are I;16 and its variants
     full = next((top for top in ranges if largest <= top), largest)
     return Image.fromarray(np.round(255 * np.clip(values / full, 0, 1)).astype(np.uint8))

@@ -1,7 +1,7 @@
-"""The random streams of a run: for every purpose numbers of its own, from the run's seed and the purpose's name.
+"""The random streams of a run: independent random numbers for each purpose, from the run's seed and the stream's name.
 
-All randomness of a training is drawn from here. `jax.random.split(key)[i]` is `jax.random.fold_in(key, i)`, so that
-purposes which split one key and purposes which fold numbers into it meet in the same keys.
+All randomness of a training run comes from here. Streams with names exist because `jax.random.split(key)[i]` is
+`jax.random.fold_in(key, i)`: if one purpose splits a key and another folds numbers into it, they get the same keys.
 """
 
 import zlib
@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-# "people" is 0, so that the batches of a seed, and where its epochs begin, are those of runs from before there were
-# streams: numpy's generators take zeros behind a seed for nothing.
+# "people" is 0, so that the batches and epochs of a seed stay those of runs that are older than the streams: numpy's
+# generators ignore trailing zeros in a seed.
 STREAMS = {name: zlib.crc32(name.encode()) for name in ("encoder", "decoder", "augmentation", "pairs")} | {"people": 0}
 
 
@@ -21,5 +21,5 @@ def key(seed: int, stream: str) -> Key[Array, ""]:
 
 
 def generator(seed: int, stream: str, epoch: int) -> np.random.Generator:
-    """The generator of a stream in an epoch, for numpy."""
+    """The numpy generator of a stream in an epoch."""
     return np.random.default_rng([seed, epoch, STREAMS[stream]])

@@ -3,8 +3,8 @@
     python -m san_jax.experiments.ablation --workdir=runs/ablation --results=docs/measured/ablation
     python -m san_jax.experiments.ablation_table docs/ablation.md
 
-One texture generator draws the textures for all variants except the last, which gets the true ones. A run is scored
-once, at its end. A run that has its file is not trained again, and a killed run resumes from its newest checkpoint.
+One texture generator makes the textures for all variants except the last, which gets the true ones. A run is scored
+once, at its end. A run whose file exists is not trained again, and a killed run resumes from its newest checkpoint.
 """
 
 import datetime
@@ -41,7 +41,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config
     "all": {"batch.pit_pictures": PAIRS},
     TRUE_TEXTURES: {"batch.pit_pictures": PAIRS},
 }
-PLACES = ("data.data_dir", "data.manual_dir")  # fields that are folders and do not affect results
+PLACES = ("data.data_dir", "data.manual_dir")  # fields that name folders and do not affect the results
 
 
 def run_ablation(
@@ -90,7 +90,7 @@ def train_and_score(
         old = config_of(path)
         if changed := [name for name in {**about, **old} if old.get(name) != about.get(name)]:
             names = ", ".join(changed)
-            raise UserError(f"{path} is of a run with another {names}; delete it or name another folder by --results")
+            raise UserError(f"{path} is of a run with another {names}; delete it or give another folder by --results")
         return
     whole, started = stored.newest(workdir) is None, time.monotonic()
     common.train(config, workdir)
@@ -152,8 +152,8 @@ if __name__ == "__main__":
     CONFIG = config_file.define("configs/ablation.py", "The config that all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the runs write.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder for the scores, one JSON file per run.")
-    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches; may be repeated.")
-    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train; may be repeated.")
+    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches")
+    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train")
 
     def main() -> None:
         """Runs the ablation that the flags describe."""

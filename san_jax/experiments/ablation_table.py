@@ -2,8 +2,8 @@
 
     python -m san_jax.experiments.ablation_table docs/ablation.md
 
-Marks in the page say where the tables go: a line `<!-- runs of FOLDER, written by ... -->` precedes the tables of the
-files in FOLDER, a path relative to the page, and a line `<!-- up to here -->` follows them.
+Marks in the page determine where the tables go: a line `<!-- runs of FOLDER, written by ... -->` precedes the tables of
+the files in FOLDER, a path relative to the page, and a line `<!-- up to here -->` follows them.
 """
 
 import json
@@ -38,7 +38,7 @@ def main(page: Path) -> None:
     try:
         text = page.read_text()
     except OSError as error:
-        raise UserError(f"{page} cannot be read ({error.strerror}); name a page that has the marks") from error
+        raise UserError(f"{page} cannot be read ({error.strerror}); give a page that has the marks") from error
     files.write(page, with_tables(text, page.parent))
 
 

@@ -6,7 +6,7 @@ writes into the workdir:
 
     san_pg/ san/ baseline/    runs, as train.py writes them
     data/                     the prepared data sets
-    release/                  links to the contents of manual_dir, and the drawn textures
+    release/                  links to the contents of manual_dir, and the generated textures
     textures.png              some of these textures
     scores.json ranked.png    the results of comparison.py
 
@@ -46,7 +46,7 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
       workdir: folder for everything that the chain writes.
 
     Raises:
-      UserError: a stage fails, or no training set of `san` needs drawn textures.
+      UserError: a stage fails, or no training set of `san` needs generated textures.
     """
     san, _ = prepare(config, workdir, total=5)
     baseline = ConfigDict(san.to_dict())
@@ -60,7 +60,7 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
 
 
 def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDict, str]:
-    """Runs the first two stages: trains the texture generator and draws the textures of SAN's training sets.
+    """Runs the first two stages: trains the texture generator, and generates the textures of SAN's training sets.
 
     Args:
       config: as in `run_chain`.
@@ -68,11 +68,11 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
       total: number of stages, for display.
 
     Returns:
-      SAN's config with the data folders of the workdir, and the names, separated by commas, of the sets that have the
-      pictures for which textures were drawn.
+      SAN's config with the data folders of the workdir, and the names, separated by commas, of the sets with the
+      pictures for which textures were generated.
 
     Raises:
-      UserError: a stage fails, or no training set of `san` needs drawn textures.
+      UserError: a stage fails, or no training set of `san` needs generated textures.
     """
     parts = {part: config.get(part) for part in ("san", "san_pg")}
     if missing := [part for part, one in parts.items() if one is None]:
@@ -81,22 +81,22 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         config_fields.check(one, where=f"{part}.")
     san, san_pg = (with_data_of(workdir, one) for one in parts.values())
     names = common.names(san.data.train, field="san.data.train")
-    drawn = [found for name in names if (found := tfds_builders.drawn_textures(name))]
-    if not drawn:
+    generated = [found for name in names if (found := tfds_builders.drawn_textures(name))]
+    if not generated:
         raise UserError(
-            f"san.data.train {', '.join(names)} needs no drawn textures; choose a set that does, like "
-            "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it by train.py"
+            f"san.data.train {', '.join(names)} needs no generated textures; choose a set that does, such as "
+            "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it with train.py"
         )
     release = workdir / "release"
     if jax.process_index() == 0:
-        link_release(config.manual_dir, release, own=[textures.folder for textures in drawn])
+        link_release(config.manual_dir, release, own=[textures.folder for textures in generated])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", workdir / "san_pg")
     common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
-    for textures in drawn:
+    for textures in generated:
         write_training_textures(textures, workdir, data=san.data, mesh=devices.make_mesh())
-    return san, ",".join(textures.pictures for textures in drawn)
+    return san, ",".join(textures.pictures for textures in generated)
 
 
 def stage(number: int, total: int, what: str, folder: Path) -> None:
@@ -113,9 +113,9 @@ def with_data_of(workdir: Path, config: ConfigDict) -> ConfigDict:
 
 
 def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None:
-    """Makes a folder of links to the contents of `manual_dir`, except for some folders that the chain writes itself.
+    """Makes a folder of links to the contents of `manual_dir`, except for folders that the chain writes itself.
 
-    So the textures of the release are not changed, and textures of different generators never mix.
+    This keeps the textures of the release unchanged, and the textures of different generators apart.
 
     Args:
       manual_dir: folder of the release; "" if there is none.
@@ -134,7 +134,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
                 if place not in own:
                     link(place)
             else:
-                if (release / place).is_symlink():  # which may be broken, if the release was moved
+                if (release / place).is_symlink():  # it may be broken, if the release was moved
                     (release / place).unlink()
                 os.symlink(entry.resolve(), release / place)
 
@@ -149,7 +149,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 
 
 def write_training_textures(textures: DrawnTextures, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
-    """Draws textures for a set's training pictures with the generator's best checkpoint, and a sheet of some of them.
+    """Generates the textures of a training set with the generator's best checkpoint, and a sheet of some of them.
 
     Args:
       textures: the set of pictures and the folder for their textures.
@@ -167,6 +167,6 @@ def write_training_textures(textures: DrawnTextures, workdir: Path, *, data: Con
 
 
 if __name__ == "__main__":
-    CONFIG = config_file.define("configs/chain.py", "What to train; :small is for two CPU cores.")
+    CONFIG = config_file.define("configs/chain.py", "Config of the chain; append :small for two CPU cores.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the chain writes.", required=True)
     common.run_command(lambda: run_chain(CONFIG.value, Path(WORKDIR.value)))

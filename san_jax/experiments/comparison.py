@@ -3,7 +3,7 @@
     python -m san_jax.experiments.comparison runs/demo
 
 reads the runs FOLDER/baseline and FOLDER/san, prints their scores and writes them to FOLDER/scores.json.
-FOLDER/ranked.png shows what both runs find for some queries.
+FOLDER/ranked.png shows the pictures that both runs rank first for some queries.
 """
 
 import json
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
         files.write(folder / "scores.json", json.dumps(about | scores, indent=2) + "\n")
         contact_sheet.save(folder / "ranked.png", ranked(test, found))
         shown = min(SHOWN_QUERIES, len(test.query))
-        print(f"{folder / 'ranked.png'} shows what both find for {shown} queries, correct in green and wrong in red")
+        print(f"{folder / 'ranked.png'}: the nearest pictures by both for {shown} queries, correct green, wrong red")
 
 
 def features(workdir: Path, config: ConfigDict, test: RetrievalSet, mesh: Mesh) -> RetrievalFeats:

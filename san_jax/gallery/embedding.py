@@ -26,7 +26,7 @@ def embed(
       flip: as in `Model.features`.
 
     Yields:
-      Rows of `paths` that can be read, their feats, and row -> reason of the others; the same on all processes.
+      Rows of the readable `paths`, their feats, and row -> reason for the others; the same on all processes.
     """
     readers = [picture_batches.reader(path) for path in paths]
     size = dict(height=model.architecture.height, width=model.architecture.width, batch_size=batch_size)
@@ -41,7 +41,7 @@ def embed(
         start, reasons = read[0].start, read.popleft().reasons
         feats, readable = feats[: len(paths) - start], readable[: len(paths) - start]
         rows = start + np.arange(len(feats))
-        # Processes exchange flags, not texts: what another process could not read is read once more for the reason.
+        # Processes exchange flags, not texts: a picture that another one could not read is read again for the reason.
         failed = {row: reasons.get(row) or _why_unreadable(paths[row]) for row in rows[~readable].tolist()}
         yield rows[readable], feats[readable], failed
 
@@ -49,7 +49,7 @@ def embed(
 def embed_all(
     model: Model, paths: Sequence[Path], *, workers: int = 2, batch_size: int = 64, flip: bool = False
 ) -> tuple[list[Path], Float32[np.ndarray, "n D"], dict[Path, str]]:
-    """The readable files, their features, and path -> reason of the others; `workers` threads read."""
+    """The readable files, their features, and path -> reason for the others; `workers` is the number of threads."""
     found, parts, unreadable = [], [np.empty((0, model.num_feats), np.float32)], {}
     with ThreadPoolExecutor(workers) as pool:
         for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size, flip=flip):

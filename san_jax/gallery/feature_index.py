@@ -26,8 +26,8 @@ from san_jax.errors import UserError
 from san_jax.gallery.embedding import embed
 from san_jax.model import ENCODER, Model
 
-SAVE_SECONDS = 30.0  # between two writes of an index; a killed update loses at most these
-NO_FILE = -1  # the size and time of a file that is listed and does not exist
+SAVE_SECONDS = 30.0  # between two writes of an index; a killed update loses at most this work
+NO_FILE = -1  # size and time of a file that was listed but does not exist
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Index:
 
     Attributes:
       names: paths inside the folder, with slashes.
-      stamps: size in bytes and time of the last change in nanoseconds, when the picture was read.
+      stamps: file size in bytes and modification time in nanoseconds, as of when the picture was read.
       feats: their features.
     """
 
@@ -45,7 +45,7 @@ class Index:
     feats: Float32[np.ndarray, "n D"]
 
     def __len__(self) -> int:
-        """Pictures."""
+        """Number of pictures."""
         return len(self.names)
 
     def write(self, path: Path, model: Model) -> None:
@@ -57,7 +57,7 @@ class Index:
 
 
 def read(path: Path, model: Model) -> tuple[Index, str]:
-    """The index in a file and "", or an empty index and what is wrong with the file; a missing file is not wrong.
+    """The index in a file and "", or an empty index and what is wrong with the file ("" if it is missing).
 
     Raises:
       UserError: the file exists and cannot be opened.
@@ -129,7 +129,7 @@ def digest(model: Model) -> str:
 
 
 def default_place(checkpoint: Path, folder: Path) -> Path:
-    """The default file of a folder's index by a checkpoint's encoder: in WORKDIR/search, or beside other weights.
+    """The default file of a folder's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
     The newest and the best checkpoint of a run have separate files, and so have folders of the same name.
     """
@@ -157,7 +157,7 @@ def update(
       save_seconds: seconds between two writes of the index.
 
     Returns:
-      The index of all readable pictures; and path -> reason of the others.
+      The index of all readable pictures, and path -> reason for the others.
 
     Raises:
       UserError: the folder cannot be read or holds no pictures; the index cannot be read or written.
@@ -182,7 +182,7 @@ def update(
 
 
 def _embed_rest(growing, todo, model, *, workers, batch_size, save_seconds, path):
-    """Embeds the pictures in rows `todo`; saves at intervals and at any end. Path -> reason of the unreadable."""
+    """Embeds the pictures in rows `todo`; saves at intervals and at the end. Path -> reason for unreadable ones."""
     unreadable, num_saved, saved = {}, growing.known.sum(), time.monotonic()
     paths = [growing.paths[row] for row in todo]
     with ThreadPoolExecutor(workers) as pool, _bar(growing.known) as bar:
@@ -206,7 +206,7 @@ def _save(growing, path, model):
 
 
 def _set_aside(path, complaint):
-    """Moves a file that is not the wanted index; it is not deleted, since somebody may need it."""
+    """Moves a file that is not the wanted index; it is not deleted, since it may still be needed."""
     aside = path.with_name(f"{path.name}.old")
     if jax.process_index() == 0:
         try:

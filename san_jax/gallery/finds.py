@@ -1,4 +1,4 @@
-"""What a search in a folder finds: as a table of names and distances, and as a contact sheet."""
+"""Results of a search in a folder: as a table of names and distances, and as a contact sheet."""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from san_jax.data import picture_folder
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import GREY, INK, Cell
 
-FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # of the contact sheet
+FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # in the contact sheet
 CELL_HEIGHT = 192  # pixels
-LETTERS = 12  # of a name in a line under a picture
+LETTERS = 12  # characters of a name in each line under a picture
 THE_SAME = "the same file"
 
 
 class Find(NamedTuple):
-    """A picture of the gallery, what people call it, and how far it is from the query, which it may be itself."""
+    """A gallery picture, its displayed name, its distance to the query, and whether it is the query's own file."""
 
     path: Path
     name: str
@@ -35,14 +35,14 @@ def finds(
     rows: Int[np.ndarray, "Q k"],
     distances: Float[np.ndarray, "Q k"],
 ) -> list[list[Find]]:
-    """What every query finds, nearest first.
+    """The results of every query, nearest first.
 
     Args:
-      queries: their files.
-      folder: the gallery.
-      names: of its pictures, paths inside it.
-      rows: of `names`, as `retrieval.nearest` gives them.
-      distances: likewise.
+      queries: files of the queries.
+      folder: folder of the gallery.
+      names: paths of the gallery's pictures inside the folder.
+      rows: rows of `names`, as `scoring.nearest.nearest` returns them.
+      distances: distances to these pictures.
     """
     found = []
     for query, query_rows, query_distances in zip(queries, rows.tolist(), distances.tolist(), strict=True):
@@ -57,7 +57,7 @@ def finds(
 
 
 def table(queries: Sequence[Path], found: Sequence[Sequence[Find]]) -> str:
-    """Rank, distance and name of what every query finds."""
+    """Rank, distance and name of the pictures found for every query."""
     blocks = []
     for query, of_query in zip(queries, found, strict=True):
         lines = [
@@ -70,10 +70,10 @@ def table(queries: Sequence[Path], found: Sequence[Sequence[Find]]) -> str:
 def sheet(
     queries: Sequence[Path], found: Sequence[Sequence[Find]], *, title: str
 ) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
-    """A contact sheet, and how many of the queries are on it: the first ones, in MOST_ROWS rows at most.
+    """A contact sheet, and how many of the queries are on it: the first ones, in at most MOST_ROWS rows.
 
-    Left, in a dark frame, stands the query, then what it finds by rank; long lists go on in the next row. A find that
-    is the query itself has a grey frame and says so.
+    The query is on the left, in a dark frame, followed by the pictures found for it, by rank; long lists continue in
+    the next row. A picture that is the query itself has a grey frame and says so.
     """
     rows_each = min(-(-len(found[0]) // FINDS_IN_A_ROW), MOST_ROWS)
     shown = min(MOST_ROWS // rows_each, len(queries))
@@ -97,14 +97,14 @@ def _cell(find, rank):
 
 
 def _folded(name):
-    """A path without its suffix as lines under a picture: the end of its folder, and its stem."""
+    """A path without its suffix, as lines under a picture: the end of its folder's name, then its stem."""
     stem, folder = _ascii(name.stem), _ascii(name.parent.as_posix())
     pieces = [stem[start : start + LETTERS] for start in range(0, len(stem), LETTERS)]
     return "\n".join([f"{folder[-LETTERS:]}/", *pieces] if name.parent.name else pieces)
 
 
 def _printable(name):
-    """As one line that every terminal can show."""
+    """The name as one line of printable characters."""
     decoded = os.fsencode(name).decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "�" for letter in decoded)
 

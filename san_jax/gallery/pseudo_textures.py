@@ -1,6 +1,6 @@
-"""Pseudo textures: what a trained generator (SAN-PG) draws of every picture of a folder or data set, one PNG each.
+"""Pseudo textures: textures that a trained generator (SAN-PG) decodes from the pictures of a folder or data set.
 
-A killed drawing goes on where it was: whole files stay, torn ones are drawn again.
+Each texture is a PNG file. If killed, a second call keeps complete files and generates missing or damaged ones.
 """
 
 import dataclasses
@@ -30,22 +30,22 @@ from san_jax.errors import UserError
 from san_jax.model import Model, Weights, as_pixels, drawn_by
 from san_jax.networks.architecture import Architecture
 
-SIDE = 256  # pixels, of the released textures and of every one written here, whatever size the network draws
-DRAWN_BY = "drawn_by.json"  # says whose textures a folder holds
+SIDE = 256  # pixels; size of the released textures and of all those written here, whatever the decoder's output size
+DRAWN_BY = "drawn_by.json"  # names the generator of a folder's textures
 PNG_END = b"IEND\xaeB`\x82"
-PAIRS_IN_A_ROW = 4  # of the contact sheet
+PAIRS_IN_A_ROW = 4  # in the contact sheet
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Pictures to draw textures of.
+    """Pictures to generate textures for.
 
     Attributes:
-      title: what they are together, for messages.
-      names: of each, without suffix, unique; the texture is NAME.png, and slashes in it are folders.
-      labels: what messages call each.
-      encoded: row -> the stored picture; OSError if it cannot be read; called from several threads.
-      remark: a line about files of the folder that are left out; empty if there are none.
+      title: description of the whole set, for messages.
+      names: unique name of each picture, without suffix; its texture is NAME.png, where slashes separate folders.
+      labels: what messages call each picture.
+      encoded: row -> the encoded picture; raises OSError if it cannot be read; called from several threads.
+      remark: a line about ignored files of the folder; empty if there are none.
     """
 
     title: str
@@ -56,19 +56,19 @@ class Pictures:
 
     @classmethod
     def of_source(cls, source: Source, *, split: str) -> "Pictures":
-        """Those of one split of a data set, by their stored names."""
+        """The pictures of one split of a data set, by their stored names."""
         return cls(f"{source.name} ({split})", source.names, source.names, lambda row: source[row]["image"])
 
     @classmethod
     def in_folder(cls, folder: Path, *, output: Path) -> "Pictures":
-        """Those of a folder and its subfolders, by their relative paths; links to folders are not followed.
+        """The pictures of a folder and its subfolders, by their relative paths; links to folders are not followed.
 
         Args:
-          folder: is listed by `picture_folder.list_files`.
-          output: where their textures will be; not inside, or the next call would take them for pictures.
+          folder: listed by `picture_folder.list_files`.
+          output: folder for the textures; must be outside `folder`, or the next call would read them as pictures.
 
         Raises:
-          UserError: the folder cannot be read, holds no pictures or two of one name, or `output`.
+          UserError: the folder cannot be read, holds no pictures or two with the same name, or contains `output`.
         """
         if output.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{output} lies in {folder}, whose pictures are read; write the textures somewhere else")
@@ -86,7 +86,7 @@ class Pictures:
 def textures(
     weights: Weights, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str
 ) -> UInt8[Array, "B 256 256 3"]:
-    """What the decoder draws of pictures, by running statistics; resampled bilinearly where it draws another size."""
+    """Textures decoded from pictures, with running statistics; resized bilinearly if the decoder's size differs."""
     drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
     drawn = jax.image.resize(jnp.clip(drawn, -1, 1), (len(images), SIDE, SIDE, 3), "linear")
     return as_pixels(drawn)
@@ -95,17 +95,17 @@ def textures(
 def write_textures(
     generator: Model, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int = 2
 ) -> dict[str, str]:
-    """Writes the textures that are not there yet, each PNG whole or not at all; shows how far it is.
+    """Writes the textures that are missing, each PNG atomically; shows the progress.
 
     Args:
-      generator: what draws.
-      pictures: what it draws from.
-      output: folder of the textures of this generator alone, seen by all processes.
-      batch_size: pictures at once, over all devices; rounded up to a multiple of their number.
+      generator: model with a decoder.
+      pictures: its input.
+      output: folder for the textures of this generator only, shared by all processes.
+      batch_size: pictures at once, over all devices; rounded up to a multiple of the number of devices.
       workers: threads that read pictures and write textures.
 
     Returns:
-      Label -> reason for every picture that cannot be read; it gets no texture. The same on all processes.
+      Label -> reason for every picture that cannot be read and gets no texture. The same on all processes.
 
     Raises:
       UserError: `output` cannot be written or holds another generator's textures; a prepared data set is damaged.
@@ -115,7 +115,7 @@ def write_textures(
     paths = [output / f"{name}.png" for name in pictures.names]
     failed: dict[int, str] = {}
     with ThreadPoolExecutor(workers) as pool:
-        # The first process's look counts: who looks later finds what others have drawn by then.
+        # The first process decides which exist: others may look later and find textures that were written meanwhile.
         there = multihost_utils.broadcast_one_to_all(np.array(list(pool.map(is_whole, paths)), bool))
         _say(f"{pictures.title}: {len(there)} pictures, {there.sum()} have their textures")
         if pictures.remark:
@@ -133,10 +133,10 @@ def write_textures(
 
 
 def of_all_processes(failed: dict[int, str], pictures: Pictures) -> dict[int, str]:
-    """Row -> reason of the pictures that any process could not read; waits for all of them."""
+    """Row -> reason for the pictures that some process could not read; waits for all processes."""
     here = np.isin(np.arange(len(pictures.names)), list(failed))
     anywhere = np.flatnonzero(multihost_utils.process_allgather(here).reshape(-1, len(here)).any(axis=0)).tolist()
-    # Numbers travel, not words: what another process could not read is read once more for the reason.
+    # Processes exchange flags, not texts: a picture that another one could not read is read again for the reason.
     return {row: failed.get(row) or _read(pictures, row, np.empty((1, 1, 3), np.uint8)) or "?" for row in anywhere}
 
 
@@ -148,18 +148,18 @@ def _say(line: str) -> None:
 def drawn_batches(
     generator: Model, pictures: Pictures, rows: Int[np.ndarray, "n"], *, batch_size: int, pool: Executor
 ) -> Iterator[tuple[Int[np.ndarray, "local"], dict[int, str], UInt8[np.ndarray, "local 256 256 3"]]]:
-    """Some pictures' textures in batches, of each the part that this process has read.
+    """Textures of some pictures in batches; of each batch, the part that this process has read.
 
     Args:
-      generator: what draws.
-      pictures: what it draws from.
-      rows: of the pictures.
-      batch_size: pictures at once.
-      pool: reads and decodes.
+      generator: model with a decoder.
+      pictures: its input.
+      rows: rows of the pictures.
+      batch_size: pictures at once, over all devices.
+      pool: threads that read and decode.
 
     Yields:
-      The rows that this process has read, row -> reason of those that it could not read, and the textures; those of
-      unreadable pictures are drawn of black.
+      The rows that this process was to read, row -> reason for those that it could not read, and the textures; those
+      of unreadable pictures are decoded from black pictures.
     """
     readers = [functools.partial(_read, pictures, row) for row in rows.tolist()]
     size = dict(height=generator.architecture.height, width=generator.architecture.width, batch_size=batch_size)
@@ -179,25 +179,25 @@ def drawn_batches(
 
 
 def _read(pictures: Pictures, row: int, into: np.ndarray) -> str:
-    """Decodes a picture into its place in a batch, or says why it cannot."""
+    """Decodes a picture into its place in a batch; returns "", or why it cannot be decoded."""
     return picture_folder.decode_into(lambda: pictures.encoded(row), into)
 
 
 def _write(path: Path, texture: np.ndarray) -> None:
-    """At the level of compression that takes a fifth of the default's time for a sixth more bytes."""
+    """Writes a PNG at the compression level that takes a fifth of the default's time for a sixth more bytes."""
     png = io.BytesIO()
     Image.fromarray(texture).save(png, "PNG", compress_level=1)
     files.write(path, png.getvalue())
 
 
 def _bar(there: np.ndarray) -> tqdm:
-    """On a terminal; counts the textures that are there."""
+    """A progress bar on terminals; counts existing textures."""
     hidden = None if jax.process_index() == 0 else True
     return tqdm(total=len(there), initial=int(there.sum()), unit=" pictures", dynamic_ncols=True, disable=hidden)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is a texture image with nothing missing or damaged: its size, checksums and end are right."""
+    """Whether a file is a complete and undamaged texture image, by its size, checksums and end."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
@@ -208,24 +208,24 @@ def is_whole(path: Path) -> bool:
 
 
 def claim(output: Path, generator: Model) -> None:
-    """Writes into a folder whose textures it holds.
+    """Records in a folder which generator its textures come from.
 
     Raises:
-      UserError: the folder cannot be written, or holds textures of another origin, which would be taken for whole.
+      UserError: the folder cannot be written, or holds textures of another origin, which would be kept as complete.
     """
     path, digest = output / DRAWN_BY, generator.digest(*generator.weights)
     try:
         found = json.loads(path.read_text())
         if found["weights"] != digest:
             raise UserError(
-                f"{output} holds textures that {found['checkpoint']} drew, not {generator.source}; "
+                f"{output} holds textures by {found['checkpoint']}, not by {generator.source}; "
                 "delete that folder, or write the textures somewhere else"
             )
     except (FileNotFoundError, NotADirectoryError):
         if (stranger := next(output.rglob("[!.]*.png"), None)) is not None:
             raise UserError(
-                f"{output} holds {stranger.relative_to(output)} and no {DRAWN_BY}, so it was not drawn here, and would "
-                "be taken for a texture; write the textures somewhere else"
+                f"{output} holds {stranger.relative_to(output)} but no {DRAWN_BY}: this PNG is of another origin and "
+                "would be kept as a texture; write the textures somewhere else"
             ) from None
         if jax.process_index() == 0:
             found = {"checkpoint": str(generator.source), "weights": digest}
@@ -237,14 +237,14 @@ def claim(output: Path, generator: Model) -> None:
 def sheet_of(
     generator: Model, pictures: Pictures, output: Path, *, count: int = 24, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"] | None:
-    """A contact sheet: some pictures as the networks see them, each beside its texture; None if there is no texture.
+    """A contact sheet of some pictures at network size, each next to its texture; None if there is no texture.
 
     Args:
-      generator: that drew them.
-      pictures: what it drew from.
+      generator: the model that generated the textures.
+      pictures: its input.
       output: folder of the textures.
-      count: of the pictures.
-      seed: chooses them.
+      count: number of pictures on the sheet.
+      seed: seed of their random choice.
     """
     cells = []
     for row in np.random.default_rng(seed).permutation(len(pictures.names)):

@@ -13,8 +13,8 @@ HEADER, FOOTER = 12, 4
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
     """The scalars of a run: tag -> step -> value, steps ascending.
 
-    A run that was resumed from a checkpoint has logged some steps twice; the later values count. A record that a kill
-    cut off is left out, and so is all that follows it in its file. A missing folder has no scalars.
+    A run that was resumed from a checkpoint has logged some steps twice; the later values count. A record cut off by a
+    kill is ignored, with everything after it in its file. A missing folder has no scalars.
     """
     scalars: dict[str, dict[int, float]] = {}
     for path in sorted(folder.glob("[!.]*tfevents*")):  # their names start with the time

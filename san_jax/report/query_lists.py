@@ -13,10 +13,10 @@ from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet
 NUM_QUERIES = 5  # in each of the two lists
 NUM_RANKED = 10  # gallery pictures shown for each query
 HEIGHT = 128  # of the pictures, in pixels
-SEED = 0  # breaks ties; the same for all reports, so that two of them show the same queries where scores are equal
+SEED = 0  # for breaking ties; the same in all reports, so that equal scores give the same choice of queries
 
 ORDER = (
-    "Queries are ordered by their average precision in the whole gallery. A list has at most one query of each person; "
+    "Queries are ordered by average precision over the whole gallery. A list has at most one query of each identity; "
     "ties are broken at random, with a fixed seed."
 )
 
@@ -63,11 +63,11 @@ def average_precisions(ranks: Int[np.ndarray, "Q P"]) -> Float64[np.ndarray, "Q"
 def hardest_and_easiest(precisions: Float[np.ndarray, "Q"], pids: Int[np.ndarray, "Q"]) -> tuple[list[int], list[int]]:
     """Rows of the queries with the lowest and with the highest average precision.
 
-    Queries whose average precision is NaN are left out. No query is in both lists, and no person twice in one list.
+    Queries whose average precision is NaN are left out. No query is in both lists, and no identity twice in one list.
 
     Args:
       precisions: average precision of each query.
-      pids: person of each query.
+      pids: identity of each query.
 
     Returns:
       The hardest queries, hardest first, and the easiest ones, easiest first; up to NUM_QUERIES each.

@@ -31,7 +31,7 @@ def sheet_rows(
       test: the test set.
       queries: rows of the query split.
       query_feats, gallery_feats: features of both splits, in their order.
-      first: number of gallery pictures; fewer are shown if the gallery has fewer that count.
+      first: number of gallery pictures to show; fewer are shown if fewer of them are scored for the query.
       height, width: of the pictures, in pixels.
     """
     found = top_rows(test, queries, query_feats, gallery_feats, first=first)
@@ -63,6 +63,6 @@ def top_rows(
     labels = evaluation.labels(test)
     same_pid = labels["query_pids"][queries][:, None] == labels["gallery_pids"][None, :]
     same_camid = labels["query_camids"][queries][:, None] == labels["gallery_camids"][None, :]
-    # Among equal numbers top_k takes the first.
+    # Among equal distances, top_k takes the first row.
     nearness, found = jax.device_get(lax.top_k(jnp.where(same_pid & same_camid, -jnp.inf, -distmat), first))
     return [row[near > -np.inf] for near, row in zip(nearness, found, strict=True)]

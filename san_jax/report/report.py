@@ -75,6 +75,6 @@ def facts_table(config: ConfigDict, model: Model) -> Markup:
 
 
 def config_table(config: ConfigDict) -> Markup:
-    """All fields of a config, in a part of the page that is folded at first."""
+    """All fields of a config, in a collapsed part of the page."""
     resolved = flatten_dict(config.to_dict(), sep=".")
     return element("details", element("summary", f"{len(resolved)} fields"), html_page.fields_table(resolved))

@@ -16,17 +16,17 @@ from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet
 
 CMC_TICKS = (1, 5, 10, 20, 30, 40, 50)
 METRICS = {
-    "market1501": "Market-1501 metric: gallery pictures of the query's person by the query's own camera are ignored.",
-    "cuhk03": "CUHK03's single-gallery-shot metric: the gallery holds one picture of each person, chosen at random; "
+    "market1501": "Market-1501 metric: gallery pictures with the query's pid and camid are ignored.",
+    "cuhk03": "CUHK03's single-gallery-shot metric: the gallery holds one picture of each identity, chosen at random; "
     f"mean of {evaluation.DRAWS} draws. The parts below the curve use the whole gallery.",
 }
 KEPT = (
-    "Exception: scoring.same_camera is keep, so of the gallery pictures of the query's person by the query's own "
-    "camera, only the query itself is ignored."
+    "Exception: scoring.same_camera is keep, so of the gallery pictures with the query's pid and camid only the query "
+    "itself is ignored."
 )
 PAIRS = (
-    "Each cell: the queries of one camera, searched in the gallery pictures of one other camera. A camera paired with "
-    "itself has no score, since pictures of the query's person by its own camera do not count."
+    "Each cell: the queries of one camera, searched in the gallery pictures of another camera. A camera paired with "
+    "itself has no score, since gallery pictures with the query's pid and camid are ignored."
 )
 
 
@@ -40,7 +40,7 @@ def elements(
     metric: str,
     workers: int,
 ) -> list[Markup]:
-    """Everything that the page shows of a test set, but for its heading and its textures.
+    """Everything that the page shows for a test set, except its heading and its textures.
 
     Args:
       test: the test set.
@@ -70,18 +70,18 @@ def compared_scores(
 ) -> dict[str, ranking.Scores]:
     """Scores of this run, of colour histograms and of chance, with their whole CMC curves."""
     options = dict(metric=metric, mesh=mesh)
-    # The ranks are those of the Market-1501 metric; the other one draws galleries and ranks in each of them.
+    # These ranks are for the Market-1501 metric; the CUHK03 one samples galleries and ranks in each of them.
     own = ranking.scores(ranks) if metric == "market1501" else evaluation.score_feats(*feats, test, **options)
     found = references.scores(test, workers=workers, **options)
     return {"this run": own, **{name: found[name] for name in ("colour histogram", "chance")}}
 
 
 def size_of(test: RetrievalSet) -> str:
-    """A line with the numbers of queries, gallery pictures, people and cameras."""
-    people, cameras = len(np.unique(test.gallery.pids)), len(np.unique(test.gallery.camids))
+    """A line with the numbers of queries, gallery pictures, identities and cameras."""
+    identities, cameras = len(np.unique(test.gallery.pids)), len(np.unique(test.gallery.camids))
     return (
-        f"{len(test.query):,} queries; {len(test.gallery):,} gallery pictures of {people:,} people "
-        f"by {cameras} cameras, which are numbered from 0."
+        f"{len(test.query):,} queries; {len(test.gallery):,} gallery pictures of {identities:,} identities "
+        f"from {cameras} cameras, which are numbered from 0."
     )
 
 
@@ -106,7 +106,7 @@ def cmc_chart(compared: Mapping[str, ranking.Scores]) -> Markup:
 
 
 def camera_scores(test: RetrievalSet, feats: RetrievalFeats) -> camera_pairs.CameraPairs:
-    """Scores by pair of cameras; the query's own camera never counts, whatever the test set says."""
+    """Scores by pair of cameras; the query's own camera is never scored, whatever `same_camera` the test set has."""
     labels = evaluation.labels(dataclasses.replace(test, same_camera="remove"))  # with "keep", cameras are renumbered
     return camera_pairs.score(*feats, **labels)
 

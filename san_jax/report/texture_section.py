@@ -1,4 +1,4 @@
-"""The part of the page on textures: their scores, and some pictures beside the textures drawn of them."""
+"""The part of the page on textures: their scores, and some pictures with the textures generated from them."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from san_jax.report import picture_list
 from san_jax.scoring import texture_scores
 
 NUM_PICTURES = 8
-SEED = 0  # chooses the pictures; the same for all reports, so that two of them can be compared
+SEED = 0  # for choosing the pictures; the same in all reports, so that they can be compared
 
 
 def score_table(scores: Mapping[str, float]) -> Markup:
@@ -22,7 +22,7 @@ def score_table(scores: Mapping[str, float]) -> Markup:
 
 
 def elements(source: Source, model: Model) -> list[Markup]:
-    """Some pictures, the textures that the decoder draws of them and, where the data set has them, the true textures.
+    """Some pictures with the textures that the decoder generates and, if the data set has them, the true textures.
 
     Args:
       source: the pictures.
@@ -32,9 +32,9 @@ def elements(source: Source, model: Model) -> list[Markup]:
     count = min(NUM_PICTURES, len(source))
     rows = np.sort(np.random.default_rng(SEED).choice(len(source), count, replace=False)).tolist()
     pictures = picture_list.read(source, rows, height=side, width=width)
-    columns = {"picture": pictures, "drawn": model.textures(pictures)}
+    columns = {"picture": pictures, "generated texture": model.textures(pictures)}
     if source.has_textures:
-        columns["true"] = picture_list.read(source, rows, "texture", height=side, width=side)
+        columns["true texture"] = picture_list.read(source, rows, "texture", height=side, width=side)
     figures = []
     for place, row in enumerate(rows):
         name = source.names[row]

@@ -9,7 +9,7 @@ from san_jax.drawing import html_page
 from san_jax.drawing.html_page import Markup, element
 from san_jax.report import event_files
 
-MAX_POINTS = 150  # of a curve; a longer one is averaged over groups of steps
+MAX_POINTS = 150  # in a curve; longer ones are averaged over groups of steps
 # Scores that have a chart: title with unit, and the factor that converts the logged number to this unit.
 CHARTED_SCORES = {
     "rank1": ("rank-1, %", 100.0),

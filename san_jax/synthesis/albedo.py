@@ -72,9 +72,9 @@ def _marked(place: Place, view: View, albedo, *, worn, paved, seed):
     Args:
       place, view: as in `albedo_of`.
       albedo: planes of red, green and blue.
-      worn: noise in [0, 1] that says where paint is worn off.
+      worn: noise in [0, 1] that determines where paint is worn off.
       paved: whether the surface is hard.
-      seed: of the noise, for each pixel's surface.
+      seed: seed of the noise, for each pixel's surface.
     """
     strip, (x, height, z) = place.strip, view.point
     on_ground = view.on_ground

@@ -55,7 +55,7 @@ def _by_bands(stage: Callable, *planes):
     """Computes stage(*planes) a few rows at a time.
 
     XLA would fuse one stage into the next and compute it again for everything that reads it, which is 30 times slower
-    in all. It does not fuse into or out of a loop.
+    overall. It does not fuse into or out of a loop.
     """
     height = jax.tree.leaves(planes)[0].shape[0]
     bands = math.gcd(height, 8)

@@ -13,8 +13,8 @@ class Dice:
 
     Args:
       flat: key of the uniform numbers.
-      bell: key of the normal numbers; None if there are none.
-      count: upper bound of how many numbers are taken, of both distributions together.
+      bell: key of the normal numbers; None if none are needed.
+      count: upper bound on the number of values that are taken, of both distributions together.
     """
 
     def __init__(self, flat: Key[Array, ""], bell: Key[Array, ""] | None = None, *, count: int = 64):

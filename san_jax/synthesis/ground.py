@@ -1,4 +1,4 @@
-"""The ground's layout: where the street runs, its kerbs and its painted lines."""
+"""Layout of the ground: where the street runs, its kerbs and its painted lines."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def random_strip(
     line: Float[Array, ""],
     far: Float[Array, ""],
 ) -> Strip:
-    """A street in a random direction, wherever people walk.
+    """A street in a random direction, through the area where people walk.
 
     Args:
       key: decides everything that the arguments below leave open.

@@ -1,4 +1,4 @@
-"""Lenses: turn linear light into the picture that a camera stores, and photographs back into linear light.
+"""Turns linear light into the picture that a camera stores, and photographs back into linear light.
 
 The gamma of sRGB is taken as a square: linear = sRGB ** 2.
 """
@@ -35,7 +35,7 @@ class Response(NamedTuple):
 
 
 def random_response(key: Key[Array, ""]) -> Response:
-    """A camera with random colours and faults; one in five is dark and noisy."""
+    """A camera with random colours and defects; one in five is dark and noisy."""
     dice = Dice(*jax.random.split(key))
     warmth, green = 0.12 * dice.normal(), 0.04 * dice.normal()
     dim = dice.chance(0.2)

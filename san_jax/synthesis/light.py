@@ -1,4 +1,4 @@
-"""How a place is lit: sun, sky, shadows of its things, reflections and haze."""
+"""Light in a place: sun, sky, shadows of its things, reflections and haze."""
 
 from typing import NamedTuple
 

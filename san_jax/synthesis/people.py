@@ -10,7 +10,7 @@ from san_jax.synthesis import body, tailor, wardrobe
 from san_jax.synthesis.body import Proportions
 from san_jax.synthesis.wardrobe import Outfit
 
-DOUBLES = 0.4  # share of the people who have a double
+DOUBLES = 0.4  # share of the people that have a double
 
 
 class Person(NamedTuple):
@@ -34,8 +34,8 @@ def person(key: Key[Array, ""], number: Int[Array, ""]) -> Person:
     prints, stripes, or which half is dark. A colour histogram cannot tell them apart.
 
     Args:
-      key: of the people of the world.
-      number: of the person, from 0.
+      key: key of all people of the world.
+      number: number of the person, from 0.
     """
     worlds = jax.random.split(key, 4)
     paired = jax.random.uniform(jax.random.fold_in(worlds[0], number // 2)) < DOUBLES

@@ -1,7 +1,7 @@
-"""The renderer: draws a person in front of a backdrop, and says which part and texel every pixel shows.
+"""Renders a person in front of a backdrop, and finds the part and texel that every pixel shows.
 
-Four rays per pixel find what it shows, one ray per pixel how it is lit. Light is linear (approximately the square of
-sRGB values) until the camera responds to it.
+Four rays per pixel determine what it shows, one ray per pixel how it is lit. Light is linear (approximately the square
+of sRGB values) until the camera responds to it.
 """
 
 from typing import NamedTuple
@@ -109,7 +109,7 @@ def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
 def _light_on(
     scene: Solids, balls: Balls, shown: Fragments, place: Place, camera: Camera, box: Box
 ) -> Float[Array, "H W 3"]:
-    """Light on the nearest sample of each pixel; of no use for pixels that show neither person nor occluder."""
+    """Light on the nearest sample of each pixel; meaningless for pixels that show neither person nor occluder."""
     height, width = (n // SAMPLES for n in shown.distance.shape)
     blocks = (height, SAMPLES, width, SAMPLES)
     distances = shown.distance.reshape(blocks).transpose(0, 2, 1, 3).reshape(height, width, -1)

@@ -17,7 +17,7 @@ MARGIN = 0.06  # space above and below a person in an annotator's box, as a shar
 
 
 class Trouble(NamedTuple):
-    """What makes pictures hard, 0 to 1 each.
+    """Difficulties of the pictures, each from 0 to 1.
 
     Attributes:
       occlusion: share of the pictures in which an object may hide part of the person.

@@ -1,4 +1,4 @@
-"""Pairs of picture and texture: a person in any place and pose, in the clothes of a given wardrobe."""
+"""Pairs of picture and texture: a person in a random place and pose, in the clothes of a given outfit."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Rounded cones under affine maps, of which everything is made, and their intersections with rays.
+"""Rounded cones under affine maps, the shapes that everything is made of, and their intersections with rays.
 
 In its own frame a rounded cone is the convex hull of two balls on the y axis: radius `bottom` at 0, radius `top` at
 `length`. The affine map from the world turns, moves and squashes it: a trunk is wider than deep, a head an ellipsoid.

@@ -1,4 +1,4 @@
-"""Splits of a rendered world into a re-ID data set: which people, cameras and pictures, from a seed alone."""
+"""Splits of a rendered world into a re-ID data set: people, cameras and pictures, determined by a seed alone."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 CAMERAS = 6
 CAMERAS_OF_A_PERSON = 2
-SHARES = {5: 0.85, 4: 0.1, 3: 0.05}  # probabilities of the number of pictures of a person by one camera
+SHARES = {5: 0.85, 4: 0.1, 3: 0.05}  # probabilities of the number of pictures of a person in one camera
 
 
 class Picture(NamedTuple):
@@ -29,7 +29,7 @@ def splits(*, seed: int, train_people: int, test_people: int) -> dict[str, list[
     are gallery.
 
     Args:
-      seed: of the world.
+      seed: seed of the world.
       train_people: number of training people, who are the first of the world.
       test_people: number of test people, who follow them.
     """

@@ -1,6 +1,6 @@
 """Places: random streets, yards, parks and halls, and the light in them, as plain numbers.
 
-`backdrop.py` draws them. Colours are linear light; the gamma of sRGB is taken as a square: linear = sRGB ** 2.
+`backdrop.py` renders them. Colours are linear light; the gamma of sRGB is taken as a square: linear = sRGB ** 2.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Place(NamedTuple):
       manhole: x, z and radius; radius 0 for none.
       things: objects that stand there.
       response: how the camera turns light into a picture.
-      seed: of all noise in the patterns.
+      seed: seed of all noise in the patterns.
     """
 
     camera_height: Float[Array, ""]
@@ -67,7 +67,8 @@ class _Scene(NamedTuple):
     """A kind of place.
 
     Attributes:
-      strip, beside, wall: candidates for the surfaces of the street, the ground beside it and the walls; one is drawn.
+      strip, beside, wall: candidates for the surfaces of the street, the ground beside it and the walls; one of each is
+        chosen at random.
       things: kinds of the objects that stand there; each entry is one object.
       half: least and largest half width of the street, in metres.
       kerb, line, windows: probabilities that there are any.

@@ -1,4 +1,4 @@
-"""Renders many pictures of many people with two compiled functions; and a world of people and cameras."""
+"""A world of people and cameras, and the rendering of many pictures with two compiled functions."""
 
 import functools
 import operator
@@ -24,7 +24,7 @@ Picture = UInt8[Array, "H W 3"]
 
 
 class World(NamedTuple):
-    """People rows walk past cameras.
+    """People and the cameras that they walk past.
 
     Attributes:
       people: key of the people, as for `people.person`.
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
     Attributes:
       person: number of the person.
       camera: row of the camera in `World.places`.
-      index: number of the picture among those of this person by this camera.
+      index: number of the picture among those of this person in this camera.
     """
 
     person: Int[Array, "*n"]
@@ -76,7 +76,7 @@ def _draw_places(keys, variety):
 
 
 def before_a_camera(person: Person, moment: Moment, world: World, *, height: int, width: int) -> Picture:
-    """A picture of a person by one camera of the world; a person walks past each camera once."""
+    """A picture of a person in one camera of the world; a person walks past each camera once."""
     passage = jax.random.fold_in(jax.random.fold_in(world.passages, moment.person), moment.camera)
     walking, moments = jax.random.split(passage)
     place = jax.tree.map(lambda field: field[moment.camera], world.places)
@@ -105,7 +105,7 @@ def render(
       setting: what all shots have in common; passed to `take`.
       dresser: key of the people, as for `people.person`.
       numbers: number of the person in each picture. Pictures of one person should be adjacent; otherwise the person is
-        drawn again.
+        generated again.
       shots: numpy arrays with one row per picture.
       height, width: of the pictures, in pixels.
       texture_side: height and width of the textures, in pixels; divides 256.

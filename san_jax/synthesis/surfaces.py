@@ -1,4 +1,4 @@
-"""Surfaces of ground and walls: asphalt, slabs, bricks, plaster, hedges and others, each a few numbers.
+"""Surfaces of ground and walls: asphalt, slabs, bricks, plaster, hedges and others, each given by a few numbers.
 
 Every surface is flat. Its pattern is evaluated by formulas (`albedo.py`): tiles with joints, patches and grain.
 """

@@ -1,4 +1,4 @@
-"""Tailors: paint an outfit into the atlas, with skin, hair and an average face.
+"""Paints an outfit into the atlas, with skin, hair and an average face.
 
 Every chart is painted from the skin outwards; each layer has a soft mask, a function of a texel's angle and height.
 """

@@ -14,7 +14,7 @@ from san_jax.synthesis.dice import Dice
 from san_jax.synthesis.solids import FAR, Solids, Vectors
 
 PARTS_OF_A_THING = 5
-THINGS_IN_SIGHT = 4  # things drawn in one picture, which is as narrow as a person
+THINGS_IN_SIGHT = 4  # things rendered in one picture, which is hardly wider than a person
 
 
 class Things(NamedTuple):
@@ -36,7 +36,7 @@ class Things(NamedTuple):
     height: Float[Array, "T"]
 
 
-# Paints of parts: MAIN and SECOND are drawn at random for each thing, the others are nearly the same everywhere.
+# Paints of parts: MAIN and SECOND are random for each thing, the others are nearly the same everywhere.
 MAIN, SECOND, DARK, GLASS, METAL, WOOD, LEAF, LIGHT_LEAF, SOIL, SKIN, WHITE, ORANGE = range(12)
 _PAINTS = np.square([
     (0.13, 0.13, 0.14), (0.17, 0.20, 0.23), (0.52, 0.53, 0.54), (0.36, 0.30, 0.24), (0.23, 0.32, 0.15),

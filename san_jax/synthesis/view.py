@@ -1,4 +1,4 @@
-"""What the pixels of a place show before it is coloured and lit: which surface, which point of it, seen how.
+"""What the pixels of a place show, before colour and light: which surface, at which point and at which angle.
 
 `stripes` averages periodic patterns over what a pixel covers, so that distant ones blur instead of flickering.
 """
@@ -25,7 +25,7 @@ class View(NamedTuple):
       u, v: coordinates of the point on its surface: along and across the street, or along and up a wall; in metres.
       du, dv: extent of the pixel in u and v, in metres.
       normal: x, y and z of the surface's unit normal.
-      solid: index of the solid that is seen; only of use where the layer is THING.
+      solid: index of the solid that is seen; only meaningful where the layer is THING.
     """
 
     point: Vectors
@@ -66,7 +66,7 @@ def meet(place: Place, camera: Float[Array, "3"], directions: Vectors) -> Met:
     """Where rays from the camera first meet the ground or a wall.
 
     Args:
-      place: its walls count, its things do not.
+      place: the place; its things are ignored.
       camera: start of the rays, in metres.
       directions: x, y and z of the rays, [H W] each, of any length.
     """
@@ -87,7 +87,7 @@ def look(place: Place, camera: Float[Array, "3"], directions: Vectors, steps: li
     """What the pixels show: the nearer of a plane and a thing.
 
     Args:
-      place: what there is.
+      place: the place.
       camera, directions: as in `meet`.
       steps: x, y and z by which directions change from a pixel to the one below, and to the one on its right.
       met: what `meet` returns.

@@ -1,7 +1,7 @@
-"""Wardrobes: tables of garments and colours, and random outfits drawn from them, with skin and hair.
+"""Tables of garments and colours, and random outfits from them, with skin and hair.
 
-An Outfit is a record of numbers, drawn from two keys: `colours` decides garments and colours, `details` where on the
-garments the colours are. A colour histogram cannot tell apart people whose first key is the same.
+An Outfit is a record of numbers, determined by two keys: `colours` decides garments and colours, `details` where on the
+garments the colours are. A colour histogram cannot tell apart people with the same first key.
 """
 
 from typing import NamedTuple
@@ -72,7 +72,7 @@ class Print(NamedTuple):
 
 
 class Outfit(NamedTuple):
-    """The appearance of a person but for the body; colours are sRGB, `along` the trunk is 0 at its lower end to 1.
+    """The appearance of a person except the body; colours are sRGB, `along` the trunk is 0 at its lower end to 1.
 
     Attributes:
       female: whether face and body are a woman's.
@@ -115,7 +115,7 @@ class Outfit(NamedTuple):
       shoe_height: upper end of boots, from the ankle along the shin, 0 to 1.
       hand: colour of hands or gloves.
       bag_colour, bag_trim: colours.
-      seed: of folds and of the print's shape.
+      seed: seed of the folds and of the print's shape.
     """
 
     female: Bool[Array, ""]

@@ -1,4 +1,4 @@
-"""Which pictures make up every batch of a run."""
+"""The rows of every batch of a run, from its config and data."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,10 +18,10 @@ def make_plan(
     Args:
       config: see configs/base.py.
       source: the training set.
-      pairs: pairs of picture and texture, of which `batch.pit_pictures` go into every batch; their rows follow those of
-        `source`.
-      networks: say how people are drawn, and whether pairs are of use.
-      num_devices: over which a batch is divided.
+      pairs: (picture, texture) pairs, of which `batch.pit_pictures` are added to every batch; their rows follow those
+        of `source`.
+      networks: determine how rows are sampled, and whether pairs are allowed.
+      num_devices: number of devices that share a batch.
 
     Raises:
       UserError: batches do not fit the data or the devices; names the field.
@@ -37,7 +37,7 @@ def make_plan(
 
 
 def check_size(config: ConfigDict, *, num_devices: int) -> None:
-    """Raises a UserError if a batch cannot be divided by the devices."""
+    """Raises a UserError if a batch cannot be divided evenly among the devices."""
     identities, instances, pairs = config.batch.identities, config.batch.instances, config.batch.pit_pictures
     size = identities * instances
     if (size + pairs) % num_devices:
@@ -49,32 +49,32 @@ def check_size(config: ConfigDict, *, num_devices: int) -> None:
 
 
 def plan_of_people(config: ConfigDict, source: Source, *, networks: Networks) -> Plan:
-    """Batches of `batch.identities` people with `batch.instances` pictures each; of any pictures in mode san_pg."""
+    """Batches of `batch.identities` identities with `batch.instances` pictures each; of any pictures in mode san_pg."""
     identities, size = config.batch.identities, config.batch.identities * config.batch.instances
     epochs = config.schedule.fixbase_epoch + config.schedule.warmup_epochs + config.schedule.epochs
     if not networks.learns_people:
         plan = identity_sampler.shuffled_plan(len(source), batch_size=size, epochs=epochs, seed=config.seed)
     else:
-        people = len(np.unique(source.pids))
-        if identities > people:
-            raise UserError(f"batch.identities is {identities}, but {source.name} has only {people} people to train on")
+        num_pids = len(np.unique(source.pids))
+        if identities > num_pids:
+            raise UserError(f"batch.identities is {identities}, but {source.name} has only {num_pids} identities")
         plan = identity_sampler.identity_plan(
             source.pids, identities=identities, instances=config.batch.instances, epochs=epochs, seed=config.seed
         )
     if not plan.num_steps:
         raise UserError(
-            f"{epochs} epochs of {source.name} make no batch of {size}; raise schedule.epochs or lower batch.identities"
+            f"{epochs} epochs of {source.name} give no batch of {size}; raise schedule.epochs or lower batch.identities"
         )
     return plan
 
 
 def check_pairs(config: ConfigDict, pairs: Source | None, *, networks: Networks) -> None:
-    """Raises a UserError if the pairs of picture and texture cannot be mixed into this run's batches."""
+    """Raises a UserError if the (picture, texture) pairs cannot be added to this run's batches."""
     pictures = config.batch.pit_pictures
     if pictures < 0:
-        raise UserError(f"batch.pit_pictures is {pictures}; give 0 or more")
+        raise UserError(f"batch.pit_pictures is {pictures}; it must be at least 0")
     if pictures and not networks.compares_textures:
-        raise UserError(f"batch.pit_pictures is {pictures}, but mode {config.mode} mixes in no pairs; set it to 0")
+        raise UserError(f"batch.pit_pictures is {pictures}, but mode {config.mode} uses no pairs; set it to 0")
     if pairs is None:
         return
     if not pairs.has_textures:

@@ -1,4 +1,4 @@
-"""Checkpoints by orbax: a run's newest state and its best by a score, each with a description of its networks."""
+"""Orbax checkpoints: the newest state of a run and the best by a score, each with a description of its networks."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,12 @@ from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 from san_jax.weights.stored import ABOUT, MODE, STATE
 
-# How tensorstore says that a file cannot be written, in errors without a type of their own.
+# Matches tensorstore's messages about files that cannot be written; these errors have no type of their own.
 OF_DISK = re.compile(r"os_error_code|OS error \d|Error writing|Failed writing|Failed to write|No space left")
 
 
 class BestBy(NamedTuple):
-    """The score by which one state is better than another, and whether the higher one is."""
+    """The score that decides which of two states is better, and whether higher is better."""
 
     score: str
     higher_is_better: bool
@@ -31,15 +31,15 @@ BY_MAP = BestBy("mAP", higher_is_better=True)
 
 
 class Checkpoints:
-    """The checkpoints of one run; saves in the background, and a write that was cut off leaves nothing that counts.
+    """The checkpoints of one run, written atomically in the background.
 
-    Newest and best lie in folders of their own, one checkpoint each, named by its step.
+    The newest and the best checkpoint have separate folders, with one checkpoint each, named by its step.
 
     Args:
-      workdir: of the run.
-      architecture: of the networks that are saved.
-      mode: of these networks; None leaves it to `read_mode` to infer it from what a state holds.
-      best_by: says which state is the best.
+      workdir: folder of the run.
+      architecture: architecture of the saved networks.
+      mode: their mode; None stores no mode, and `stored.read_about` infers it from the saved arrays.
+      best_by: decides which state is the best.
     """
 
     def __init__(self, workdir: Path, architecture: Architecture, *, mode: str | None = None, best_by: BestBy = BY_MAP):
@@ -55,14 +55,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, *reason):
-        # However a run ends, what it saved last must reach the disk before the interpreter takes its threads away.
+        # However a run ends, its last save must reach the disk before the interpreter shuts down orbax's threads.
         self.close()
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts to write the state after `step` updates; once a step.
+        """Starts writing the state after `step` updates, unless that step is saved already.
 
         Raises:
-          UserError: this save, or the one before it, could not be written.
+          UserError: this save, or the previous one, could not be written.
         """
         if self._newest.latest_step() != step:
             self._save(self._newest, step, state)
@@ -70,33 +70,33 @@ class Checkpoints:
     def save_if_best(
         self, step: int, state: TrainState, scores: Mapping[str, float], *, scored_on: Mapping[str, str] | None = None
     ) -> str | None:
-        """Starts to write the state if it is better than all that were scored in the same way; process 0 decides.
+        """Starts writing the state if it is better than all others scored in the same way; process 0 decides.
 
-        The best one before it goes. A best one that was scored in another way cannot be compared, and goes whatever its
-        score; of a step that is scored once more and better, the scores are replaced.
+        It replaces the previous best. A previous best that was scored in another way cannot be compared, and is
+        replaced whatever its score. If the same step is scored again and better, its scores are replaced.
 
         Args:
-          step: updates made.
-          state: after them.
-          scores: by name.
-          scored_on: what scores depend on beside the weights, by name ("metric", "data"); stored beside the scores. A
-            best one that was stored without a name, as by older versions, counts as scored in the same way.
+          step: number of updates made.
+          state: the state after them.
+          scores: score name -> value.
+          scored_on: what the scores depend on besides the weights, by name ("metric", "data"); stored with the scores.
+            A name that is missing from the stored best, as in older versions, counts as equal.
 
         Returns:
-          A line that says that the best one before is forgotten since it was scored in another way; else None.
+          A line saying that the previous best was discarded because it was scored in another way; otherwise None.
 
         Raises:
-          UserError: as of `save`.
+          UserError: as for `save`.
         """
         scored_on, best = dict(scored_on or {}), self._best_scores
         forgets = best is not None and any(best.get(name, value) != value for name, value in scored_on.items())
         better = best is None or forgets or self._is_better(scores, best)
-        better, forgets = devices.of_first_process([better, forgets])  # floats may differ in their last bits
+        better, forgets = devices.of_first_process([better, forgets])  # last bits may differ
         if not better:
             return None
         with failed_write_as_user_error(Path(self._best.directory)):
             self._best.wait_until_finished()
-            # Nothing is lost when the process is killed before the new one is whole: it is the newest checkpoint, too.
+            # A kill before the new one is complete loses nothing: the same state is the newest checkpoint, too.
             for old in self._best.all_steps() if forgets else {step}.intersection(self._best.all_steps()):
                 self._best.delete(old)
         self._best_scores = dict(scores) | scored_on
@@ -113,26 +113,26 @@ class Checkpoints:
             manager.save(step, args=ocp.args.Composite(**items), force=True, **options)
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether the cluster is about to stop this run (SIGTERM at any of its processes); all agree on the step."""
+        """Whether the cluster is about to stop this run (SIGTERM to any process); all processes agree on the step."""
         return self._newest.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk; raises UserError if it could not be written."""
+        """Waits until all saves are on disk; raises a UserError if one could not be written."""
         for manager in (self._newest, self._best):
             with failed_write_as_user_error(Path(manager.directory)):
                 manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and frees the threads."""
+        """Waits for all saves and ends orbax's threads."""
         self.wait()
         self._newest.close()
         self._best.close()
 
 
 def forgotten(old: Mapping[str, float | str], new: Mapping[str, str]) -> str:
-    """A line about a best checkpoint whose scores cannot be compared with this run's."""
+    """A line for the user about a best checkpoint whose scores cannot be compared with this run's."""
     before, now = (", ".join(f"{name} {scored.get(name, '?')}" for name in new) for scored in (old or {}, new))
-    return f"the best checkpoint so far was scored by {before}; it is forgotten, since this run is scored by {now}"
+    return f"the best checkpoint so far was scored by {before}; it is discarded, since this run is scored by {now}"
 
 
 def _manager(folder: Path, **options) -> ocp.CheckpointManager:
@@ -142,7 +142,7 @@ def _manager(folder: Path, **options) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def failed_write_as_user_error(folder: Path) -> Iterator[None]:
-    """One line in place of orbax's and tensorstore's traces when the disk takes no more."""
+    """Turns orbax's and tensorstore's errors about files that cannot be written into one-line UserErrors."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -150,21 +150,21 @@ def failed_write_as_user_error(folder: Path) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"cannot write a checkpoint under {folder}: {reason}; the last whole one stays, "
-            "make room and start again on the same workdir"
+            f"cannot write a checkpoint under {folder}: {reason}; the last complete one "
+            "is kept, free some space and start again on the same workdir"
         ) from error
 
 
 def is_of_disk(error: BaseException) -> bool:
-    """Whether an error says that files cannot be written; memory that runs out is a RuntimeError, too, of XLA."""
+    """Whether an error says that files cannot be written; XLA raises RuntimeErrors too, as when memory runs out."""
     return isinstance(error, OSError) or bool(OF_DISK.search(str(error)))
 
 
 def restore(checkpoint: Path, like: TrainState) -> TrainState:
-    """The state of a checkpoint.
+    """Restores the state of a checkpoint.
 
     Args:
-      checkpoint: its folder.
+      checkpoint: folder of the checkpoint.
       like: shapes, dtypes and shardings to restore into (`jax.ShapeDtypeStruct`s).
     """
     return TrainState(**stored.restore_parts(checkpoint, vars(like)))

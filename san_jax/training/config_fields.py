@@ -1,4 +1,4 @@
-"""What every field of a config may be, and which fields a run does not use. Checked before any data is opened."""
+"""Allowed values of every config field, checked before any data is opened, and the fields that a run does not use."""
 
 import dataclasses
 import itertools
@@ -20,11 +20,11 @@ from san_jax.training.train_step import MODES
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The values of a field.
+    """The allowed values of a field.
 
     Attributes:
-      allows: whether a value is one of them; whatever the type of the value.
-      words: what they are, behind "it may be".
+      allows: whether a value, of any type, is allowed.
+      words: the allowed values in an error message, after "it must be".
     """
 
     allows: Callable[[Any], bool]
@@ -32,13 +32,13 @@ class Range:
 
 
 def whole(low: int, high: int | None = None) -> Range:
-    """Whole numbers from `low` on, or up to `high`."""
-    words = f"a whole number from {low}{' on' if high is None else f' to {high}'}"
+    """Integers from `low`, up to and including `high` if given."""
+    words = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     return Range(lambda value: _is_whole(value) and low <= value and (high is None or value <= high), words)
 
 
 def number(low: int, high: float = math.inf, *, above: bool = False, below: bool = False) -> Range:
-    """Finite numbers from `low` to `high`, each itself allowed unless `above` or `below` says otherwise."""
+    """Finite numbers from `low` to `high`; `above` excludes `low` itself, `below` excludes `high`."""
 
     def allows(value: Any) -> bool:
         if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
@@ -46,18 +46,18 @@ def number(low: int, high: float = math.inf, *, above: bool = False, below: bool
         return (low < value if above else low <= value) and (value < high if below else value <= high)
 
     end = "" if high == math.inf else f" and {'below' if below else 'at most'} {high:g}"
-    return Range(allows, f"a number {'above' if above else 'not below'} {low:g}{end}")
+    return Range(allows, f"a number {'above' if above else 'of at least'} {low:g}{end}")
 
 
 def one_of(values: Sequence[Any]) -> Range:
     """One of a few values of one type."""
     types = {type(value) for value in values}
-    return Range(lambda value: type(value) in types and value in values, ", ".join(map(str, values)))
+    return Range(lambda value: type(value) in types and value in values, f"one of {', '.join(map(str, values))}")
 
 
 def text(*, empty: bool = True) -> Range:
     """Strings."""
-    words = "text" if empty else "text that is not empty"
+    words = "a string" if empty else "a string that is not empty"
     return Range(lambda value: isinstance(value, str) and (empty or bool(value.strip())), words)
 
 
@@ -78,10 +78,10 @@ def _is_names(value: Any) -> bool:
 
 
 SWITCH = Range(lambda value: isinstance(value, bool), "true or false")
-SHARE = number(0, 1.0)  # a probability, or a part of a whole
+SHARE = number(0, 1.0)  # a probability
 DECAY = number(0, 1.0, below=True)
 POSITIVE = number(0, above=True)
-MILESTONES = Range(_is_milestones, "whole numbers above 0, each larger than the one before it, as (40, 80)")
+MILESTONES = Range(_is_milestones, "a tuple of strictly increasing integers above 0, such as (40, 80)")
 
 # In the order of configs/base.py, which says what each field means.
 RANGES: Mapping[str, Range] = {
@@ -131,7 +131,7 @@ RANGES: Mapping[str, Range] = {
     "recon.b1": DECAY,
     "recon.b2": DECAY,
     "schedule.fixbase_epoch": whole(0),
-    "schedule.open_layers": Range(_is_names, 'names of layers, as ("fc", "classifier")'),
+    "schedule.open_layers": Range(_is_names, 'a tuple of layer names, such as ("fc", "classifier")'),
     "schedule.warmup_epochs": whole(0),
     "schedule.warmup_rate": number(0),
     "schedule.warmup_growth": POSITIVE,
@@ -145,27 +145,28 @@ RANGES: Mapping[str, Range] = {
 
 
 def check(config: ConfigDict, *, where: str = "") -> None:
-    """Raises a UserError that names the field and what it may be, unless the config can be trained as it is.
-
-    Whether it fits the data and the devices is checked by `run.build`.
+    """Checks every field by itself and against the others; `run.build` checks them against data and devices.
 
     Args:
-      config: as of configs/base.py.
-      where: what stands before the names of its fields, "san." in a chain.
+      config: a config with the fields of configs/base.py.
+      where: prefix of the field names in messages, such as "san." for a part of a chain.
+
+    Raises:
+      UserError: a field is missing, unknown or not allowed; names the field and its allowed values.
     """
     fields = flatten_dict(config.to_dict(), sep=".")
     if wrong := sorted(fields.keys() ^ RANGES.keys()):
-        there = "is no field of" if wrong[0] in fields else "is missing in"
-        raise UserError(f"{where}{wrong[0]} {there} the config of a training; configs/base.py has all of its fields")
+        problem = "is not a field of" if wrong[0] in fields else "is missing from"
+        raise UserError(f"{where}{wrong[0]} {problem} a training config; configs/base.py lists all fields")
     for name, allowed in RANGES.items():
         if not allowed.allows(fields[name]):
-            raise UserError(f"{where}{name} is {fields[name]!r}; it may be {allowed.words}")
+            raise UserError(f"{where}{name} is {fields[name]!r}; it must be {allowed.words}")
     schedule = config.schedule
     if not schedule.fixbase_epoch + schedule.warmup_epochs + schedule.epochs:
-        raise UserError(f"{where}schedule.epochs, warmup_epochs and fixbase_epoch are all 0; give one epoch or more")
+        raise UserError(f"{where}schedule.epochs, warmup_epochs and fixbase_epoch are all 0; set at least one of them")
     if config.batch.pit_pictures and config.mode != "san":
         raise UserError(
-            f"{where}batch.pit_pictures is {config.batch.pit_pictures}, but mode {config.mode} mixes in no pairs; "
+            f"{where}batch.pit_pictures is {config.batch.pit_pictures}, but mode {config.mode} uses no pairs; "
             "set it to 0"
         )
     if config.mode != "baseline":
@@ -173,19 +174,19 @@ def check(config: ConfigDict, *, where: str = "") -> None:
 
 
 def check_size(config: ConfigDict, *, where: str) -> None:
-    """Raises a UserError where the decoder's maps would not fit those of the encoder."""
+    """Raises a UserError if the decoder's feature maps would not match the encoder's in size."""
     if config.encoder.last_stride != 1:
         raise UserError(f"{where}encoder.last_stride is {config.encoder.last_stride}; mode {config.mode} needs 1")
     for side in ("height", "width"):
         if config.data[side] % 16:
             raise UserError(
                 f"{where}data.{side} is {config.data[side]}; mode {config.mode} needs a multiple of 16, "
-                "so that the decoder's maps fit"
+                "so that the feature maps of decoder and encoder match"
             )
 
 
 def changed_in_vain(config: ConfigDict, defaults: Sequence[ConfigDict]) -> list[str]:
-    """The unused fields whose value is in none of `defaults`, each as "NAME VALUE": changed, and without effect."""
+    """The fields that were changed without effect, as "NAME VALUE": unused, and different from all `defaults`."""
     fields, *usual = (flatten_dict(one.to_dict(), sep=".") for one in (config, *defaults))
     return [
         f"{name} {fields[name]}"
@@ -195,28 +196,29 @@ def changed_in_vain(config: ConfigDict, defaults: Sequence[ConfigDict]) -> list[
 
 
 def unused(config: ConfigDict) -> frozenset[str]:
-    """The fields that change nothing in a run of this config: of another mode, or of what other fields turn off."""
-    reid, schedule, people, draws = config.reid, config.schedule, config.mode != "san_pg", config.mode != "baseline"
-    moments = reid.optimizer in ("amsgrad", "adam") or schedule.warmup_epochs > 0  # the warm-up's is Adam
+    """The fields without effect in a run of this config: those of other modes, and those disabled by other fields."""
+    reid, schedule = config.reid, config.schedule
+    has_reid, has_decoder = config.mode != "san_pg", config.mode != "baseline"
+    moments = reid.optimizer in ("amsgrad", "adam") or schedule.warmup_epochs > 0  # the warm-up uses Adam
     used_if = {
         "data.pit": config.batch.pit_pictures > 0,
-        "decoder.": draws,
-        "recon.": draws,
-        "loss.label_smoothing": people and not config.loss.htri_only,
-        "loss.htri_only": people,
-        "loss.margin": people,
+        "decoder.": has_decoder,
+        "recon.": has_decoder,
+        "loss.label_smoothing": has_reid and not config.loss.htri_only,
+        "loss.htri_only": has_reid,
+        "loss.margin": has_reid,
         "loss.texture_triplets": config.mode == "san",
         "loss.texture_margin": config.mode == "san" and config.loss.texture_triplets > 0,
-        "reid.": people,
-        "reid.b1": people and moments,
-        "reid.b2": people and moments,
-        "reid.momentum": people and reid.optimizer in ("sgd", "rmsprop"),
-        "reid.nesterov": people and reid.optimizer == "sgd",
+        "reid.": has_reid,
+        "reid.b1": has_reid and moments,
+        "reid.b2": has_reid and moments,
+        "reid.momentum": has_reid and reid.optimizer in ("sgd", "rmsprop"),
+        "reid.nesterov": has_reid and reid.optimizer == "sgd",
         "schedule.open_layers": schedule.fixbase_epoch > 0,
-        "schedule.warmup_rate": people and schedule.warmup_epochs > 0,
-        "schedule.warmup_growth": people and schedule.warmup_epochs > 0,
-        "scoring.metric": people,
-        "scoring.same_camera": people,
+        "schedule.warmup_rate": has_reid and schedule.warmup_epochs > 0,
+        "schedule.warmup_growth": has_reid and schedule.warmup_epochs > 0,
+        "scoring.metric": has_reid,
+        "scoring.same_camera": has_reid,
     }
     idle = tuple(start for start, is_used in used_if.items() if not is_used)
     return frozenset(name for name in RANGES if name.startswith(idle)) if idle else frozenset()

@@ -1,4 +1,4 @@
-"""PyTorch's optimizers as optax transforms, phases in a row, frozen layers, and the learning rates of the schedule."""
+"""PyTorch's optimizers as optax transforms, consecutive phases, frozen layers, and learning-rate schedules."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ def make_optimizer(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """The optimizer of that name as PyTorch computes it.
+    """An optimizer by name, as PyTorch computes it.
 
     Args:
       name: amsgrad, adam, sgd or rmsprop (alpha 0.99).
       learning_rate: a number, or a function of the number of updates that this transform has made.
-      weight_decay: L2 in the gradient, before any moment, as PyTorch's `weight_decay` (AdamW decouples it).
+      weight_decay: L2, added to the gradient before any moment, as PyTorch's `weight_decay` (AdamW decouples it).
       b1: decay of the first moment of amsgrad and adam.
       b2: decay of their second moment.
       momentum: of sgd and rmsprop; in rmsprop it acts on the scaled gradient, before the learning rate.
-      nesterov: of sgd.
+      nesterov: whether sgd uses Nesterov momentum.
 
     Raises:
-      UserError: unknown name.
+      UserError: the name is unknown.
     """
     if name == "amsgrad":
         directions = [scale_by_amsgrad(b1, b2)]
@@ -50,17 +50,17 @@ def make_optimizer(
     elif name == "rmsprop":
         directions = [optax.scale_by_rms(decay=0.99, eps=EPS, eps_in_sqrt=False), optax.trace(momentum)]
     else:
-        raise UserError(f"reid.optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}")
+        raise UserError(f"reid.optimizer {name!r} is unknown; it must be one of {', '.join(OPTIMIZERS)}")
     return optax.chain(
         optax.add_decayed_weights(weight_decay), *directions, optax.scale_by_learning_rate(learning_rate)
     )
 
 
 def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTransformation:
-    """AMSGrad with the maximum over the raw second moment, corrected for its bias afterwards: PyTorch's.
+    """PyTorch's AMSGrad: the maximum of the raw second moment, bias-corrected afterwards.
 
-    `optax.scale_by_amsgrad` takes the maximum of the corrected moment, so that one large gradient among the first
-    ones shrinks the steps for good (optax issue 1389).
+    `optax.scale_by_amsgrad` takes the maximum of the corrected moment, so that one large gradient early in training
+    shrinks the steps for good (optax issue 1389).
 
     References:
       Reddi, Kale, Kumar, "On the Convergence of Adam and Beyond", ICLR 2018.
@@ -89,25 +89,25 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTr
 
 
 class PhasesState(NamedTuple):
-    """Updates made in all phases together, and the state of every phase."""
+    """Number of updates made in all phases together, and the state of every phase."""
 
     count: Int32[Array, ""]
     phases: tuple[optax.OptState, ...]
 
 
 def in_phases(phases: Sequence[tuple[int | None, optax.GradientTransformation]]) -> optax.GradientTransformation:
-    """Optimizers one after the other, each from a fresh state and with its own count of updates.
+    """Runs optimizers one after the other, each from a fresh state and with its own count of updates.
 
-    All states are there from the first step on, so checkpoints keep one shape; that of a phase changes while it is
-    active and at no other time. A phase of 0 steps is left out, and its state with it.
+    All states exist from the first step on, so that checkpoints keep one structure; a state changes only while its
+    phase is active. A phase of 0 steps is left out, together with its state.
 
     Args:
-      phases: (updates that the phase makes, its transform) in order; the last goes on for ever and has None.
+      phases: (number of updates, transform) of each phase, in order; the last phase has no end and the number None.
     """
     phases = [(steps, tx) for steps, tx in phases if steps != 0]
     lengths = [steps for steps, _ in phases]
     if None in lengths[:-1] or lengths[-1:] != [None]:
-        raise ValueError(f"the last phase, and it alone, has None for its steps; got {lengths}")
+        raise ValueError(f"the last phase, and no other, must have the number of updates None; got {lengths}")
     starts = list(itertools.accumulate(lengths[:-1], initial=0))
 
     def init(params: optax.Params) -> PhasesState:
@@ -119,7 +119,7 @@ def in_phases(phases: Sequence[tuple[int | None, optax.GradientTransformation]])
         current = index_of_interval(starts[1:], state.count)
         updates, states = optax.tree.zeros_like(grads), []
         for index, ((_, tx), old) in enumerate(zip(phases, state.phases, strict=True)):
-            # A choice per element fuses with the update and writes in place; branches would copy the idle states.
+            # An element-wise `where` fuses with the update and writes in place; branches would copy the idle states.
             proposed = tx.update(grads, old, params)
             updates, new = jax.tree.map(partial(jnp.where, current == index), proposed, (updates, old))
             states.append(new)
@@ -129,10 +129,10 @@ def in_phases(phases: Sequence[tuple[int | None, optax.GradientTransformation]])
 
 
 def frozen_except(tx: optax.GradientTransformation, open_layers: Sequence[str]) -> optax.GradientTransformation:
-    """Applies `tx` to the named top-level children of the parameters alone; the others neither move nor have a state.
+    """Applies `tx` only to the named top-level children of the parameters; the others get zero updates and no state.
 
     Raises:
-      UserError: at `init`, where a name is no child of the parameters.
+      UserError: at `init`, if a name is not a child of the parameters.
     """
 
     def labels(params: optax.Params) -> dict[str, str]:
@@ -145,23 +145,23 @@ def frozen_except(tx: optax.GradientTransformation, open_layers: Sequence[str]) 
 
 
 def multistep(learning_rate: float, milestones: Sequence[int], gamma: float) -> optax.Schedule:
-    """The rate takes the factor `gamma` at every milestone.
+    """A rate that is multiplied by `gamma` at every milestone.
 
     Args:
-      learning_rate: of the first step.
-      milestones: steps, counted from the phase's first one, that are the first with the new rate.
+      learning_rate: rate of the first step.
+      milestones: the first step of every new rate, counted from the start of the phase.
       gamma: the factor.
     """
     return stepwise(learning_rate * gamma ** np.arange(len(milestones) + 1), sorted(milestones))
 
 
 def exponential_by_epoch(rate: float, growth: float, epoch_starts: Sequence[int]) -> optax.Schedule:
-    """The rate is `rate * growth ** epoch`, constant inside an epoch; the last epoch listed goes on for ever.
+    """The rate `rate * growth ** epoch`, constant within an epoch; the last epoch has no end.
 
     Args:
-      rate: of epoch 0.
-      growth: factor from an epoch to the next.
-      epoch_starts: the first step of every epoch, counted from the phase's first one; epochs may differ in length.
+      rate: rate in epoch 0.
+      growth: factor from one epoch to the next.
+      epoch_starts: the first step of every epoch, counted from the start of the phase; epochs may differ in length.
     """
     return stepwise(rate * growth ** np.arange(len(epoch_starts)), epoch_starts[1:])
 

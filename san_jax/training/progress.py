@@ -1,4 +1,4 @@
-"""How a run shows itself: a bar on a terminal, plain lines elsewhere, scalars for TensorBoard."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, scalars for TensorBoard."""
 
 import math
 import sys
@@ -19,14 +19,14 @@ STEPS_BETWEEN_SCALARS = 10
 
 
 class Progress:
-    """Shows the loss terms of a run, one step late, so that the devices never wait for the host; checks them, too.
+    """Shows and checks the loss terms of a run, one step late so that the devices never wait for the host.
 
     Args:
-      folder: of the event files; None on processes that show nothing.
-      start: steps made before.
-      total: steps in all.
-      batch_size: pictures a step.
-      rates: learning rates of a step by name.
+      folder: folder of the event files; None on processes that show nothing.
+      start: number of steps made before.
+      total: number of steps of the run.
+      batch_size: pictures per step.
+      rates: step -> learning rates by name.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class Progress:
     ):
         self._outstanding: tuple[int, Mapping] | None = None
         self._shows = folder is not None
-        # What a killed run wrote behind its last checkpoint is purged, so that no step stands there twice.
+        # Purges what a killed run wrote after its last checkpoint, so that no step appears twice.
         self._events = SummaryWriter(str(folder), purge_step=start) if self._shows else None
         self._terminal = self._shows and sys.stderr.isatty()
-        # Counted in pictures, so that the bar's own rate is pictures a second.
+        # Counts pictures, so that the bar shows pictures per second.
         self._bar = tqdm(
             total=total * batch_size,
             initial=start * batch_size,
@@ -64,21 +64,21 @@ class Progress:
             self._events.close()
 
     def show(self, step: int, terms: Mapping[str, Float[Array, ""]]) -> None:
-        """Takes the terms of a step that may still be running, and shows those of the step before.
+        """Takes the terms of a step that may still be running, and shows those of the previous step.
 
         Args:
-          step: from 0.
+          step: number of the step, from 0.
           terms: loss terms, on the devices.
 
         Raises:
-          UserError: a loss of the step before was not finite.
+          UserError: a loss of the previous step was not finite.
         """
         previous, self._outstanding = self._outstanding, (step, terms)
         if previous is not None:
             self._show(*previous)
 
     def settle(self) -> None:
-        """Waits for the last step shown, and checks it."""
+        """Waits for the last step that `show` was given, shows and checks it."""
         previous, self._outstanding = self._outstanding, None
         if previous is not None:
             self._show(*previous)
@@ -94,7 +94,7 @@ class Progress:
             for name, value in self._rates(step).items():
                 self._events.add_scalar(f"rate/{name}", value, step)
         if step == self._start:
-            self.restart_clock(step + 1)  # its time went into compiling
+            self.restart_clock(step + 1)  # the first step includes compiling
         if self._terminal:
             self._bar.set_description_str(f"step {step + 1}/{self._total}", refresh=False)
             self._bar.set_postfix_str(in_words(terms), refresh=False)
@@ -103,7 +103,7 @@ class Progress:
             self.say(f"step {step + 1}/{self._total}  {in_words(terms)}{self._speed(step + 1)}")
 
     def _speed(self, steps: int) -> str:
-        """Pictures a second since the last line, and what time is left at this speed."""
+        """Pictures per second since the last line, and the remaining time at this speed."""
         pictures = (steps - self._since_step) * self._batch_size
         speed = pictures / max(time.monotonic() - self._since, 1e-6)
         self.restart_clock(steps)
@@ -120,7 +120,7 @@ class Progress:
             print(line, flush=True)
 
     def add_scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Scores by test set after `step` updates, for TensorBoard."""
+        """Writes the scores after `step` updates, by test set, to TensorBoard."""
         if self._events is not None:
             for data, numbers in scores.items():
                 for name, value in numbers.items():
@@ -128,19 +128,19 @@ class Progress:
             self._events.flush()
 
     def add_picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        """A picture after `step` updates, for TensorBoard."""
+        """Writes a picture after `step` updates to TensorBoard."""
         if self._events is not None:
             self._events.add_image(name, picture, step, dataformats="HWC")
             self._events.flush()
 
     def restart_clock(self, step: int) -> None:
-        """Keeps the time that a pause (scoring, compiling) took out of the speed."""
+        """Excludes a pause (scoring, compiling) from the reported speed."""
         self._since, self._since_step = time.monotonic(), step
         self._bar.unpause()
 
 
 def in_words(terms: Mapping[str, float]) -> str:
-    """Loss terms on a line: "id 6.64 triplet 0.31"."""
+    """Loss terms in one line: "id 6.64 triplet 0.31"."""
     return " ".join(f"{name} {value:.3g}" for name, value in terms.items())
 
 
@@ -149,6 +149,6 @@ def check_finite(step: int, terms: Mapping[str, float]) -> None:
     broken = [name for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         raise UserError(
-            f"loss {broken[0]} is {terms[broken[0]]} at step {step}; the last checkpoint is from before: lower "
+            f"loss {broken[0]} is {terms[broken[0]]} at step {step}; the last checkpoint is unaffected: lower "
             "reid.learning_rate or recon.learning_rate and start again on the same workdir"
         )

@@ -1,4 +1,4 @@
-"""What of a config may change when a run goes on, and what may not: one table, checked before anything is restored."""
+"""Which config fields may change when a run is resumed: one table, checked before anything is restored."""
 
 import fnmatch
 import json
@@ -16,7 +16,7 @@ from san_jax.training import run_config
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 
-NO_STEP = -1  # in place of a checkpoint's step, where there is none
+NO_STEP = -1  # stands for "no checkpoint" among the steps of checkpoints
 
 
 class Rule(NamedTuple):
@@ -24,7 +24,7 @@ class Rule(NamedTuple):
 
     Attributes:
       fields: names or patterns, separated by spaces.
-      may_change: whether the run goes on; else it is refused before anything is written.
+      may_change: whether the run is resumed; otherwise it is refused before anything is written.
       why: the effect of the change, or the reason why it is refused.
     """
 
@@ -33,62 +33,63 @@ class Rule(NamedTuple):
     why: str
 
 
-# The first rule that matches a field holds. docs/resuming.md shows this table.
+# The first rule that matches a field applies. docs/resuming.md shows this table.
 RULES = (
-    Rule("mode", False, "it decides which networks and which optimizers a run has"),
-    Rule("encoder.* decoder.* data.height data.width", False, "the stored weights are those of one network"),
-    Rule("reid.optimizer", False, "every optimizer stores other numbers beside the weights"),
+    Rule("mode", False, "it determines the networks and optimizers of a run"),
+    Rule("encoder.* decoder.* data.height data.width", False, "the stored weights fit one architecture only"),
+    Rule("reid.optimizer", False, "each optimizer has its own kind of state"),
     Rule(
         "schedule.fixbase_epoch schedule.open_layers schedule.warmup_epochs",
         False,
-        "every phase has an optimizer state of its own, and starts where the phase before it ends",
+        "each phase has its own optimizer state, and starts where the previous phase ends",
     ),
     Rule("schedule.epochs", True, "the run ends earlier or later; a run past its last step is only scored"),
-    Rule("reid.* recon.* schedule.warmup_rate schedule.warmup_growth", True, "holds from the next step on"),
-    Rule("loss.* augmentation.* compute_dtype", True, "holds from the next step on"),
+    Rule("reid.* recon.* schedule.warmup_rate schedule.warmup_growth", True, "takes effect from the next step"),
+    Rule("loss.* augmentation.* compute_dtype", True, "takes effect from the next step"),
     Rule(
         "seed batch.* data.train data.pit",
         True,
-        "other batches from the next step on; epochs change their length, so phases, milestones and the end of the "
-        "run lie at other steps; the number of people must stay",
+        "different batches from the next step; epochs change in length, so phases, milestones and the end of the run "
+        "move to other steps; the number of identities must stay the same",
     ),
     Rule(
         "data.test scoring.*",
         True,
-        "scored differently from now on; a best checkpoint of another metric or test set is forgotten",
+        "scored differently from now on; a best checkpoint of another metric or test set is discarded",
     ),
     Rule("schedule.eval_every schedule.save_every", True, "scored and saved at other steps"),
-    Rule("data.data_dir data.manual_dir data.workers", True, "places and processes; the same batches"),
-    Rule("init_from", True, "no effect: the weights are those of the checkpoint"),
+    Rule("data.data_dir data.manual_dir data.workers", True, "folders and worker processes; the batches stay the same"),
+    Rule("init_from", True, "no effect: the weights come from the checkpoint"),
 )
 
 
 def newest_of_all(workdir: Path) -> Path | None:
     """The newest checkpoint of a workdir, or None; all processes must call it together.
 
-    Before any of them reads in it: orbax lets them wait for one another.
+    Call it before any of them reads the checkpoint, since orbax synchronises the processes on a read.
 
     Raises:
-      UserError: the processes do not see the same one.
+      UserError: the processes do not see the same checkpoint.
     """
     newest = stored.newest(workdir)
     steps = devices.of_all_processes(NO_STEP if newest is None else int(newest.name))
     if len(set(steps)) > 1:
         other = next(index for index, step in enumerate(steps) if step != steps[0])
-        first, second = ("none" if step == NO_STEP else f"that of step {step}" for step in (steps[0], steps[other]))
+        found = (steps[0], steps[other])
+        first, second = ("no checkpoint" if step == NO_STEP else f"the checkpoint of step {step}" for step in found)
         raise UserError(
-            f"of the checkpoints in {workdir} process 0 finds {first}, process {other} {second}: the workdir must be "
-            "one folder that all hosts share"
+            f"in {workdir} process 0 finds {first}, process {other} {second}: the workdir must be one folder that all "
+            "hosts share"
         )
     return newest
 
 
 def rule_of(field: str) -> Rule:
-    """The rule that holds for a field, "reid.optimizer"."""
+    """The rule that applies to a field, given by its dotted name such as "reid.optimizer"."""
     for rule in RULES:
         if any(fnmatch.fnmatchcase(field, pattern) for pattern in rule.fields.split()):
             return rule
-    raise KeyError(f"no rule says whether {field} may change when a run goes on")
+    raise KeyError(f"no rule says whether {field} may change when a run is resumed")
 
 
 def as_table() -> str:
@@ -107,10 +108,10 @@ def changed_fields(old: ConfigDict, new: ConfigDict) -> dict[str, tuple]:
 
 
 def check_config(config: ConfigDict, workdir: Path) -> None:
-    """Checks that a run can go on with this config; a workdir without a checkpoint has nothing to go on from.
+    """Checks that the run in a workdir can be resumed with this config; passes if there is no checkpoint to resume.
 
     Raises:
-      UserError: a field differs from the run's config.json that must stay; names all such fields.
+      UserError: fields that must not change differ from the run's config.json; names all of them.
     """
     if stored.newest(workdir) is None or not (workdir / run_config.NAME).exists():
         return
@@ -120,18 +121,19 @@ def check_config(config: ConfigDict, workdir: Path) -> None:
         fields = ", ".join(f"{name} {old} (this run: {new})" for name, (old, new) in refused.items())
         why = "; ".join(dict.fromkeys(rule_of(name).why for name in refused))
         raise UserError(
-            f"{workdir} holds a run with {fields}, which cannot change when it goes on: {why}; give another "
+            f"{workdir} holds a run with {fields}, which cannot change when it is resumed: {why}; give another "
             "--workdir, or the old value"
         )
 
 
 def check_state(checkpoint: Path, like: TrainState) -> None:
-    """Checks that a checkpoint holds the arrays that a run's state has, before any of them is read.
+    """Checks that a checkpoint holds the arrays of a run's state, before any of them is read.
 
-    The config of the run tells of most differences (`check_config`); this is for a workdir without one.
+    `check_config` finds most differences first; this check also covers a workdir without a config.
 
     Raises:
-      UserError: an array is missing, is too many or has another shape; names the config field behind it.
+      UserError: an array is missing, is not part of the state or has another shape; names the config field that
+        caused it.
     """
     saved, wanted = _leaves(stored.shapes(checkpoint)), _leaves(vars(like))
     differ = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
@@ -144,7 +146,7 @@ def check_state(checkpoint: Path, like: TrainState) -> None:
 
 
 def _leaves(tree: PyTree) -> dict[tuple[str, ...], tuple]:
-    """Path -> (shape, dtype) of every array; lists and tuples, named or not, are alike."""
+    """Path -> (shape, dtype) of every array; lists, tuples and named tuples give the same paths."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         tuple(jax.tree_util.keystr((key,), simple=True) for key in path): (tuple(leaf.shape), str(leaf.dtype))
@@ -153,7 +155,7 @@ def _leaves(tree: PyTree) -> dict[tuple[str, ...], tuple]:
 
 
 def _field_behind(differ, saved, wanted) -> str:
-    """The config field that decides which arrays there are, from the paths of those that differ."""
+    """The config field that explains why arrays differ, inferred from their paths."""
     fields = {path[0] for path in differ}
     if not fields <= {"reid_opt", "recon_opt"}:
         return "mode, or other encoder or decoder fields"
@@ -162,7 +164,7 @@ def _field_behind(differ, saved, wanted) -> str:
             return "mode"
     if _phases(saved) != _phases(wanted):
         return "schedule.fixbase_epoch or schedule.warmup_epochs"
-    # Of the phase with frozen layers alone; another optimizer shows in the main phase too.
+    # Only arrays of the phase with frozen layers differ; another optimizer would change those of the main phase too.
     return "schedule.open_layers" if all("inner_states" in path for path in differ) else "reid.optimizer"
 
 

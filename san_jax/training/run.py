@@ -1,4 +1,4 @@
-"""How a config becomes a run: everything that the training loop needs."""
+"""Builds a run from a config: everything that the training loop needs."""
 
 import dataclasses
 import functools
@@ -30,23 +30,23 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All parts of a run, ready to go.
+    """All parts of a run, ready to be trained.
 
     Attributes:
-      workdir: holds everything that the run leaves behind.
-      config: its fields, which stand in the workdir once the run has begun.
-      networks: what is trained.
-      state: abstract TrainState with the shardings to restore it in.
-      make_state: a fresh one.
-      batches: batches on the devices, from a step on.
-      step_of: the jitted train step that holds at a step.
-      rates: learning rates at a step, for display.
-      total: steps in all.
-      batch_size: pictures a step.
+      workdir: folder for everything that the run writes.
+      config: the config; written into the workdir when the training begins.
+      networks: the networks that are trained.
+      state: abstract TrainState with the shardings to restore into.
+      make_state: returns a fresh TrainState.
+      batches: step -> iterator over the batches from this step, on the devices.
+      step_of: step -> the jitted train step to use for it.
+      rates: step -> learning rates by name, for display.
+      total: number of steps.
+      batch_size: pictures per step.
       score_at: steps after which the run is scored.
-      save_every: steps between checkpoints; 0 = none in between.
-      validation: how it is scored.
-      notes: what its user should know before it starts, a line each.
+      save_every: steps between checkpoints; 0 = saved only when scored, and at the end.
+      validation: how the run is scored.
+      notes: lines for the user, printed before the training.
     """
 
     workdir: Path
@@ -65,7 +65,7 @@ class Run:
     notes: tuple[str, ...]
 
     def is_saved_at(self, step: int) -> bool:
-        """Whether a checkpoint is due after `step` updates: every so many, before scores, and at the end."""
+        """Whether a checkpoint is due after `step` updates: every `save_every`, before each scoring, and at the end."""
         every = self.save_every
         return step in self.score_at or step == self.total or (every > 0 and step % every == 0)
 
@@ -79,18 +79,18 @@ def build(
     test_sets: Sequence[evaluation.RetrievalSet] | Sequence[Source],
     mesh: Mesh,
 ) -> Run:
-    """A run from its config and data; nothing is written.
+    """Builds a run from its config and data; writes nothing.
 
     Args:
       config: see configs/base.py.
-      workdir: of the run.
+      workdir: folder of the run.
       source: the training set.
-      pairs: of picture and texture, of which `batch.pit_pictures` go into every batch.
-      test_sets: what is scored; held-out pairs in mode san_pg.
+      pairs: (picture, texture) pairs, of which `batch.pit_pictures` are added to every batch.
+      test_sets: the sets to score on; sources of held-out pairs in mode san_pg.
       mesh: all devices.
 
     Raises:
-      UserError: a field that does not fit the data, the devices, another field or the workdir's checkpoint; names it.
+      UserError: a field does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
     resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
@@ -153,7 +153,7 @@ def build(
 
 
 def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
-    """The networks that a config asks for."""
+    """The architecture that a config describes."""
     return Architecture(
         depth=config.encoder.depth,
         fc_dim=config.encoder.fc_dim,
@@ -177,7 +177,7 @@ def make_steps(
     reid_tx: optax.GradientTransformation,
     recon_tx: optax.GradientTransformation,
 ) -> Callable[[int], Step]:
-    """The jitted train step by step number: one with frozen layers, one without. Uses up the state it is given."""
+    """Step number -> jitted train step, with frozen layers during fixbase; it donates the state that it is given."""
     augment = functools.partial(
         augmentation.augment, height=config.data.height, width=config.data.width, **config.augmentation
     )
@@ -201,18 +201,20 @@ def make_steps(
 
 
 def notes_on(source: Source, pairs: Source | None, *, config: ConfigDict, networks: Networks) -> tuple[str, ...]:
-    """Lines about the training set."""
+    """Lines for the user about the training set."""
     if not networks.learns_people:
-        return (f"{source.name}: {len(source)} pairs of picture and texture to train on",)
+        return (f"{source.name}: {len(source)} training pairs of picture and texture",)
     _, counts = np.unique(source.pids, return_counts=True)
     cameras, instances = len(np.unique(source.camids)), config.batch.instances
-    notes = [f"{source.name}: {len(source)} pictures of {len(counts)} people under {cameras} cameras to train on"]
+    notes = [f"{source.name}: {len(source)} training pictures of {len(counts)} identities from {cameras} cameras"]
     if few := int((counts < instances).sum()):
-        notes.append(f"{few} people have fewer than batch.instances {instances} pictures: drawn with replacement")
+        notes.append(
+            f"{few} identities have fewer than batch.instances ({instances}) pictures: sampled with replacement"
+        )
     if config.batch.identities == 1:
-        notes.append("batch.identities is 1: nobody is there to tell a person from, so the triplet losses are 0")
+        notes.append("batch.identities is 1: batches hold no negatives, so the triplet losses are 0")
     if instances == 1:
-        notes.append("batch.instances is 1: every picture is its own positive, so nothing draws a person together")
+        notes.append("batch.instances is 1: each anchor is its own positive, so no loss pulls an identity together")
     if pairs is not None:
-        notes.append(f"{pairs.name}: {len(pairs)} pairs of picture and texture, {config.batch.pit_pictures} in a batch")
+        notes.append(f"{pairs.name}: {len(pairs)} pairs of picture and texture, {config.batch.pit_pictures} per batch")
     return tuple(notes)

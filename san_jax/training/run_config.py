@@ -16,7 +16,7 @@ LATER = {"encoder": {"neck": "none", "stem": "torchvision"}, "scoring": {"same_c
 
 
 def keep(config: ConfigDict, workdir: Path) -> None:
-    """Writes the config into the workdir; of a run that goes on under another one, prints what changed.
+    """Writes the config into the workdir; if it replaces a different one, as of a resumed run, prints what changed.
 
     Raises:
       UserError: the file cannot be read or written.
@@ -36,7 +36,7 @@ def read(workdir: Path) -> ConfigDict:
     """The config of a run.
 
     Raises:
-      UserError: the folder is no run's.
+      UserError: the folder is not the workdir of a run.
     """
     path = workdir / NAME
     try:

@@ -12,14 +12,14 @@ from san_jax.training import optimizers
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """The schedule in steps; an epoch of a phase starts where the plan says.
+    """The phases of a schedule in steps; the plan determines where epochs start.
 
     Attributes:
-      fixbase: steps in which only some layers learn.
-      warmup: steps of the warm-up.
-      warmup_starts: first step of each of its epochs, counted from the phase's first; (0,) without a warm-up.
-      milestones: steps of the main phase, counted from its first, at which the re-ID rate falls.
-      recon_milestones: the same of the texture losses' rate, counted from the end of `fixbase`.
+      fixbase: number of steps in which only some layers are trained.
+      warmup: number of steps of the warm-up.
+      warmup_starts: first step of each of its epochs, counted from the start of the warm-up; (0,) without a warm-up.
+      milestones: steps at which the re-ID rate changes, counted from the start of the main phase.
+      recon_milestones: steps at which the texture losses' rate changes, counted from the end of `fixbase`.
     """
 
     fixbase: int
@@ -30,11 +30,11 @@ class Phases:
 
     @classmethod
     def of(cls, config: ConfigDict, plan: Plan) -> "Phases":
-        """Epochs of the config to steps of the plan."""
+        """Converts the config's epochs to steps of the plan."""
         schedule, starts = config.schedule, plan.epoch_starts
         warmup, main = schedule.fixbase_epoch, schedule.fixbase_epoch + schedule.warmup_epochs
 
-        def falls(milestones: Sequence[int], *, first: int) -> tuple[int, ...]:
+        def in_steps(milestones: Sequence[int], *, first: int) -> tuple[int, ...]:
             reached = [main + epoch for epoch in milestones if main + epoch < len(starts)]
             return tuple(int(starts[epoch] - starts[first]) for epoch in reached)
 
@@ -42,15 +42,15 @@ class Phases:
             fixbase=int(starts[warmup]),
             warmup=int(starts[main] - starts[warmup]),
             warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup : max(main, warmup + 1)]),
-            milestones=falls(config.reid.milestones, first=main),
-            recon_milestones=falls(config.recon.milestones, first=warmup),
+            milestones=in_steps(config.reid.milestones, first=main),
+            recon_milestones=in_steps(config.recon.milestones, first=warmup),
         )
 
 
 def make_optimizers(
     config: ConfigDict, phases: Phases
 ) -> tuple[optax.Schedule, optax.GradientTransformation, optax.GradientTransformation]:
-    """The re-ID learning rate by step, the main optimizer, and the texture losses' Adam."""
+    """The re-ID learning rate by step, the re-ID optimizer, and the Adam of the texture losses."""
     reid, recon, schedule = config.reid, config.recon, config.schedule
 
     def main(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -91,7 +91,7 @@ def make_optimizers(
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
-    """Steps after which a run is scored: the ends of every `eval_every`th epoch, and of the last; none if it is 0."""
+    """Steps after which a run is scored: at the end of every `eval_every`th epoch and of the run; none if it is 0."""
     if not eval_every:
         return frozenset()
     return frozenset(map(int, plan.epoch_starts[eval_every::eval_every])) | {plan.num_steps}

@@ -1,6 +1,6 @@
-"""Weights from elsewhere, by PyTorch's names, into a fresh train state, with a report of what fitted.
+"""Loads initial weights, by their PyTorch names, into a fresh train state, and reports what was used.
 
-They come from the files that `weights.state_dicts` reads, and from workdirs and checkpoints of our own.
+They come from the files that `weights.state_dicts` reads, or from workdirs and checkpoints of this package.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from san_jax.weights.saving import torch_tensors
 from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
 
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
-PEOPLE_ALONE = ("fc.", "bottleneck.", "classifier.")  # what the re-ID losses alone train
+REID_ONLY = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
 
 
 def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
@@ -29,35 +29,35 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
 
     Args:
       path: a run's workdir, one of its checkpoints, or a file with PyTorch's names (see `state_dicts`).
-      state: fresh; its steps and optimizers stay as they are.
-      architecture: of its networks.
+      state: a fresh state; step and optimizers stay unchanged.
+      architecture: architecture of the state's networks.
 
     Raises:
-      UserError: the file cannot be read, or does not fit these networks (see `fill`).
+      UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
     if path.is_dir():
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
-        people, stem = learns_people(mode), found.stem
+        trained_reid, stem = learns_people(mode), found.stem
         tensors = read_checkpoint(checkpoint, state.step.sharding)
         tensors = {name: finite(name, tensor, source=str(checkpoint)) for name, tensor in tensors.items()}
         state_dict = StateDict(tensors, Code("a checkpoint", stem=stem))
     else:
-        state_dict, people = read_state_dict(path), True
+        state_dict, trained_reid = read_state_dict(path), True
         if state_dict.notes is not None:
-            people = learns_people(described(state_dict.notes, source=str(path))[1])
-    if not people:
-        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(PEOPLE_ALONE)}
+            trained_reid = learns_people(described(state_dict.notes, source=str(path))[1])
+    if not trained_reid:
+        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(REID_ONLY)}
         state_dict = dataclasses.replace(state_dict, tensors=tensors)
     return fill(state, state_dict, architecture=architecture, source=str(path))
 
 
 def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Weights of one of our checkpoints under PyTorch's names and in its layouts, in network order.
+    """Weights of a checkpoint of this package under PyTorch's names and in its layouts, in network order.
 
     Args:
-      checkpoint: its folder.
-      sharding: to read it in, the same on every device.
+      checkpoint: folder of the checkpoint.
+      sharding: sharding to restore into, replicated on all devices.
     """
     draws = stored.has_decoder(checkpoint)
     parts, _ = stored.restore_networks(checkpoint, sharding, draws=draws)
@@ -65,25 +65,25 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
 
 
 def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture, source: str) -> TrainState:
-    """The state with these tensors in place of its own; prints in a few lines what happened to which.
+    """The state with these tensors in place of its own; prints a few lines about which were used.
 
-    Body (stem and stages), fc, classifier and decoder are taken whole or not at all. What stays out: ImageNet's
-    classifier, a decoder or neck where the state has none, and a classifier of another shape, since it is of other
-    people.
+    Body (stem and stages), fc, classifier and decoder are each taken completely or not at all. Ignored are ImageNet's
+    classifier, a decoder or neck that the state does not have, and a classifier of another shape, which belongs to
+    other identities.
 
     Args:
-      state: to fill; arrays keep their shardings.
-      state_dict: of the file.
-      architecture: of the state's networks.
-      source: where they come from, for messages.
+      state: the state to fill; arrays keep their shardings.
+      state_dict: tensors under PyTorch's names.
+      architecture: architecture of the state's networks.
+      source: where the tensors come from, for messages.
 
     Raises:
-      UserError: a tensor matches nothing of ours, has another shape, is missing among its like, or none is of use; or
-        they were trained behind another stem.
+      UserError: a tensor matches no array of the state or has another shape, a part is incomplete, no tensor can be
+        used, or the weights belong to another stem.
     """
     if state_dict.code.stem not in ("torchvision", architecture.stem):
         raise UserError(
-            f"the weights of {source} are of {state_dict.code.name}, which has another stem; "
+            f"the weights of {source} come from {state_dict.code.name}, which has another stem; "
             f"set encoder.stem, which is {architecture.stem}, to {state_dict.code.stem}"
         )
     arrays = flatten_dict({field: getattr(state, field) for field in FIELDS})
@@ -105,11 +105,11 @@ def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture
 
 
 def difference(state_dict: StateDict, architecture: Architecture, *, source: str) -> str:
-    """The first field of the config in which the networks of a file differ, in words; empty if there is none."""
+    """A phrase with the first config field in which the networks of a file differ; empty if there is none."""
     if torch_names.depth_of(state_dict.tensors) is None:
         return ""
     theirs = architecture_of(state_dict, source=source)
     for field, name in {"depth": "depth", "neck": "neck", "fc_dim": "fc_dim", "encoder_width": "width"}.items():
         if (found := getattr(theirs, field)) != (wanted := getattr(architecture, field)):
-            return f"; encoder.{name} is {wanted}, theirs {found}"
+            return f"; encoder.{name} is {wanted}, but {found} in the weights"
     return ""

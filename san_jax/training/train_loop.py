@@ -1,4 +1,4 @@
-"""The loop of a run: step, show, save, score, in the order they happen."""
+"""The training loop of a run: steps, progress, checkpoints and scores."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
 
-LOCK = "lock"  # the file of a workdir that says which process trains there
+LOCK = "lock"  # file in the workdir that names the process that trains there
 
 
 def train(run: Run) -> TrainState:
-    """Trains to the end; starts from the newest checkpoint of the workdir, if there is one.
+    """Trains to the end, from the newest checkpoint of the workdir if there is one.
 
     Raises:
       UserError: a loss or the state is not finite, a checkpoint cannot be read or written, or another process trains
         in the workdir.
-      Stopped: somebody asked the run to stop; its state is saved.
+      Stopped: a signal asked the run to stop; its state is saved.
     """
     with held_workdir(run.workdir), stopping.remembered() as stop:
         return _train(run, stop)
@@ -36,7 +36,7 @@ def train(run: Run) -> TrainState:
 
 def _train(run: Run, stop: stopping.Stop) -> TrainState:
     state = start(run)
-    run_config.keep(run.config, run.workdir)  # only now: a state that cannot be restored leaves the run as it was
+    run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
     step = int(jax.device_get(state.step))
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
@@ -47,7 +47,7 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
             progress.say(note)
         if step >= run.total:
             progress.say(nothing_left(run, step))
-        if step >= run.total or step in run.score_at:  # the latter: stopped between a save and the scores due with it
+        if step >= run.total or step in run.score_at:  # the latter: it was stopped after the save, before the scoring
             score(run, step, state, saved=saved, progress=progress)
         if step < run.total:
             progress.say("compiling the train step")
@@ -64,8 +64,8 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
                 check_finite(state, step)
                 saved.save(step, state)
             if stops:
-                raise stop.error(f"stopped after step {step}, which is saved; start again on {run.workdir} to go on")
-            if pauses:  # scores or a new compilation, for minutes: whoever asks to stop then need not wait for them
+                raise stop.error(f"stopped after step {step}, which is saved; start again on {run.workdir} to resume")
+            if pauses:  # scoring or compiling may take minutes; once all is saved, a signal ends the process at once
                 saved.wait()
                 stop.unsaved = False
             if step in run.score_at:
@@ -74,14 +74,14 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
 
 
 def nothing_left(run: Run, step: int) -> str:
-    """A line about a run whose state is at its config's last step, or past it."""
-    where = "is at its last step" if step == run.total else f"is past its last step, {run.total} by this config"
-    return f"{run.workdir} {where}: {step} steps are made and none is left; raise schedule.epochs to go on"
+    """A line for the user about a run whose state is at the last step of its config, or past it."""
+    where = "is at its last step" if step == run.total else f"is past the last step of this config, {run.total}"
+    return f"{run.workdir} {where}: {step} steps are done and none are left; raise schedule.epochs to train on"
 
 
 @contextlib.contextmanager
 def held_workdir(workdir: Path) -> Iterator[None]:
-    """Holds the workdir against other runs; process 0 does, and all processes end where it cannot.
+    """Locks the workdir against other runs; process 0 takes the lock, and all processes fail if it cannot.
 
     Raises:
       UserError: another process trains there.
@@ -94,12 +94,12 @@ def held_workdir(workdir: Path) -> Iterator[None]:
             except UserError as error:
                 refused = error
         if devices.of_first_process([refused is not None])[0]:
-            raise refused or UserError(f"{workdir} is in use by another process, as process 0 says")
+            raise refused or UserError(f"{workdir} is in use by another process; the message of process 0 names it")
         yield
 
 
 def checkpoints_of(run: Run) -> Checkpoints:
-    """The checkpoints of a run."""
+    """Opens the checkpoints of a run."""
     networks = run.networks
     return Checkpoints(run.workdir, networks.architecture, mode=networks.mode, best_by=run.validation.best_by)
 
@@ -108,14 +108,14 @@ def start(run: Run) -> TrainState:
     """The newest checkpoint's state, or a fresh one.
 
     Raises:
-      UserError: it cannot be read; or several processes do not see the same checkpoint.
+      UserError: the checkpoint cannot be read, or the processes do not see the same one.
     """
     newest = resuming.newest_of_all(run.workdir)
     return run.make_state() if newest is None else checkpoints.restore(newest, run.state)
 
 
 def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progress: Progress) -> None:
-    """Scores the state after `step` updates, and keeps it if it is the best so far on the first test set."""
+    """Scores the state after `step` updates, and saves it as the best if it is, by the first test set."""
     scores, sheet = run.validation.score(vars(state))
     if scores:
         progress.say(f"scores after step {step}, {run.validation.units}\n{run.validation.as_table(scores)}")
@@ -130,7 +130,7 @@ def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progres
 
 
 def show_sheet(run: Run, step: int, sheet: UInt8[np.ndarray, "H W 3"], *, progress: Progress) -> None:
-    """What the state after `step` updates draws, for TensorBoard and as a file of the workdir."""
+    """Writes a contact sheet of textures after `step` updates to TensorBoard and into the workdir."""
     progress.add_picture(step, "textures", sheet)
     if jax.process_index() == 0:
         contact_sheet.save(run.workdir / "textures" / f"step_{step:06d}.png", sheet)
@@ -143,9 +143,9 @@ def all_finite(state: TrainState) -> Bool[Array, ""]:
 
 
 def check_finite(state: TrainState, step: int) -> None:
-    """Raises a UserError before a broken state is saved over a good one."""
+    """Raises a UserError if the state is not finite, before it replaces the last checkpoint."""
     if not jax.device_get(all_finite(state)):
         raise UserError(
-            f"the weights are not finite after step {step}; the last checkpoint is from before: lower "
+            f"the weights are not finite after step {step}; the last checkpoint is unaffected: lower "
             "reid.learning_rate or recon.learning_rate and start again on the same workdir"
         )

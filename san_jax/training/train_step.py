@@ -1,10 +1,10 @@
-"""TrainState and the step: one forward pass, two backward passes at the same parameters, two updates.
+"""TrainState and the train step: one forward pass, two backward passes at the same parameters, two updates.
 
-The only file that asks for the mode:
+Networks and losses of each mode:
 
   baseline   encoder               re-ID losses
   san        encoder and decoder   re-ID losses; reconstruction and texture triplets
-  san_pg     encoder and decoder   reconstruction alone
+  san_pg     encoder and decoder   reconstruction only
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ MODES = ("san", "baseline", "san_pg")
 
 
 def learns_people(mode: str) -> bool:
-    """Whether a mode has the re-ID losses, and so is scored by finding people; else by what it draws."""
+    """Whether a mode has the re-ID losses and is scored by retrieval; san_pg is scored by its textures instead."""
     return mode != "san_pg"
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a resumed run needs: nested dictionaries of arrays. Decoder and its kin are empty in `baseline`.
+    """Everything that a resumed run needs, as nested dictionaries of arrays. The decoder's are empty in `baseline`.
 
     Attributes:
-      step: updates made, int32; also the position in the data and the seed of the augmentation.
+      step: number of updates made, int32; also the position in the data and folded into the augmentation's key.
       encoder: parameters.
       encoder_stats: running statistics of its BatchNorms.
       decoder: parameters.
-      decoder_stats: running statistics.
-      reid_opt: state of the main optimizer, over the encoder; empty in `san_pg`.
+      decoder_stats: running statistics of its BatchNorms.
+      reid_opt: state of the re-ID optimizer, over the encoder; empty in `san_pg`.
       recon_opt: state of the texture losses' optimizer, over decoder and encoder; empty in `baseline`.
     """
 
@@ -58,14 +58,15 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """Encoder and decoder without their numbers, which losses they serve, and which of the encoder's children learn.
+    """Static description of the networks: mode, architecture, compute dtype and trainable layers.
 
     Attributes:
       mode: one of MODES.
-      architecture: what they look like.
+      architecture: of encoder and decoder.
       compute_dtype: float32 or bfloat16.
-      open_layers: names of the encoder's children that learn; the others keep to their running statistics, unmoved,
-        and the optimizers must leave them alone (`optimizers.frozen_except`). None = all learn.
+      open_layers: names of the encoder's children that are trained; None = all. The BatchNorms of the others use their
+        running statistics and do not update them; freezing their parameters is up to the optimizers
+        (`optimizers.frozen_except`).
     """
 
     mode: str
@@ -75,9 +76,9 @@ class Networks:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise UserError(f"mode is {self.mode!r}; there are {', '.join(MODES)}")
+            raise UserError(f"mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
         if self.compute_dtype not in COMPUTE_DTYPES:
-            raise UserError(f"compute_dtype is {self.compute_dtype!r}; there are {', '.join(COMPUTE_DTYPES)}")
+            raise UserError(f"compute_dtype is {self.compute_dtype!r}; it must be one of {', '.join(COMPUTE_DTYPES)}")
 
     @property
     def learns_people(self) -> bool:
@@ -86,16 +87,16 @@ class Networks:
 
     @property
     def draws(self) -> bool:
-        """Whether there is a decoder, and so a texture to read for every picture."""
+        """Whether there is a decoder, so that every picture needs a texture."""
         return self.mode != "baseline"
 
     @property
     def compares_textures(self) -> bool:
-        """Whether the texture triplets are computed, and pairs may stand behind the rows of people."""
+        """Whether the texture triplets are computed, and (picture, texture) pairs may follow the P x K rows."""
         return self.mode == "san"
 
     def encode(self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"]) -> tuple[EncoderOutput, PyTree]:
-        """The encoder's outputs in training, and its running statistics after the pass."""
+        """The encoder's outputs in training mode, and its running statistics after the pass."""
         model = nnx.eval_shape(lambda: self.architecture.new_encoder(nnx.Rngs(0), self.compute_dtype))
         for name, child in vars(model).items():
             if self.open_layers is not None and isinstance(child, nnx.Module) and name not in self.open_layers:
@@ -103,13 +104,13 @@ class Networks:
         return run(model, encoder, stats, images)
 
     def draw(self, decoder: PyTree, stats: PyTree, stages: Sequence[Array]) -> tuple[DecoderOutput, PyTree]:
-        """The decoder's outputs in training, and its running statistics after the pass."""
+        """The decoder's outputs in training mode, and its running statistics after the pass."""
         model = nnx.eval_shape(lambda: self.architecture.new_decoder(nnx.Rngs(0), self.compute_dtype))
         return run(model, decoder, stats, tuple(stages))
 
 
 def run(model: nnx.Module, params: PyTree, stats: PyTree, x) -> tuple[PyTree, PyTree]:
-    """Outputs of a model whose own arrays are replaced by `params` and `stats`, and the statistics after the pass."""
+    """Outputs of a model with these parameters and running statistics, and the statistics after the pass."""
     graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
     # Without the copy BatchNorm cannot write its statistics inside a trace.
     model = nnx.merge(graph, params, stats, copy=True)
@@ -119,7 +120,7 @@ def run(model: nnx.Module, params: PyTree, stats: PyTree, x) -> tuple[PyTree, Py
 def make_state(
     networks: Networks, *, reid_tx: optax.GradientTransformation, recon_tx: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """Fresh networks and optimizers; to be called under `jax.jit`, with the shardings it shall have."""
+    """Fresh networks and optimizers; call it under `jax.jit`, with the wanted shardings as `out_shardings`."""
     encoder_key, decoder_key = (streams.key(seed, part) for part in ("encoder", "decoder"))
     shape = networks.architecture
     encoder, encoder_stats = arrays_of(shape.new_encoder(nnx.Rngs(params=encoder_key)))
@@ -136,17 +137,17 @@ def make_state(
 
 
 def drawing_parts(encoder: PyTree, decoder: PyTree) -> PyTree:
-    """What the texture losses move: the encoder's children and, beside them, the decoder.
+    """The parameters that the texture losses update: the encoder's children and, next to them, "decoder".
 
-    One Adam over both equals the released code's two, since Adam works element by element; fc and classifier, which
-    the released code freezes here, get no gradient from these losses and so no update.
+    One Adam over both equals the released code's two, since Adam is element-wise; fc and classifier, which the released
+    code freezes here, get zero gradients from these losses and so are not updated.
     """
     return {**encoder, "decoder": decoder}
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The numbers of the losses; see configs/base.py for their meaning."""
+    """Hyperparameters of the losses; see configs/base.py for their meaning."""
 
     instances: int
     label_smoothing: float = 0.1
@@ -170,25 +171,25 @@ def train_step(
     """The state after one update, and the loss terms before it.
 
     Args:
-      state: is used up where the caller donates it.
+      state: cannot be used afterwards if the caller donates it.
       batch: the global batch.
-      networks: graphs and mode.
-      objective: numbers of the losses.
-      augment: (key, uint8 pictures) -> what the encoder sees.
-      reid_tx: the main optimizer.
+      networks: mode and architecture.
+      objective: hyperparameters of the losses.
+      augment: (key, uint8 pictures) -> input of the encoder.
+      reid_tx: the re-ID optimizer, over the encoder.
       recon_tx: the texture losses' optimizer, over `drawing_parts`.
-      seed: of the augmentation.
+      seed: seed of the run, for the augmentation.
     """
     images = augment(jax.random.fold_in(streams.key(seed, "augmentation"), state.step), batch.image)
-    people = len(batch.pid)  # rows behind these are pairs for the decoder alone
+    people = len(batch.pid)  # the rows after these are pairs, used only for the reconstruction loss
     encoder, decoder, decoder_stats = state.encoder, state.decoder, state.decoder_stats
     reid_opt, recon_opt, terms = state.reid_opt, state.recon_opt, {}
 
-    # One trace of the encoder; `pull` takes gradients at its outputs back to its parameters, as often as asked.
+    # One trace of the encoder; `pull` maps gradients at its outputs to its parameters, and is called once per loss.
     out, pull, encoder_stats = jax.vjp(
         lambda encoder: networks.encode(encoder, state.encoder_stats, images), encoder, has_aux=True
     )
-    nowhere = jax.tree.map(jnp.zeros_like, out)
+    zeros = jax.tree.map(jnp.zeros_like, out)
 
     if networks.learns_people:
 
@@ -196,7 +197,7 @@ def train_step(
             return reid_terms(feats[:people], logits[:people], batch.pid, objective=objective)
 
         (at_feats, at_logits), reid_losses = jax.grad(reid_loss, argnums=(0, 1), has_aux=True)(out.feats, out.logits)
-        (grads,) = pull(dataclasses.replace(nowhere, feats=at_feats, logits=at_logits))
+        (grads,) = pull(dataclasses.replace(zeros, feats=at_feats, logits=at_logits))
         updates, reid_opt = reid_tx.update(grads, reid_opt, encoder)
         encoder = optax.apply_updates(encoder, updates)
         terms |= reid_losses
@@ -213,8 +214,8 @@ def train_step(
         (decoder_grads, at_stages), (recon_losses, decoder_stats) = jax.grad(recon_loss, argnums=(0, 1), has_aux=True)(
             decoder, out.stages
         )
-        (grads,) = pull(dataclasses.replace(nowhere, stages=at_stages))
-        # At the parameters from before the re-ID update, like the forward pass that both gradients come from.
+        (grads,) = pull(dataclasses.replace(zeros, stages=at_stages))
+        # At the parameters before the re-ID update: both gradients come from the same forward pass.
         updates, recon_opt = recon_tx.update(
             drawing_parts(grads, decoder_grads), recon_opt, drawing_parts(state.encoder, decoder)
         )
@@ -227,7 +228,7 @@ def train_step(
 
 
 def reid_terms(feats, logits, pids, *, objective: Objective) -> tuple[Array, dict[str, Array]]:
-    """The loss of encoder, fc and classifier, and its terms."""
+    """The loss for encoder, fc and classifier, and its terms."""
     terms = {"triplet": losses.batch_hard_triplet(feats, pids, margin=objective.margin)}
     if not objective.htri_only:
         terms["id"] = losses.id_loss(logits, pids, label_smoothing=objective.label_smoothing)
@@ -235,7 +236,7 @@ def reid_terms(feats, logits, pids, *, objective: Objective) -> tuple[Array, dic
 
 
 def recon_terms(drawn, texture, levels, *, objective: Objective) -> tuple[Array, dict[str, Array]]:
-    """The loss of decoder and encoder body, and its terms; without `levels` the reconstruction alone."""
+    """The loss for decoder and encoder body, and its terms; only the reconstruction if `levels` is None."""
     terms = {"reconstruction": losses.reconstruction(drawn, texture)}
     if levels is None or not objective.texture_triplets:
         return terms["reconstruction"], terms

@@ -1,4 +1,4 @@
-"""How a run's networks are scored: by the people that the encoder finds, or by the textures that are drawn."""
+"""How a run's networks are scored: by retrieval with the encoder's features, or by the decoder's textures."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from san_jax.training.train_step import Networks
 
 
 class Result(NamedTuple):
-    """Scores by test set and name, and a sheet of pictures uint8 [H W 3] where textures are scored."""
+    """Scores by test set and name, and a contact sheet, uint8 [H W 3], if textures are scored."""
 
     scores: dict[str, dict[str, float]]
     sheet: np.ndarray | None = None
@@ -28,11 +28,11 @@ class Validation:
     """How a run's networks are scored.
 
     Attributes:
-      score: by their weights, fields of a TrainState.
-      metric: its name.
-      units: of the table, in words.
-      as_table: the scores for people.
-      best_by: which of two states is the better one.
+      score: weights (fields of a TrainState) -> scores.
+      metric: name of the metric.
+      units: units of the table, for display.
+      as_table: formats the scores for display.
+      best_by: which score decides which of two states is better.
     """
 
     score: Callable[[Weights], Result]
@@ -49,7 +49,7 @@ def make_validation(
     test_sets: Sequence[evaluation.RetrievalSet] | Sequence[Source],
     mesh: Mesh,
 ) -> Validation:
-    """Scores by the people that the encoder finds, or by the textures that encoder and decoder draw."""
+    """Retrieval scores of the encoder, or texture scores of encoder and decoder, depending on the mode."""
     options = dict(batch_size=config.scoring.batch_size, workers=config.data.workers)
 
     def model(weights: Weights) -> Model:
