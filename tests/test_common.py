@@ -77,6 +77,17 @@ def test_help_that_nobody_reads_to_its_end_is_no_error(unread):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_path_that_cannot_be_used_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    command = "from pathlib import Path; from san_jax.commands import common; "
+    command += "common.run_command(lambda path: path.read_text(), files=('PATH',))"
+    for name, reason in (("x" * 300, "File name too long"), ("file/below", "Not a directory")):
+        words = [sys.executable, "-c", command, str(tmp_path / name)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        said = f"error: {tmp_path / name}: {reason}; give another path, or mend this one\n"
+        assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
     (tmp_path / "ü.py").write_text("from configs import san\n\nget_config = san.get_config\n")
     done = subprocess.run(

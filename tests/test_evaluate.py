@@ -129,3 +129,27 @@ def test_data_without_a_run_are_those_that_are_named(monkeypatch, runs):
     monkeypatch.setattr(common, "open_test_sets", opened)
     san_jax.evaluate(san_jax.load(runs / "one"), ["a/b", "c/d"], data_dir="prepared", manual_dir="release")
     assert named == [("a/b,c/d", "prepared", "release")]
+
+
+def test_other_things_in_a_workdir_never_replace_its_scores(runs, tmp_path):
+    for name in ("inner", "outer"):
+        save_run(tmp_path / "outer" / ("" if name == "outer" else name), mode="baseline")
+    (tmp_path / "outer" / "config.json").write_text((runs / "one" / "config.json").read_text())
+    san_jax.load(runs / "other").save(tmp_path / "outer" / "file.safetensors")
+    for name in ("inner", "file.safetensors"):
+        scored(workdir=tmp_path / "outer", checkpoint=tmp_path / "outer" / name)
+        assert not (tmp_path / "outer" / "scores.json").exists()
+    scored(workdir=tmp_path / "outer", checkpoint=tmp_path / "outer" / "checkpoints" / "3")
+    assert read(tmp_path / "outer" / "scores.json")["checkpoint"].endswith("outer/checkpoints/3")
+
+
+def test_page_is_refused_under_the_name_of_something_else(runs, tmp_path):
+    with pytest.raises(UserError, match=r"--report_file is .*page\.pdf, but the page is HTML; .* ends in \.html"):
+        scored(checkpoint=runs / "other", data="test/people", report_file=tmp_path / "page.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sets", [[], "", " , "])
+def test_python_says_that_no_set_is_named(sets, runs):
+    with pytest.raises(UserError, match="sets names no data set; give one like cuhk03/labeled"):
+        san_jax.evaluate(san_jax.load(runs / "one"), sets)

@@ -11,9 +11,11 @@ import pytest
 import safetensors.numpy
 from absl import flags
 from flax import nnx
+from runs import save_run
 from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
 from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
 
+import san_jax
 from san_jax import devices
 from san_jax.commands.import_ import import_file
 from san_jax.errors import UserError
@@ -294,6 +296,14 @@ def test_folder_with_something_in_it_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} is there already"):
         import_file(tmp_path / "notes", tmp_path, last_stride=None, height=256, width=128)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("w\udcff", "is no UTF-8"), (300 * "x", "File name too long")])
+def test_folder_that_cannot_be_is_said_in_one_line(name, reason, tmp_path):
+    san_jax.load(save_run(tmp_path / "run", mode="baseline")).save(tmp_path / "file.safetensors")
+    with pytest.raises(UserError, match=reason):
+        import_file(tmp_path / "file.safetensors", tmp_path / name)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file.safetensors", "run"]
 
 
 def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):

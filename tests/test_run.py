@@ -69,6 +69,11 @@ def test_people_with_few_pictures_are_counted_in_one_line():
     assert note == "2 people have fewer than batch.instances 4 pictures: drawn with replacement"
 
 
+def test_workdir_in_which_nothing_can_be_saved_is_refused_before_the_first_step():
+    with pytest.raises(UserError, match=r"the path w\udcff is no UTF-8, .*; rename the folder"):
+        run.build(config_of(), Path("w\udcff"), source=PEOPLE, test_sets=[], mesh=devices.make_mesh())
+
+
 def test_baseline_needs_no_textures():
     built = build(config_of(baseline), ArraySource(PEOPLE.pids, textures=False))
     assert built.state.decoder == {}

@@ -25,8 +25,6 @@ from san_jax.process import stopping
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import config_fields, resuming, run, train_loop, train_step
 
-EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
-
 
 def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
     """Runs a command: parses its flags, joins the cluster, and says in one line what its user can mend (exit 1).
@@ -37,7 +35,10 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
       module: whose docstring and flags `--help` shows.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
+        try:
+            print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}", flush=True)
+        except BrokenPipeError:
+            os._exit(stopping.EXIT_UNREAD)
         sys.exit(0)
     stopping.end_on_signals()
     _quiet_tracker()
@@ -47,7 +48,7 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
     try:
         app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
     except BrokenPipeError:
-        os._exit(EXIT_UNREAD)
+        os._exit(stopping.EXIT_UNREAD)
 
 
 def _help_of(module: str) -> str:
@@ -79,7 +80,12 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         _end(f"error: the processes of this run lost one another ({reason}); start the same command on all hosts", 1)
     except BrokenPipeError:  # who reads what is printed has gone, as in `| head`
-        os._exit(EXIT_UNREAD)
+        os._exit(stopping.EXIT_UNREAD)
+    except OSError as error:  # of a path that nobody has looked at more closely
+        if error.filename is None:
+            raise
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        _end(f"error: {named}: {error.strerror}; give another path, or mend this one", 1)
 
 
 def _quiet_tracker() -> None:

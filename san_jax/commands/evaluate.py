@@ -46,7 +46,7 @@ def score_sets(
     model: Model, sets: Sequence[str] | str, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike, metric: str
 ) -> dict[str, dict[str, float]]:
     """Scores by test set; arguments and errors as of `san_jax.evaluate`."""
-    names = sets if isinstance(sets, str) else ",".join(sets)
+    names = ",".join(common.names(sets if isinstance(sets, str) else ",".join(sets), field="sets"))
     data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
     # No worker processes: they would import a script that calls this, and run it again where it has no main guard.
     return Scorer(metric=metric, workers=0).score(model, common.open_scored(data, mode=model.mode)).scores
@@ -203,12 +203,17 @@ def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> P
     """Where the flags say; a workdir's own files are of its own checkpoints alone.
 
     Raises:
-      UserError: a page is wanted, and nobody says where.
+      UserError: a page is wanted, and nobody says where; or the name of its file says that it is something else.
     """
-    own = workdir is not None and workdir.resolve() in Path(model.source).resolve().parents
+    # Other things may lie in a workdir too: another run, or a file of weights.
+    folder = Path(model.source).resolve().parent
+    own = workdir is not None and folder in [workdir.resolve() / name for name in ("checkpoints", "best")]
     scores = Path(given["output"]) if given["output"] else workdir / "scores.json" if own else None
     if given["report_file"]:
-        return Places(scores, Path(given["report_file"]))
+        page = Path(given["report_file"])
+        if page.suffix.lower() not in (".html", ".htm", ""):
+            raise UserError(f"--report_file is {page}, but the page is HTML; choose a name that ends in .html")
+        return Places(scores, page)
     if given["report"] and not own:
         raise UserError(f"--report writes into the workdir of the run it shows; for {model.source} give --report_file")
     return Places(scores, workdir / "report.html" if given["report"] else None)

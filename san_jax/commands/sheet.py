@@ -49,6 +49,7 @@ def draw_people(
     height: int,
 ) -> None:
     """Renders and writes the sheet; arguments as the flags say."""
+    contact_sheet.check_name(output, what="OUT.png")
     trouble = dict(occlusion=occlusion, sloppiness=sloppiness, variety=variety)
     world = studio.make_world(jax.random.key(seed), cameras=cameras, **trouble)
     sheet = contact_sheet.compose(

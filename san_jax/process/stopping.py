@@ -12,6 +12,7 @@ from typing import NoReturn
 from san_jax.errors import Stopped
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended: nobody reads what it prints any more
 GRACE = 10.0  # seconds for the clean-up of a preparation, before the process ends without it
 
 

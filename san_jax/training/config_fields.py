@@ -11,11 +11,10 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES
+from san_jax.networks.architecture import COMPUTE_DTYPES, MODES
 from san_jax.networks.encoder import BLOCKS, NECKS, STEMS
 from san_jax.scoring.evaluation import METRICS, SAME_CAMERA
 from san_jax.training.optimizers import OPTIMIZERS
-from san_jax.training.train_step import MODES
 
 
 @dataclasses.dataclass(frozen=True)
