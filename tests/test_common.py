@@ -12,7 +12,7 @@ from cuhk03_release import write_release
 from jax.experimental import multihost_utils
 
 import tfds_builders
-from san_jax.commands import common
+from san_jax.commands import common, textures
 from san_jax.errors import UserError
 
 
@@ -53,6 +53,13 @@ def test_first_process_prepares_before_all_meet(cluster):
     happened = cluster(0)
     common.open_source("set/a:3", "train", **PLACES)
     assert happened == ["prepare set/a", "meet", "open set/a:3"]
+
+
+def test_textures_of_a_data_set_are_drawn_of_what_the_first_process_prepares(cluster):
+    happened = cluster(0)
+    places = dict(data_dir="data", manual_dir="", output="textures")
+    textures.open_pictures({"input": "tfds:set/a", "split": "train", **places})
+    assert happened == ["prepare set/a", "meet", "open set/a"]
 
 
 def test_other_processes_wait_and_open(cluster):
@@ -124,3 +131,9 @@ def test_of_two_processes_the_first_prepares_and_both_score(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], first + second
     assert "preparing cuhk03/labeled" in first
     assert "prepar" not in second
+
+
+@pytest.mark.parametrize("listed", ["set/a,set/a", "set/a, set/b ,set/a"])
+def test_data_set_that_is_named_twice_is_refused(listed):
+    with pytest.raises(UserError, match=r"data\.train names set/a twice, .*; name each data set once"):
+        common.names(listed, field="data.train")

@@ -150,3 +150,9 @@ def test_sheet_of_the_rendered_world_is_refused_under_the_name_of_something_else
     with pytest.raises(UserError, match=r"OUT\.png is .*people\.jpg, which does not end in \.png"):
         sheet_command.draw_people(tmp_path / "people.jpg", people=1, cameras=1, seed=0, height=32, **trouble)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_share_that_is_no_number_draws_nothing(tmp_path):
+    trouble = dict(occlusion=0.0, sloppiness=float("nan"), variety=0.0)
+    with pytest.raises(UserError, match="--sloppiness is nan; give a number from 0 to 1"):
+        sheet_command.draw_people(tmp_path / "people.png", people=1, cameras=1, seed=0, height=32, **trouble)

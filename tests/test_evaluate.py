@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,27 @@ def test_page_is_refused_under_the_name_of_something_else(runs, tmp_path):
 def test_python_says_that_no_set_is_named(sets, runs):
     with pytest.raises(UserError, match="sets names no data set; give one like cuhk03/labeled"):
         san_jax.evaluate(san_jax.load(runs / "one"), sets)
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "said"),
+    [
+        ("scoring", "batch_size", 0, "has scoring.batch_size 0; it may be a whole number from 1 on"),
+        ("data", "workers", -3, "has data.workers -3"),
+        ("scoring", "metric", "map", "has scoring.metric 'map'"),
+        ("data", "data_dir", None, "has no data.data_dir; restore the file"),
+        ("scoring", None, None, "has no scoring.metric"),
+        ("data", None, 3, "has no data.train"),
+    ],
+)
+def test_damaged_config_of_a_run_is_said_by_file_and_field(group, field, value, said, runs, tmp_path):
+    config = json.loads((runs / "one" / "config.json").read_text())
+    if field is None:
+        config[group] = value or {}
+    elif value is None:
+        del config[group][field]
+    else:
+        config[group][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"config\.json {re.escape(said)}"):
+        scored(workdir=tmp_path, checkpoint=runs / "one")

@@ -170,10 +170,12 @@ def open_pairs(config: ConfigDict) -> Source | None:
 
 
 def names(listed: str, *, field: str) -> list[str]:
-    """Names of data sets, separated by commas."""
+    """Names of data sets, separated by commas; raises a UserError if there are none, or one of them comes twice."""
     found = [name.strip() for name in listed.split(",") if name.strip()]
     if not found:
         raise UserError(f"{field} names no data set; give one like cuhk03/labeled")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise UserError(f"{field} names {twice[0]} twice, whose people would count as others; name each data set once")
     return found
 
 

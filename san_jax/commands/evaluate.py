@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from san_jax import files
@@ -32,7 +33,7 @@ from san_jax.model import Model
 from san_jax.report import report
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
-from san_jax.training import run_config
+from san_jax.training import config_fields, run_config
 
 # What a run's config would say, for weights without a run.
 WITHOUT_RUN = {
@@ -40,6 +41,8 @@ WITHOUT_RUN = {
     "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": 2},
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
+
+OF_RUN = ("seed", *flatten_dict(WITHOUT_RUN, sep="."))  # what is read of a run's config
 
 
 def score_sets(
@@ -184,6 +187,8 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     if workdir is None and not given["data"]:
         raise UserError("--checkpoint without --workdir needs --data, the names of test sets, as in cuhk03/labeled")
     config = ConfigDict(WITHOUT_RUN) if workdir is None else run_config.read(workdir)
+    if workdir is not None:
+        config_fields.check_some(config, OF_RUN, where=str(workdir / run_config.NAME))
     for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
         config.data[field] = config.data[field] if given[name] is None else given[name]
     config.scoring.metric = given["metric"] or config.scoring.metric

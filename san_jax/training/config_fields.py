@@ -171,6 +171,19 @@ def check(config: ConfigDict, *, where: str = "") -> None:
         check_size(config, where=where)
 
 
+def check_some(config: ConfigDict, names: Sequence[str], *, where: str) -> None:
+    """Raises a UserError, which begins with `where`, if one of these fields is missing or has a value it may not have.
+
+    For configs that were read from a file; those of older versions lack fields that others need.
+    """
+    fields = flatten_dict(config.to_dict(), sep=".")
+    for name in names:
+        if name not in fields:
+            raise UserError(f"{where} has no {name}; restore the file, or start the training again on the same workdir")
+        if not RANGES[name].allows(fields[name]):
+            raise UserError(f"{where} has {name} {fields[name]!r}; it may be {RANGES[name].words}")
+
+
 def check_size(config: ConfigDict, *, where: str) -> None:
     """Raises a UserError where the decoder's maps would not fit those of the encoder."""
     if config.encoder.last_stride != 1:
