@@ -1,7 +1,6 @@
 import dataclasses
 import gc
 import resource
-from collections import OrderedDict
 from pathlib import Path
 
 import jax
@@ -10,10 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
+from commands import run_command
 from flax import nnx
 from runs import save_run
-from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
-from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
+from torch_saves import Call, Global, as_saved, save_stream, save_zip
+from torch_states import SMALL, assert_same, save, state_of, torch_tensors
 
 import san_jax
 from san_jax import devices
@@ -58,18 +58,6 @@ def torchvision_shapes(depth: int) -> dict[str, tuple[int, ...]]:
 def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     safetensors.numpy.save_file(tensors, path)
     return path
-
-
-def as_saved(tensors: dict[str, np.ndarray], prefix: str = "") -> OrderedDict:
-    """A state dict for `save_zip` and `save_stream`, with PyTorch's counters."""
-    saved = OrderedDict()
-    for name, values in tensors.items():
-        stride = [stride // values.itemsize for stride in values.strides]
-        saved[prefix + name] = tensor(Storage(name, values.ravel()), values.shape, tuple(stride))
-        if name.endswith("running_var"):
-            counter = name.replace("running_var", "num_batches_tracked")
-            saved[prefix + counter] = tensor(Storage(counter, np.array([3])), (), ())
-    return saved
 
 
 def split(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
