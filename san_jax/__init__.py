@@ -51,9 +51,15 @@ def search(
     Raises:
       UserError: there are fewer than k gallery pictures or no queries, or features are not finite or differ in length.
     """
+    import numpy as np
+
     from san_jax import devices
+    from san_jax.errors import UserError
     from san_jax.scoring import nearest
 
+    for name, feats in (("query", query_feats), ("gallery", gallery_feats)):
+        if np.ndim(feats) != 2:
+            raise UserError(f"{name} features have the shape {list(np.shape(feats))}; give [pictures, numbers of each]")
     return nearest.nearest(query_feats, gallery_feats, k=k, distance=distance, mesh=devices.make_mesh())
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from importlib import metadata
 
@@ -23,9 +24,9 @@ def main() -> None:
     """Runs the command that the first word names."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        print(usage())
+        show(usage())
     elif name == "--version":
-        print(f"san_jax {metadata.version('san_jax')}")
+        show(f"san_jax {metadata.version('san_jax')}")
     elif name in COMMANDS:
         sys.argv = [f"san-jax {name}", *rest]
         stopping.end_on_signals()  # before the import, which takes seconds
@@ -35,6 +36,14 @@ def main() -> None:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
         print(f"error: san-jax has no command {name!r}; {hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def show(text: str) -> None:
+    """Prints a text; ends as other commands do where nobody reads it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os._exit(stopping.EXIT_UNREAD)
 
 
 def usage() -> str:

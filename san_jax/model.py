@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, PyTree, UInt8
+from PIL import Image
 
 from san_jax import devices
 from san_jax.data import augmentation, picture_batches
@@ -146,6 +147,10 @@ class Model:
             yield jax.device_get(result)
 
     def _of_pictures(self, function, pictures, *, batch_size, **options):
+        if isinstance(pictures, str | os.PathLike | Image.Image):
+            raise UserError(f"pictures is one picture, {pictures}; give a list, where it may be alone")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size is {batch_size!r}; give a whole number from 1 on")
         readers = [picture_batches.reader(picture) for picture in pictures]
         size = dict(height=self.architecture.height, width=self.architecture.width, batch_size=batch_size)
         with ThreadPoolExecutor() as pool:
@@ -191,7 +196,7 @@ def load(
     """
     mesh, path = devices.make_mesh(), Path(source)
     given = {"height": height, "width": width, "last_stride": last_stride}
-    if path.is_file():
+    if os.path.isfile(path):  # False, where Path's own method raises, for names that are too long
         if best:
             raise UserError(f"{path} is a single file of weights, which has no best checkpoint; leave out best")
         loaded = loading.load_weights(path, **given)
@@ -209,11 +214,16 @@ def of_checkpoint(checkpoint: Path, mesh: Mesh, *, compute_dtype: str = "float32
       mesh: the devices that share a batch.
       compute_dtype: float32 or bfloat16.
       given: fields of the architecture to override.
+
+    Raises:
+      UserError: it cannot be read, or no such networks exist.
     """
     architecture, mode = stored.read_about(checkpoint)
-    weights, step = stored.restore_networks(checkpoint, devices.replicated(mesh), draws=mode != "baseline")
-    architecture = dataclasses.replace(architecture, **given)
-    return Model(architecture, mode, weights, mesh, compute_dtype, source=str(checkpoint), step=step)
+    draws, resized = mode != "baseline", dataclasses.replace(architecture, **given)
+    if given:
+        resized.check(draws=draws)
+    weights, step = stored.restore_networks(checkpoint, devices.replicated(mesh), draws=draws)
+    return Model(resized, mode, weights, mesh, compute_dtype, source=str(checkpoint), step=step)
 
 
 # ---- Functions for `Model.over`, from weights and uint8 pictures.

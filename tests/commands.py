@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# Processes that share busy cores may reach a sum more than gloo's 30 s apart.
+PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def start(script, *arguments, **environment):

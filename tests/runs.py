@@ -1,15 +1,20 @@
 """Small runs for tests: their configs, their checkpoints, and picture files for their networks."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
+from array_source import ArraySource
 from PIL import Image
 from small_networks import SHAPE, state_of
 
 from configs import san
 from san_jax import devices
+from san_jax.training import run
 from san_jax.training.checkpoints import Checkpoints
+
+PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 
 # Fields of a training on `cuhk03_release`, of two phases and a hundred steps. Runs with the same fields share compiled
 # programs: the step, whose compilation takes longer than the run, depends on all of them.
@@ -47,6 +52,10 @@ def config_of(module=san, **fields):
         }
     )
     return config
+
+
+def build(config, source=PEOPLE, pairs=None):
+    return run.build(config, Path("nowhere"), source=source, pairs=pairs, test_sets=[], mesh=devices.make_mesh())
 
 
 def save_run(workdir, architecture=SHAPE, mode="san_pg", *, seed=0):

@@ -12,7 +12,7 @@ from cuhk03_release import write_release
 from jax.experimental import multihost_utils
 
 import tfds_builders
-from san_jax.commands import common
+from san_jax.commands import common, textures
 from san_jax.errors import UserError
 
 
@@ -55,6 +55,13 @@ def test_first_process_prepares_before_all_meet(cluster):
     assert happened == ["prepare set/a", "meet", "open set/a:3"]
 
 
+def test_textures_of_a_data_set_are_drawn_of_what_the_first_process_prepares(cluster):
+    happened = cluster(0)
+    places = dict(data_dir="data", manual_dir="", output="textures")
+    textures.open_pictures({"input": "tfds:set/a", "split": "train", **places})
+    assert happened == ["prepare set/a", "meet", "open set/a"]
+
+
 def test_other_processes_wait_and_open(cluster):
     happened = cluster(1)
     common.open_source("set/a:3", "train", **PLACES)
@@ -75,6 +82,17 @@ def test_what_the_first_process_cannot_prepare_ends_all(cluster):
 def test_help_that_nobody_reads_to_its_end_is_no_error(unread):
     done = subprocess.run([sys.executable, "train.py", "--help"], stdout=unread, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_path_that_cannot_be_used_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    command = "from pathlib import Path; from san_jax.commands import common; "
+    command += "common.run_command(lambda path: path.read_text(), files=('PATH',))"
+    for name, reason in (("x" * 300, "File name too long"), ("file/below", "Not a directory")):
+        words = [sys.executable, "-c", command, str(tmp_path / name)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        said = f"error: {tmp_path / name}: {reason}; give another path, or mend this one\n"
+        assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
@@ -113,3 +131,9 @@ def test_of_two_processes_the_first_prepares_and_both_score(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], first + second
     assert "preparing cuhk03/labeled" in first
     assert "prepar" not in second
+
+
+@pytest.mark.parametrize("listed", ["set/a,set/a", "set/a, set/b ,set/a"])
+def test_data_set_that_is_named_twice_is_refused(listed):
+    with pytest.raises(UserError, match=r"data\.train names set/a twice, .*; name each data set once"):
+        common.names(listed, field="data.train")

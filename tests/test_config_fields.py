@@ -2,7 +2,7 @@ import math
 
 import pytest
 from flax.traverse_util import flatten_dict
-from test_run import PEOPLE, build, config_of
+from runs import PEOPLE, build, config_of
 
 from configs import ablation, base, baseline, chain, san, san_pg
 from san_jax.commands import config_file

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from san_jax.commands import sheet as sheet_command
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import BORDER, FRAME, GREEN, GREY, PAPER, RED, SPACE, Cell, compose
 from san_jax.errors import UserError
@@ -142,3 +143,16 @@ def test_sheet_keeps_away_from_pictures(tmp_path):
     ):
         with pytest.raises(UserError, match=error):
             contact_sheet.check_place(tmp_path / name, pictures=[tmp_path / "other", tmp_path / "pictures"])
+
+
+def test_sheet_of_the_rendered_world_is_refused_under_the_name_of_something_else(tmp_path):
+    trouble = dict(occlusion=0.0, sloppiness=0.0, variety=0.0)
+    with pytest.raises(UserError, match=r"OUT\.png is .*people\.jpg, which does not end in \.png"):
+        sheet_command.draw_people(tmp_path / "people.jpg", people=1, cameras=1, seed=0, height=32, **trouble)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_share_that_is_no_number_draws_nothing(tmp_path):
+    trouble = dict(occlusion=0.0, sloppiness=float("nan"), variety=0.0)
+    with pytest.raises(UserError, match="--sloppiness is nan; give a number from 0 to 1"):
+        sheet_command.draw_people(tmp_path / "people.png", people=1, cameras=1, seed=0, height=32, **trouble)

@@ -9,13 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from commands import PATIENT
 
 from san_jax import devices
 from san_jax.errors import UserError
 
 HERE = Path(__file__).parent
-# Processes that share busy cores may reach a sum more than gloo's 30 s apart.
-PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def start(num_devices, **environment):

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,51 @@ def test_data_without_a_run_are_those_that_are_named(monkeypatch, runs):
     monkeypatch.setattr(common, "open_test_sets", opened)
     san_jax.evaluate(san_jax.load(runs / "one"), ["a/b", "c/d"], data_dir="prepared", manual_dir="release")
     assert named == [("a/b,c/d", "prepared", "release")]
+
+
+def test_other_things_in_a_workdir_never_replace_its_scores(runs, tmp_path):
+    for name in ("inner", "outer"):
+        save_run(tmp_path / "outer" / ("" if name == "outer" else name), mode="baseline")
+    (tmp_path / "outer" / "config.json").write_text((runs / "one" / "config.json").read_text())
+    san_jax.load(runs / "other").save(tmp_path / "outer" / "file.safetensors")
+    for name in ("inner", "file.safetensors"):
+        scored(workdir=tmp_path / "outer", checkpoint=tmp_path / "outer" / name)
+        assert not (tmp_path / "outer" / "scores.json").exists()
+    scored(workdir=tmp_path / "outer", checkpoint=tmp_path / "outer" / "checkpoints" / "3")
+    assert read(tmp_path / "outer" / "scores.json")["checkpoint"].endswith("outer/checkpoints/3")
+
+
+def test_page_is_refused_under_the_name_of_something_else(runs, tmp_path):
+    with pytest.raises(UserError, match=r"--report_file is .*page\.pdf, but the page is HTML; .* ends in \.html"):
+        scored(checkpoint=runs / "other", data="test/people", report_file=tmp_path / "page.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sets", [[], "", " , "])
+def test_python_says_that_no_set_is_named(sets, runs):
+    with pytest.raises(UserError, match="sets names no data set; give one like cuhk03/labeled"):
+        san_jax.evaluate(san_jax.load(runs / "one"), sets)
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "said"),
+    [
+        ("scoring", "batch_size", 0, "has scoring.batch_size 0; it may be a whole number from 1 on"),
+        ("data", "workers", -3, "has data.workers -3"),
+        ("scoring", "metric", "map", "has scoring.metric 'map'"),
+        ("data", "data_dir", None, "has no data.data_dir; restore the file"),
+        ("scoring", None, None, "has no scoring.metric"),
+        ("data", None, 3, "has no data.train"),
+    ],
+)
+def test_damaged_config_of_a_run_is_said_by_file_and_field(group, field, value, said, runs, tmp_path):
+    config = json.loads((runs / "one" / "config.json").read_text())
+    if field is None:
+        config[group] = value or {}
+    elif value is None:
+        del config[group][field]
+    else:
+        config[group][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"config\.json {re.escape(said)}"):
+        scored(workdir=tmp_path, checkpoint=runs / "one")

@@ -98,3 +98,9 @@ def test_builders_know_nothing_of_networks_training_and_scoring():
     for path in (ROOT / "tfds_builders").glob("*.py"):
         allowed = ("san_jax.batch", "san_jax.errors", "san_jax.process", "san_jax.synthesis")
         assert all(name.startswith(allowed) for name in imported(path) if name.startswith("san_jax")), path
+
+
+def test_no_test_module_imports_another():
+    """What tests share stands in modules beside them, so that each can be read, moved and run by itself."""
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        assert not [name for name in imported(path) if name.startswith("test_")], path.name

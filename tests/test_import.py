@@ -1,7 +1,6 @@
 import dataclasses
 import gc
 import resource
-from collections import OrderedDict
 from pathlib import Path
 
 import jax
@@ -10,10 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
+from commands import run_command
 from flax import nnx
-from test_export import SMALL, assert_same, run_command, save, state_of, torch_tensors
-from test_torch_files import Call, Global, Storage, save_stream, save_zip, tensor
+from runs import save_run
+from torch_saves import Call, Global, as_saved, save_stream, save_zip
+from torch_states import SMALL, assert_same, save, state_of, torch_tensors
 
+import san_jax
 from san_jax import devices
 from san_jax.commands.import_ import import_file
 from san_jax.errors import UserError
@@ -56,18 +58,6 @@ def torchvision_shapes(depth: int) -> dict[str, tuple[int, ...]]:
 def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
     safetensors.numpy.save_file(tensors, path)
     return path
-
-
-def as_saved(tensors: dict[str, np.ndarray], prefix: str = "") -> OrderedDict:
-    """A state dict for `save_zip` and `save_stream`, with PyTorch's counters."""
-    saved = OrderedDict()
-    for name, values in tensors.items():
-        stride = [stride // values.itemsize for stride in values.strides]
-        saved[prefix + name] = tensor(Storage(name, values.ravel()), values.shape, tuple(stride))
-        if name.endswith("running_var"):
-            counter = name.replace("running_var", "num_batches_tracked")
-            saved[prefix + counter] = tensor(Storage(counter, np.array([3])), (), ())
-    return saved
 
 
 def split(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -294,6 +284,14 @@ def test_folder_with_something_in_it_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} exists already"):
         import_file(tmp_path / "notes", tmp_path, last_stride=None, height=256, width=128)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("w\udcff", "is no UTF-8"), (300 * "x", "File name too long")])
+def test_folder_that_cannot_be_is_said_in_one_line(name, reason, tmp_path):
+    san_jax.load(save_run(tmp_path / "run", mode="baseline")).save(tmp_path / "file.safetensors")
+    with pytest.raises(UserError, match=reason):
+        import_file(tmp_path / "file.safetensors", tmp_path / name)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file.safetensors", "run"]
 
 
 def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):

@@ -23,6 +23,12 @@ def test_help_names_every_command():
     assert [line.split()[0] for line in done.stdout.splitlines()[2:-2]] == list(COMMANDS)
 
 
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_what_nobody_reads_is_no_error(word, unread):
+    done = subprocess.run([sys.executable, "-m", "san_jax", word], stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_unknown_command_is_one_line_with_the_nearest_name():
     done = san_jax("serach")
     assert (done.returncode, done.stdout) == (1, "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 from PIL import Image
 from runs import save_run, write_pictures
 from small_networks import SHAPE, state_of
@@ -121,7 +121,63 @@ def test_height_and_width_of_a_run_can_be_others(run, paths):
     assert np.abs(wide.features(paths) - loaded(run).features(paths)).max() > 1e-4
 
 
-@pytest.mark.parametrize(("source", "reason"), [("nothing", "holds no checkpoint"), (".", "holds no checkpoint")])
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"height": 0}, "height is 0; give 8 pixels or more"),
+        ({"width": -64}, "width is -64; give 8 pixels or more"),
+        ({"height": 24}, "multiples of 16"),
+        ({"last_stride": 3}, r"encoder\.last_stride is 3"),
+        ({"last_stride": 2}, r"set encoder\.last_stride to 1"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused_by_the_name_of_the_field(given, named, run, tmp_path):
+    loaded(run).save(tmp_path / "san.safetensors")
+    for source in (run, tmp_path / "san.safetensors"):
+        with pytest.raises(UserError, match=named):
+            san_jax.load(source, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"mode": "sann"}, "mode = 'sann'"),
+        ({"mode": "baseline"}, "holds a decoder, but describes its mode as baseline"),
+        ({"height": -5}, "height is -5"),
+        ({"width": 0}, "width is 0"),
+        ({"height": 32.0}, "height = 32.0"),
+        ({"neck": "zzz"}, "neck"),
+    ],
+)
+def test_description_of_a_file_that_cannot_be_true_is_refused(change, named, run, tmp_path):
+    loaded(run).save(tmp_path / "san.safetensors")
+    with safetensors.safe_open(tmp_path / "san.safetensors", "numpy") as saved:
+        tensors, metadata = {name: saved.get_tensor(name) for name in saved.keys()}, saved.metadata()  # noqa: SIM118
+    about = json.loads(metadata["san_jax"])
+    (about if "mode" in change else about["architecture"]).update(change)
+    safetensors.numpy.save_file(tensors, tmp_path / "san.safetensors", metadata | {"san_jax": json.dumps(about)})
+    with pytest.raises(UserError, match=named):
+        san_jax.load(tmp_path / "san.safetensors")
+
+
+def test_one_picture_in_place_of_a_list_and_batches_of_none_are_said(model, paths):
+    with pytest.raises(UserError, match=r"pictures is one picture, .*; give a list"):
+        model.features(str(paths[0]))
+    for size in (0, -1):
+        with pytest.raises(UserError, match=f"batch_size is {size}; give a whole number from 1 on"):
+            model.textures(paths, batch_size=size)
+
+
+@pytest.mark.parametrize(("query", "gallery"), [((8,), (5, 8)), ((3, 8), (8,)), ((1, 3, 8), (1, 5, 8))])
+def test_search_names_features_that_are_no_table(query, gallery):
+    with pytest.raises(UserError, match=r"(query|gallery) features have the shape \[.*\]; give \[pictures, numbers"):
+        san_jax.search(np.zeros(query, np.float32), np.zeros(gallery, np.float32), k=1)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [(name, "holds no checkpoint") for name in ("nothing", ".", 300 * "x")] + [("w\udcff", "is no UTF-8")],
+)
 def test_source_that_is_none_says_what_to_give(source, reason, tmp_path):
     with pytest.raises(UserError, match=reason):
         san_jax.load(tmp_path / source)

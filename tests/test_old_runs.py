@@ -1,72 +1,33 @@
 """Runs that were written by earlier versions of this code: their checkpoints load, and training goes on from them.
 
 `golden/run_layout_1.tar.xz` is the workdir of a run as commit f462b4d wrote it (JAX 0.10.2, orbax 0.11), without its
-events and pictures: checkpoints/11, best/11 (whose `state`, the same numbers, was left out to save room; `run` below
+events and pictures: checkpoints/11, best/11 (whose `state`, the same numbers, was left out to save room; `unpack`
 copies it back), config.json, and digests.json, the SHA-256 of the bytes of every field of the final TrainState. It was
-made by `config_of` and `build` below with schedule.epochs=1, then `run_config.keep(config, workdir)` and
+made by `config_of` and `build` of old_runs with schedule.epochs=1, then `run_config.keep(config, workdir)` and
 `train_loop.train(run)`. It must not be written anew: a new layout gets a file of its own.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import tarfile
 import threading
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from array_source import ArraySource
 from flax.traverse_util import flatten_dict
+from old_runs import build, config_of, unpack
 
 from configs import san
 from san_jax import devices
 from san_jax.errors import UserError
-from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import checkpoints, resuming, run_config, train_loop
-from san_jax.training import run as runs
 from san_jax.weights import stored
-
-PEOPLE = ArraySource(np.repeat(np.arange(6), 4))
-FIELDS = {
-    "data.train": "test/people",
-    "data.height": 32,
-    "data.width": 16,
-    "data.workers": 0,
-    "encoder.depth": 10,
-    "encoder.width": 0.02,
-    "encoder.fc_dim": 4,
-    "decoder.width": 0.02,
-    "batch.identities": 3,
-    "batch.instances": 2,
-    "schedule.fixbase_epoch": 1,
-    "schedule.warmup_epochs": 1,
-    "schedule.epochs": 1,
-    "schedule.eval_every": 9,
-    "scoring.batch_size": 8,
-}
-
-
-def config_of(**fields):
-    config = san.get_config("small")
-    config.update_from_flattened_dict(FIELDS | fields)
-    return config
-
-
-def build(config, workdir):
-    test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), PEOPLE)]
-    return runs.build(config, workdir, source=PEOPLE, test_sets=test_sets, mesh=devices.make_mesh())
 
 
 @pytest.fixture
 def workdir(tmp_path):
-    """A workdir of the first layout."""
-    with tarfile.open(Path(__file__).parent / "golden" / "run_layout_1.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    shutil.copytree(tmp_path / "checkpoints" / "11" / "state", tmp_path / "best" / "11" / "state")
-    return tmp_path
+    return unpack(tmp_path)
 
 
 def digests_of(state):

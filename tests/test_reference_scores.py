@@ -23,6 +23,7 @@ def test_table_and_file_have_the_references_of_every_set(tmp_path):
 
     report = json.loads(output.read_text())
     assert report["metric"] == "cuhk03"
+    assert report["queries_without_match"] == dict.fromkeys(names, 0)
     rows = [(name, kind) for name in names for kind in ("chance", "colour histogram")]
     assert [(name, kind) for name in report["sets"] for kind in report["sets"][name]] == rows
     lines = found.stdout.splitlines()[2:]

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_import import as_saved
-from test_torch_files import save_zip
+from torch_saves import as_saved, save_zip
 
 from san_jax.data import augmentation
 from san_jax.errors import UserError

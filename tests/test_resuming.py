@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from flax.traverse_util import flatten_dict
-from test_old_runs import build, config_of, workdir  # noqa: F401, a fixture
+from old_runs import build, config_of, unpack
 
 from configs import base, baseline, san_pg
 from san_jax.errors import UserError
@@ -42,6 +42,12 @@ MAY_CHANGE = {
 }
 
 
+@pytest.fixture
+def workdir(tmp_path):
+    return unpack(tmp_path)
+
+
+
 def test_every_config_field_has_a_rule_and_every_rule_a_field():
     fields = flatten_dict(base.get_config().to_dict(), sep=".")
     assert {resuming.rule_of(name) for name in fields} == set(resuming.RULES)
@@ -52,7 +58,7 @@ def test_docs_show_the_table_of_the_code():
 
 
 @pytest.mark.parametrize("fields", MUST_STAY, ids=str)
-def test_change_that_must_not_be_names_the_field_and_leaves_the_run_as_it_was(fields, workdir):  # noqa: F811
+def test_change_that_must_not_be_names_the_field_and_leaves_the_run_as_it_was(fields, workdir):
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(UserError) as error:
         build(config_of(**fields), workdir)
@@ -65,7 +71,7 @@ def test_change_that_must_not_be_names_the_field_and_leaves_the_run_as_it_was(fi
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_all_that_may_change_may_change_at_once(workdir):  # noqa: F811
+def test_all_that_may_change_may_change_at_once(workdir):
     assert build(config_of(**MAY_CHANGE), workdir).total > 11
 
 
@@ -82,14 +88,14 @@ def test_all_that_may_change_may_change_at_once(workdir):  # noqa: F811
     ],
     ids=str,
 )
-def test_state_that_does_not_fit_names_the_field_where_the_config_is_lost(fields, named, workdir):  # noqa: F811
+def test_state_that_does_not_fit_names_the_field_where_the_config_is_lost(fields, named, workdir):
     (workdir / "config.json").unlink()
     with pytest.raises(UserError, match=f"11 does not fit this run: it was trained with another {named}") as error:
         build(config_of(**fields), workdir)
     assert "\n" not in str(error.value)
 
 
-def test_field_that_an_older_config_lacks_counts_as_unchanged(workdir):  # noqa: F811
+def test_field_that_an_older_config_lacks_counts_as_unchanged(workdir):
     path = workdir / "config.json"
     old = json.loads(path.read_text())
     del old["reid"]["nesterov"], old["encoder"]["depth"]
@@ -97,13 +103,13 @@ def test_field_that_an_older_config_lacks_counts_as_unchanged(workdir):  # noqa:
     resuming.check_config(config_of(), workdir)
 
 
-def test_workdir_without_a_checkpoint_takes_any_config(workdir):  # noqa: F811
+def test_workdir_without_a_checkpoint_takes_any_config(workdir):
     shutil.rmtree(workdir / "checkpoints")
     for module in (baseline, san_pg):
         resuming.check_config(module.get_config(), workdir)
 
 
-def test_config_is_written_only_once_the_state_is_restored(workdir):  # noqa: F811
+def test_config_is_written_only_once_the_state_is_restored(workdir):
     before = (workdir / "config.json").read_bytes()
     built = build(config_of(**{"schedule.epochs": 2}), workdir)
     for path in stored.find(workdir).glob("state/**/d/*"):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from array_source import ArraySource
 from flax.traverse_util import flatten_dict
-from runs import config_of
+from runs import PEOPLE, build, config_of
 
 from configs import baseline, san, san_pg
 from san_jax import devices
@@ -21,12 +21,7 @@ from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import run, train_step
 from san_jax.training.schedule import Phases
 
-PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
-
-
-def build(config, source=PEOPLE, pairs=None):
-    return run.build(config, Path("nowhere"), source=source, pairs=pairs, test_sets=[], mesh=devices.make_mesh())
 
 
 def test_fixbase_comes_before_the_warm_up_and_freezes_its_steps_alone():
@@ -67,6 +62,11 @@ def test_people_with_few_pictures_are_counted_in_one_line():
     source = ArraySource([0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3])
     _, note = build(config_of(**{"batch.identities": 3}), source).notes
     assert note == "2 identities have fewer than batch.instances (4) pictures: sampled with replacement"
+
+
+def test_workdir_in_which_nothing_can_be_saved_is_refused_before_the_first_step():
+    with pytest.raises(UserError, match=r"the path w\udcff is no UTF-8, .*; rename the folder"):
+        run.build(config_of(), Path("w\udcff"), source=PEOPLE, test_sets=[], mesh=devices.make_mesh())
 
 
 def test_baseline_needs_no_textures():

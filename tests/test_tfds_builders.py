@@ -127,6 +127,12 @@ def test_unwritable_folder_is_named(release, tmp_path):
         open_source(NAME, "train", data_dir=tmp_path / "file", manual_dir=release)
 
 
+def test_folder_that_is_no_utf_8_is_refused_before_anything_is_written(release, tmp_path):
+    with pytest.raises(UserError, match=r"data_dir .*d\udcff is no UTF-8, .*; rename it"):
+        open_source(NAME, "train", data_dir=tmp_path / "d\udcff", manual_dir=release)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_killed_preparation_is_cleared_away_by_the_next(release, prepared, tmp_path):
     killed = start(
         """

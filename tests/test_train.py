@@ -16,9 +16,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from array_source import ArraySource
+from commands import PATIENT
 from cuhk03_release import write_release
 from runs import SMALL_RUN
-from test_devices import PATIENT
 
 from san_jax.training import checkpoints
 from san_jax.weights import stored

@@ -80,3 +80,15 @@ def save_stream(path, saved, *, little_endian=True, keys=None):
         pickle.dump(list(storages) if keys is None else keys, file, protocol=2)
         for data in storages.values():
             file.write(data.size.to_bytes(8, "little") + data.tobytes())
+
+
+def as_saved(tensors: dict[str, np.ndarray], prefix: str = "") -> OrderedDict:
+    """A state dict for `save_zip` and `save_stream`, with PyTorch's counters."""
+    saved = OrderedDict()
+    for name, values in tensors.items():
+        stride = [stride // values.itemsize for stride in values.strides]
+        saved[prefix + name] = tensor(Storage(name, values.ravel()), values.shape, tuple(stride))
+        if name.endswith("running_var"):
+            counter = name.replace("running_var", "num_batches_tracked")
+            saved[prefix + counter] = tensor(Storage(counter, np.array([3])), (), ())
+    return saved

@@ -37,9 +37,7 @@ def shapes_of(architecture: Architecture, mode: str) -> TrainState:
 
 
 def names_of(architecture: Architecture, mode: str) -> dict[str, torch_names.Entry]:
-    return torch_names.state_names(
-        depth=architecture.depth, fc_dim=architecture.fc_dim, skips=architecture.skips, draws=mode != "baseline"
-    )
+    return torch_names.state_names(architecture, draws=mode != "baseline")
 
 
 def torch_tensors(architecture: Architecture = SMALL, mode: str = "san", *, seed: int = 0) -> dict[str, np.ndarray]:

@@ -155,6 +155,10 @@ def find_builder(name: str) -> type[ReidBuilder]:
 def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidBuilder:
     """The builder of DATASET/CONFIG, with its records written. Of several processes, one writes and the rest wait."""
     name, data_dir = whole_name(name), Path(data_dir).expanduser().absolute()
+    try:
+        str(data_dir).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"data_dir {data_dir} is no UTF-8, and data sets need a path that is; rename it") from error
     builder = make_builder(name, data_dir)
     if builder.data_path.is_dir():
         return builder

@@ -11,8 +11,6 @@ from san_jax.errors import Stopped, UserError
 from san_jax.process import stopping
 from tfds_builders import find_builder, known_names, open_source, prepare
 
-EXIT_UNREAD = 128 + 13  # as a shell reports a process that SIGPIPE ended
-
 
 def main() -> None:
     """Prepares what is missing and prints the splits; exits with 1 on an error that the user can fix."""
@@ -33,7 +31,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
-        os._exit(EXIT_UNREAD)
+        os._exit(stopping.EXIT_UNREAD)
 
 
 def show(name: str, *, data_dir: str, manual_dir: str) -> None:

@@ -25,8 +25,6 @@ from san_jax.process import stopping
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import config_fields, resuming, run, train_loop, train_step
 
-EXIT_UNREAD = 128 + 13  # the status that a shell reports for a process ended by SIGPIPE
-
 
 def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
     """Runs a command: parses its flags, joins the cluster, and prints a UserError as one line (exit status 1).
@@ -37,7 +35,10 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
       module: name of the module whose docstring and flags `--help` shows.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}")
+        try:
+            print(f"{sys.modules[module].__doc__.strip()}\n{_help_of(module)}", flush=True)
+        except BrokenPipeError:
+            os._exit(stopping.EXIT_UNREAD)
         sys.exit(0)
     stopping.end_on_signals()
     _quiet_tracker()
@@ -47,7 +48,7 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
     try:
         app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
     except BrokenPipeError:
-        os._exit(EXIT_UNREAD)
+        os._exit(stopping.EXIT_UNREAD)
 
 
 def _help_of(module: str) -> str:
@@ -79,7 +80,12 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         _end(f"error: the processes of this run lost contact ({reason}); start the same command on all hosts", 1)
     except BrokenPipeError:  # the reader of the output has gone, as in `| head`
-        os._exit(EXIT_UNREAD)
+        os._exit(stopping.EXIT_UNREAD)
+    except OSError as error:  # of a path that no other check has caught
+        if error.filename is None:
+            raise
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        _end(f"error: {named}: {error.strerror}; give another path, or fix this one", 1)
 
 
 def _quiet_tracker() -> None:
@@ -164,10 +170,12 @@ def open_pairs(config: ConfigDict) -> Source | None:
 
 
 def names(listed: str, *, field: str) -> list[str]:
-    """Splits comma-separated names of data sets; raises a UserError, which names the field, if there are none."""
+    """Splits comma-separated names of data sets; a UserError names the field if there are none or one comes twice."""
     found = [name.strip() for name in listed.split(",") if name.strip()]
     if not found:
         raise UserError(f"{field} names no data set; give one, such as cuhk03/labeled")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise UserError(f"{field} names {twice[0]} twice; name each data set once")
     return found
 
 

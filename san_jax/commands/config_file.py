@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -109,7 +110,7 @@ def find(file: str) -> Path:
       UserError: it is in neither.
     """
     for path in (Path(file), ROOT / file):
-        if path.is_file():
+        if os.path.isfile(path):  # False, where Path's own method raises, for names that are too long
             return path
     known = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_.]*.py"))]
     folders = [] if Path(file).is_absolute() else sorted({str(Path.cwd()), str(ROOT)})

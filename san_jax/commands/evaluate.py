@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from san_jax import files
@@ -32,7 +33,7 @@ from san_jax.model import Model
 from san_jax.report import report
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
-from san_jax.training import run_config
+from san_jax.training import config_fields, run_config
 
 # Config values for weights without a run.
 WITHOUT_RUN = {
@@ -41,12 +42,14 @@ WITHOUT_RUN = {
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
 
+OF_RUN = ("seed", *flatten_dict(WITHOUT_RUN, sep="."))  # what is read of a run's config
+
 
 def score_sets(
     model: Model, sets: Sequence[str] | str, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike, metric: str
 ) -> dict[str, dict[str, float]]:
     """Scores by test set; arguments and errors as for `san_jax.evaluate`."""
-    names = sets if isinstance(sets, str) else ",".join(sets)
+    names = ",".join(common.names(sets if isinstance(sets, str) else ",".join(sets), field="sets"))
     data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
     # No worker processes: they would import the calling script, and run it again if it has no main guard.
     return Scorer(metric=metric, workers=0).score(model, common.open_scored(data, mode=model.mode)).scores
@@ -189,6 +192,8 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     if workdir is None and not given["data"]:
         raise UserError("--checkpoint without --workdir needs --data, names of test sets such as cuhk03/labeled")
     config = ConfigDict(WITHOUT_RUN) if workdir is None else run_config.read(workdir)
+    if workdir is not None:
+        config_fields.check_some(config, OF_RUN, where=str(workdir / run_config.NAME))
     for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
         config.data[field] = config.data[field] if given[name] is None else given[name]
     config.scoring.metric = given["metric"] or config.scoring.metric
@@ -208,12 +213,17 @@ def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> P
     """The files that the flags name; by default, files in the workdir if the model is one of its own checkpoints.
 
     Raises:
-      UserError: a report is asked for, and no file is given for it.
+      UserError: a report is asked for without a place to write it, or its file's suffix is not that of HTML.
     """
-    own = workdir is not None and workdir.resolve() in Path(model.source).resolve().parents
+    # Other things may lie in a workdir too: another run, or a file of weights.
+    folder = Path(model.source).resolve().parent
+    own = workdir is not None and folder in [workdir.resolve() / name for name in ("checkpoints", "best")]
     scores = Path(given["output"]) if given["output"] else workdir / "scores.json" if own else None
     if given["report_file"]:
-        return Places(scores, Path(given["report_file"]))
+        page = Path(given["report_file"])
+        if page.suffix.lower() not in (".html", ".htm", ""):
+            raise UserError(f"--report_file is {page}, but the page is HTML; choose a name that ends in .html")
+        return Places(scores, page)
     if given["report"] and not own:
         raise UserError(f"--report writes into the workdir of the scored run; for {model.source} give --report_file")
     return Places(scores, workdir / "report.html" if given["report"] else None)

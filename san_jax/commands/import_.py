@@ -7,6 +7,7 @@ Supported files are listed in docs/weights.md; `config.init_from` also reads the
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from san_jax.commands import common
 from san_jax.errors import UserError
 from san_jax.training import checkpoints
 from san_jax.training.train_step import TrainState
+from san_jax.weights import stored
 from san_jax.weights.loading import load_weights
 
 STAGING = ".importing"  # subfolder that is written first; its contents are moved out when they are complete
@@ -39,7 +41,8 @@ def import_file(
     Raises:
       UserError: the file cannot be read or its network is not supported, or the folder cannot be written.
     """
-    if out.exists() and not (out.is_dir() and all(entry.name == STAGING for entry in out.iterdir())):
+    stored.check_name(out)
+    if os.path.exists(out) and not (out.is_dir() and all(entry.name == STAGING for entry in out.iterdir())):
         raise UserError(f"{out} exists already; give a new folder")
     loaded = load_weights(path, height=height, width=width, last_stride=last_stride)
     print(f"weights of {path}\n{loaded.report}", flush=True)
@@ -66,7 +69,7 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
       UserError: the folder cannot be written.
     """
     staging = out / STAGING
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]  # inner before outer
+    made = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]  # inner before outer
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by an import that was killed
         staging.mkdir(parents=True)

@@ -26,7 +26,8 @@ def write_scores(
       metric: one of `evaluation.METRICS`.
       workers: processes that read and decode; 0 = this one.
       same_camera: as in a `RetrievalSet`.
-      output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}}}.
+      output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}},
+        "queries_without_match": {NAME: ...}}.
 
     Raises:
       UserError: there is no such data set, it cannot be read, or the file cannot be written.
@@ -39,7 +40,9 @@ def write_scores(
     lines = [f"{metric} metric, in percent", evaluation.as_table(rows), *evaluation.remarks(test_sets)]
     print("\n".join(lines), flush=True)
     if output:
-        files.write(output, json.dumps({"metric": metric, "sets": scores}, indent=2) + "\n")
+        unmatched = {test.name: evaluation.queries_without_match(test) for test in test_sets}
+        text = json.dumps({"metric": metric, "sets": scores, "queries_without_match": unmatched}, indent=2)
+        files.write(output, text + "\n")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from absl import flags
 from san_jax.commands import common
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
+from san_jax.errors import UserError
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment, World
 
@@ -23,7 +24,7 @@ def main() -> None:
     given = {
         "people": number("people", 8, "Number of people.", lower_bound=1),
         "cameras": number("cameras", 6, "Number of cameras.", lower_bound=1),
-        "seed": number("seed", 0, "Seed of people and streets."),
+        "seed": number("seed", 0, "Seed of people and streets.", 0, 2**32 - 1),
         "occlusion": share("occlusion", 0.25, "Share of pictures with an object in front of the person.", 0, 1),
         "sloppiness": share("sloppiness", 0.5, "Inaccuracy of the bounding boxes.", 0, 1),
         "variety": share("variety", 1.0, "How much light and lenses differ between cameras.", 0, 1),
@@ -49,7 +50,10 @@ def draw_people(
     height: int,
 ) -> None:
     """Renders and writes the contact sheet; arguments as the flags."""
+    contact_sheet.check_name(output, what="OUT.png")
     trouble = dict(occlusion=occlusion, sloppiness=sloppiness, variety=variety)
+    if wrong := [name for name, share in trouble.items() if not 0 <= share <= 1]:  # absl lets NaN pass
+        raise UserError(f"--{wrong[0]} is {trouble[wrong[0]]}; give a number from 0 to 1")
     world = studio.make_world(jax.random.key(seed), cameras=cameras, **trouble)
     sheet = contact_sheet.compose(
         rows(world, crowd=people, cameras=cameras, height=height),

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 from absl import flags
 
-import tfds_builders
 from san_jax import model as models
 from san_jax.commands import common
 from san_jax.drawing import contact_sheet
@@ -79,7 +78,7 @@ def open_pictures(given: Mapping[str, Any]) -> Pictures:
     if not name.startswith(TFDS):
         return Pictures.in_folder(Path(name), output=Path(given["output"]))
     folders = dict(data_dir=given["data_dir"], manual_dir=given["manual_dir"])
-    return Pictures.of_source(tfds_builders.open_source(name.removeprefix(TFDS), split, **folders), split=split)
+    return Pictures.of_source(common.open_source(name.removeprefix(TFDS), split, **folders), split=split)
 
 
 if __name__ == "__main__":

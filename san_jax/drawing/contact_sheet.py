@@ -88,6 +88,12 @@ def compose(
     return np.asarray(ImageOps.expand(sheet, round(1.5 * font.size), PAPER))
 
 
+def check_name(path: Path, *, what: str) -> None:
+    """Raises a UserError if the name of a sheet, `what` on the command line, says that it is no PNG file."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{what} is {path}, which does not end in .png; choose another name")
+
+
 def check_place(path: Path, *, pictures: Sequence[Path]) -> None:
     """Checks that `path`, the value of --sheet, names a PNG file outside the folders `pictures`.
 
@@ -96,8 +102,7 @@ def check_place(path: Path, *, pictures: Sequence[Path]) -> None:
     Raises:
       UserError: it lies in one of these folders, or its name does not end in .png.
     """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--sheet is {path}, which does not end in .png; choose another name")
+    check_name(path, what="--sheet")
     for folder in pictures:
         if path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the contact sheet {path} would lie among the pictures of {folder}; give another --sheet")

@@ -16,6 +16,8 @@ from san_jax.networks.decoder import Decoder, check_sizes
 from san_jax.networks.encoder import Encoder
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+MODES = ("san", "baseline", "san_pg")  # the losses that networks are trained with; configs/base.py says which
+SMALLEST = 8  # pixels of a picture's height or width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,9 @@ class Architecture:
 
     def check(self, *, draws: bool) -> None:
         """Raises a UserError that names the field if no such network exists or the decoder does not fit the encoder."""
+        for field in ("height", "width"):
+            if not isinstance(pixels := getattr(self, field), int) or pixels < SMALLEST:
+                raise UserError(f"{field} is {pixels!r}; give {SMALLEST} pixels or more")
 
         def pass_through(images):
             encoder = self.new_encoder(nnx.Rngs(0))

@@ -12,6 +12,7 @@ from typing import NoReturn
 from san_jax.errors import Stopped
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+EXIT_UNREAD = 128 + 13  # the status that a shell reports for a process ended by SIGPIPE
 GRACE = 10.0  # seconds for cleaning up, after which the process ends anyway
 
 

@@ -43,6 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, architecture: Architecture, *, mode: str | None = None, best_by: BestBy = BY_MAP):
+        stored.check_name(workdir)
         self._about = dataclasses.asdict(architecture) | ({} if mode is None else {MODE: mode})
         self._newest = _manager(workdir / "checkpoints")
         self._best_by = best_by

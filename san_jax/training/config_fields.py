@@ -11,11 +11,10 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES
+from san_jax.networks.architecture import COMPUTE_DTYPES, MODES
 from san_jax.networks.encoder import BLOCKS, NECKS, STEMS
 from san_jax.scoring.evaluation import METRICS, SAME_CAMERA
 from san_jax.training.optimizers import OPTIMIZERS
-from san_jax.training.train_step import MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +170,19 @@ def check(config: ConfigDict, *, where: str = "") -> None:
         )
     if config.mode != "baseline":
         check_size(config, where=where)
+
+
+def check_some(config: ConfigDict, names: Sequence[str], *, where: str) -> None:
+    """Raises a UserError, which begins with `where`, if one of these fields is missing or has a value it may not have.
+
+    For configs that were read from a file; those of older versions lack fields that others need.
+    """
+    fields = flatten_dict(config.to_dict(), sep=".")
+    for name in names:
+        if name not in fields:
+            raise UserError(f"{where} has no {name}; restore the file, or start the training again on the same workdir")
+        if not RANGES[name].allows(fields[name]):
+            raise UserError(f"{where} has {name} {fields[name]!r}; it may be {RANGES[name].words}")
 
 
 def check_size(config: ConfigDict, *, where: str) -> None:

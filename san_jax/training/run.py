@@ -92,6 +92,7 @@ def build(
     Raises:
       UserError: a field does not fit the data, the devices, another field or the workdir's checkpoint; names it.
     """
+    stored.check_name(workdir)
     resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
     architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))

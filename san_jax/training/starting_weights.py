@@ -4,6 +4,7 @@ They come from the files that `weights.state_dicts` reads, or from workdirs and 
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 import jax
@@ -35,7 +36,7 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     Raises:
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
         trained_reid, stem = learns_people(mode), found.stem

@@ -19,12 +19,10 @@ from jaxtyping import Array, Float, PyTree
 from san_jax.batch import Batch
 from san_jax.data import augmentation, streams
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES, Architecture, arrays_of
+from san_jax.networks.architecture import COMPUTE_DTYPES, MODES, Architecture, arrays_of
 from san_jax.networks.decoder import DecoderOutput
 from san_jax.networks.encoder import EncoderOutput
 from san_jax.training import losses
-
-MODES = ("san", "baseline", "san_pg")
 
 
 def learns_people(mode: str) -> bool:

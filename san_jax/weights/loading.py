@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from san_jax.errors import UserError
-from san_jax.networks.architecture import Architecture
+from san_jax.networks.architecture import MODES, Architecture
 from san_jax.networks.encoder import BLOCKS
 from san_jax.weights import torch_names
 from san_jax.weights.match import Match, shortened
@@ -17,7 +17,6 @@ from san_jax.weights.state_dicts import PLAIN, StateDict, read_state_dict
 
 CHANNELS = {"conv1.weight": 64, "reduce_dim.0.weight": 512}  # of encoder and decoder at width 1
 HEIGHT, WIDTH = 256, 128  # of pictures, if neither caller nor file gives them
-SMALLEST = 8  # height and width, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +57,14 @@ def load_weights(
     state_dict = read_state_dict(path)
     given = {"height": height, "width": width, "last_stride": last_stride}
     given = {field: value for field, value in given.items() if value is not None}
-    for field in given.keys() - {"last_stride"}:
-        if given[field] < SMALLEST:
-            raise UserError(f"{field} is {given[field]}; give {SMALLEST} pixels or more")
     if state_dict.notes is None:
         architecture = architecture_of(state_dict, source=str(path))
         mode = "san" if draws(state_dict) else "baseline"
     else:
         architecture, mode = described(state_dict.notes, source=str(path))
+        if draws(state_dict) != (mode != "baseline"):
+            drawn = "a decoder" if draws(state_dict) else "no decoder"
+            raise UserError(f"{path} holds {drawn}, but describes its mode as {mode}; export it again")
     architecture = dataclasses.replace(architecture, **given)
     architecture.check(draws=draws(state_dict))
     match, weights = fitted(state_dict, architecture, source=str(path))
@@ -122,7 +121,9 @@ def described(notes: Mapping, *, source: str) -> tuple[Architecture, str]:
         values = dict(notes["architecture"])
         if wrong := [name for name, value in values.items() if not isinstance(value, kinds.get(name, ()))]:
             raise ValueError(f"{wrong[0]} = {values[wrong[0]]!r}")
-        return Architecture(**values), str(notes["mode"])
+        if notes["mode"] not in MODES:
+            raise ValueError(f"mode = {notes['mode']!r}")
+        return Architecture(**values), notes["mode"]
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(

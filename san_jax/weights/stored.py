@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from san_jax import devices
 from san_jax.errors import UserError
-from san_jax.networks.architecture import Architecture, arrays_of
+from san_jax.networks.architecture import MODES, Architecture, arrays_of
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
@@ -33,12 +33,21 @@ def _highest_step(folder: Path) -> Path | None:
     return folder / str(max(steps)) if steps else None
 
 
+def check_name(path: Path) -> None:
+    """Raises a UserError if orbax can neither write nor read there, since the path, made absolute, is no UTF-8."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the path {path} is no UTF-8, and checkpoints need one that is; rename the folder") from error
+
+
 def find(path: Path, *, best: bool = False) -> Path:
     """The checkpoint of a path: a run's workdir, its folder of checkpoints, or one checkpoint's own folder.
 
     Raises:
       UserError: there is none, or the best is asked for and the path is not a workdir.
     """
+    check_name(path)
     if best:
         if (found := newest(path, best=True)) is None:
             raise UserError(f"{path} holds no best checkpoint; that needs the workdir of a run that was scored")
@@ -59,6 +68,8 @@ def read_about(checkpoint: Path) -> tuple[Architecture, str]:
     with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         about = dict(reader.restore((checkpoint / ABOUT).resolve()))
         mode = about.pop(MODE, None)
+        if mode not in (None, *MODES):
+            raise ValueError(f"mode {mode!r}")
         architecture = Architecture(**about)
     return architecture, mode or mode_by_state(checkpoint)
 
