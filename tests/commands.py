@@ -1,4 +1,4 @@
-"""Commands in processes of their own, as people start them."""
+"""Runs commands in subprocesses, as users start them."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def start(script, *arguments, **environment):
-    """`python SCRIPT ARGUMENTS` from the repository's root, in a process group that can be killed."""
+    """`python SCRIPT ARGUMENTS` in the repository root, in its own process group so that it can be killed."""
     return subprocess.Popen(
         [sys.executable, script, *map(str, arguments)],
         cwd=ROOT,
