@@ -1,4 +1,4 @@
-"""A small `Source` in memory, for tests that need no builder."""
+"""A small in-memory `Source`, for tests that need no TFDS builder."""
 
 import io
 
@@ -13,7 +13,7 @@ def encoded(picture):
 
 
 class ArraySource:
-    """Pictures of noise around a person's colour, all of different sizes, and textures of that colour."""
+    """Noisy pictures of one colour per pid, in varying sizes, and textures of that colour."""
 
     def __init__(self, pids, *, name="test/people", textures=True, seed=0):
         self.name, self.has_textures = name, textures

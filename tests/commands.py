@@ -1,4 +1,4 @@
-"""Commands in processes of their own, as people start them."""
+"""Runs commands in subprocesses, as users start them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_te
 
 
 def start(script, *arguments, **environment):
-    """`python SCRIPT ARGUMENTS` from the repository's root, in a process group that can be killed."""
+    """`python SCRIPT ARGUMENTS` in the repository root, in its own process group so that it can be killed."""
     return subprocess.Popen(
         [sys.executable, script, *map(str, arguments)],
         cwd=ROOT,

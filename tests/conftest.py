@@ -1,4 +1,4 @@
-"""What all tests share: JAX on the CPU, and compiled programs kept between runs."""
+"""Shared by all tests: JAX on the CPU, with a persistent compilation cache."""
 
 import gc
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Before JAX is imported, and inherited by the commands that tests start.
+# Set before JAX is imported; inherited by the commands that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -18,7 +18,7 @@ import jax
 
 @pytest.fixture
 def unread():
-    """A pipe to write into whose reader has gone, as in `| head` when it has seen enough."""
+    """The write end of a pipe whose read end is closed, as `| head` closes it after its last line."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -27,15 +27,15 @@ def unread():
 
 @pytest.fixture
 def traced_anew():
-    """For tests that replace what jitted functions read while they are traced: no trace from before, and none after."""
+    """Clears JAX's caches before and after a test that patches what jitted functions read while they are traced."""
     jax.clear_caches()
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def memory_of_a_module():
-    """Gives back the compiled programs of a module; they are gigabytes by the end of all tests."""
+def free_compiled_programs():
+    """Frees the compiled programs of each test module; those of all modules take gigabytes."""
     yield
     jax.clear_caches()
     gc.collect()
@@ -43,7 +43,7 @@ def memory_of_a_module():
 
 @pytest.fixture(scope="session")
 def san_page(tmp_path_factory):
-    """The report's page of a SAN run on one test set, and its scores."""
+    """The report page of a SAN run on one test set, and its scores."""
     import report_pages  # imports jax, for which the variables above must be set
 
     workdir = tmp_path_factory.mktemp("run")

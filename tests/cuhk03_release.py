@@ -1,4 +1,4 @@
-"""A tiny stand-in for the CUHK03 release, in the true on-disk format, with drawn people told apart by their clothes."""
+"""A tiny synthetic CUHK03 release in the real on-disk format; identities differ in the colours of their clothes."""
 
 import colorsys
 from pathlib import Path
@@ -14,17 +14,17 @@ NUM_TEST_SETS = 20
 def write_release(
     folder: Path, *, people_per_pair=(6, 4, 2, 1, 1), height: int = 48, textures: bool = True, seed: int = 0
 ) -> Path:
-    """Writes `folder`/cuhk03 as the authors release it; `folder` is then the `manual_dir`, and is returned.
+    """Writes `folder`/cuhk03 in the layout of the release, and returns `folder`, which is the `manual_dir`.
 
-    In the new protocol every third person is for testing: one query picture a camera, the rest are gallery. In the
-    classic one a quarter of the people of camera pairs 1 to 3 are in each test set, two at least.
+    In the new protocol every third identity is for testing: one query picture per camera, the rest are gallery. In the
+    classic one each test set holds a quarter of the identities of camera pairs 1 to 3, at least two.
 
     Args:
-      folder: where `cuhk03/` is made.
-      people_per_pair: number of people seen by each of the five camera pairs.
-      height: of the pictures, in pixels, give or take a fifth; textures are square, as high.
-      textures: also write `texture_cuhk03_labeled/` for all pictures of the training people.
-      seed: of looks, picture sizes and test sets.
+      folder: where `cuhk03/` is created.
+      people_per_pair: number of identities seen by each of the five camera pairs.
+      height: of the pictures in pixels, before a random factor of 0.9 to 1.2; also the side of the square textures.
+      textures: also write `texture_cuhk03_labeled/` for all pictures of the training identities.
+      seed: of the clothes, picture sizes and test sets.
     """
     root = Path(folder) / "cuhk03"
     (root / "cuhk03_release").mkdir(parents=True)
@@ -52,7 +52,7 @@ def write_release(
 
 
 def is_for_testing(pid: int) -> bool:
-    """Whether the new protocol tests on the person with this label (from 1)."""
+    """Whether this label (from 1) is a test identity of the new protocol."""
     return pid % 3 == 0
 
 
@@ -61,7 +61,7 @@ def picture_name(pair: int, person: int, index: int) -> str:
 
 
 def indices(kind: str, pair: int, person: int) -> list[int]:
-    """The cells (1 to 10) that hold a picture of this person; three to five a camera, fewer ones last."""
+    """The cells (1 to 10) that hold a picture of this person; three to five per camera."""
     absent = {5} if (pair + person) % 2 else {9, 10}
     if kind == "detected":
         absent |= {4}
@@ -99,7 +99,7 @@ def write_pictures(mat: h5py.File, kind: str, people_per_pair, *, height: int, s
 
 
 def put(mat: h5py.File, array: np.ndarray | None) -> h5py.Reference:
-    """Stores one cell's content (None: an empty cell) where MATLAB puts it, and refers to it."""
+    """Stores one cell's content (None: an empty cell) where MATLAB puts it, and returns a reference to it."""
     cells = mat.require_group("#refs#")
     item = cells.create_dataset(f"c{len(cells)}", data=np.zeros(2, np.uint64) if array is None else array)
     if array is None:
@@ -131,7 +131,7 @@ def draw_person(kind: str, pair: int, person: int, index: int, *, height: int, s
 
 
 def draw_texture(pair: int, person: int, *, height: int, seed: int) -> np.ndarray:
-    """The stand-in texture of a person: skin over top in the left half, trousers in the right; uint8 [H, H, 3]."""
+    """The synthetic texture of a person: skin over top in the left half, trousers in the right; uint8 [H, H, 3]."""
     texture = np.empty((height, height, 3), np.uint8)
     top, trousers = clothes(pair, person, seed=seed)
     texture[: height // 3, : height // 2] = (220, 180, 150)

@@ -1,4 +1,4 @@
-"""Trains a few steps on all devices and processes there are, and prints the losses; `test_devices.py` starts it."""
+"""Trains a few steps on all devices and processes, and prints the losses; started by `test_devices.py`."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def main():
     config = config_of(**{"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8})
     test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), people)]
     built = run.build(config, Path("nowhere"), source=people, pairs=pairs, test_sets=test_sets, mesh=mesh)
-    # The fresh weights: later ones hold updates that Adam makes of gradients which are rounding alone.
+    # Scores of the fresh weights: in later ones, Adam has scaled gradients that are only rounding errors to full steps.
     state, losses = built.make_state(), []
     scores, _ = built.validation.score(vars(state))
     model = Model(built.networks.architecture, "san", vars(state), mesh)

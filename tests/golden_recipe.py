@@ -1,4 +1,4 @@
-"""Weights and inputs of the golden numbers: what the authors' code was given, from a seed and PyTorch's names."""
+"""Weights and inputs of the golden numbers, as the authors' code was given them; from a seed and PyTorch's names."""
 
 import pathlib
 import zlib
@@ -60,9 +60,9 @@ def numbers(file: str) -> dict[str, np.ndarray]:
 
 
 def assert_agrees(ours: Mapping[str, np.ndarray], golden: Mapping[str, np.ndarray], tolerances: Mapping[str, float]):
-    """Fails at the first quantity, in the order of `tolerances`, that is off.
+    """Fails at the first quantity, in the order of `tolerances`, whose error is above its tolerance.
 
-    An error is the largest difference over the golden array's largest absolute value.
+    The error is the largest absolute difference divided by the golden array's largest absolute value.
     """
     assert set(tolerances) == set(golden)
     for name, tolerance in tolerances.items():

@@ -1,12 +1,12 @@
-"""Features that three other re-ID codes compute with seeded weights, and the recipe of weights and pictures.
+"""Features that three other re-ID codebases compute with seeded weights, and the generators of weights and pictures.
 
 `golden/reid_codes.npz` was written by PyTorch 2.13 and torchvision 0.29, with checkouts of fast-reid (c9bc3ce),
 reid-strong-baseline (3da7e6f) and layumi's Person_reID_baseline_pytorch (82ff40f), by
 
     python tests/golden_reid_codes.py FAST_REID STRONG_BASELINE LAYUMI
 
-Of every network it holds the names and shapes of the state dict, in their order, and of those in FEATURES what the
-code computes of `pictures` at test time. Their networks have one block a stage, for speed; everything else is theirs.
+For every network it holds the names and shapes of the state dict, in order, and for those in FEATURES the features
+of `pictures` at test time. The latter networks have one block per stage, for speed; the rest is as published.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ FEATURES = (
 
 
 def state_dict(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Seeded weights by name; float32, but counters."""
+    """Seeded weights by name; float32 except for the counters."""
     return {name: weight(name, shape) for name, shape in shapes.items()}
 
 
@@ -67,7 +67,7 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
 
 
 def features_of(network: str) -> np.ndarray:
-    """What their code computes of `pictures`."""
+    """The features that their code computes for `pictures`."""
     with np.load(PATH) as arrays:
         return arrays[f"{network}/features"]
 
@@ -88,7 +88,7 @@ def write(folders: Iterable[str]) -> None:
         model.load_state_dict({key: torch.from_numpy(values) for key, values in state_dict(shapes).items()})
         model.eval()
         images = torch.from_numpy(pictures()).permute(0, 3, 1, 2).float()
-        if not name.startswith("fastreid"):  # which takes pixels as they are, and normalises inside
+        if not name.startswith("fastreid"):  # fast-reid takes raw pixels and normalises them itself
             from torchvision.transforms import Normalize
 
             images = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(images / 255)
@@ -98,7 +98,7 @@ def write(folders: Iterable[str]) -> None:
 
 
 def fast_reid_models(folder: str) -> dict:
-    """Its meta-architecture of bag of tricks, and what its configs can add to the network."""
+    """Its bag-of-tricks meta-architecture, and the parts that its configs can add to the network."""
     sys.path.insert(0, folder)
     from fastreid.config.defaults import _C as defaults
     from fastreid.modeling.backbones.resnet import BasicBlock, Bottleneck, ResNet
@@ -160,7 +160,7 @@ def strong_models(folder: str) -> dict:
 
 
 def layumi_models(folder: str) -> dict:
-    """Its ft_net on a smaller ResNet, as its test.py leaves it, and what train.py can add; PCB."""
+    """Its ft_net on a smaller ResNet as test.py uses it, the options of train.py, and PCB."""
     from torch import nn
     from torchvision import models
 
@@ -173,7 +173,7 @@ def layumi_models(folder: str) -> dict:
     models.resnet50 = lambda pretrained: models.ResNet(Bottleneck, [1, 1, 1, 1])
 
     class AtTest(nn.Module):
-        """Gives what stands before the classifier, as test.py does, under the names of the whole network."""
+        """Returns the input of the last layer, as test.py does, with the state dict of the whole network."""
 
         def __init__(self, net):
             super().__init__()

@@ -1,4 +1,4 @@
-"""A data set of one's own, as docs/data.md says, of pictures of one colour a person."""
+"""A user-defined data set, as described in docs/data.md, with one colour per pid."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -9,7 +9,7 @@ from tfds_builders.record import ReidBuilder
 
 
 class Own(ReidBuilder):
-    """Its pictures are those of `splits`, {split: [(pid, camid, name)]}."""
+    """Holds the pictures listed in `splits`, {split: [(pid, camid, name)]}."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="all"),)
@@ -29,13 +29,13 @@ class Own(ReidBuilder):
 
 
 def register(monkeypatch, splits):
-    """Makes {split: [(pid, camid, name)]} a data set that can be opened; returns its name."""
+    """Registers {split: [(pid, camid, name)]} as a data set and returns its name."""
     monkeypatch.setattr(Own, "splits", splits)
     monkeypatch.setitem(tfds_builders.BUILDERS, "own", Own)
     return "own/all"
 
 
 def pictures(pids, *, cameras=2, each=2, start=""):
-    """`each` pictures of every person under each of the cameras."""
+    """`each` pictures per pid and camera."""
     places = [(camid, index) for camid in range(cameras) for index in range(each)]
     return [(pid, camid, f"{start}{pid}_{camid}_{index}") for pid in pids for camid, index in places]

@@ -1,4 +1,4 @@
-"""Reads an HTML page back, strictly."""
+"""Parses HTML pages strictly."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ from san_jax.drawing import html_page
 
 
 class Page(HTMLParser):
-    """What stands in a page; fails where elements do not close as they should."""
+    """The elements and texts of a page; fails if the tags are not balanced."""
 
     def __init__(self, text):
         super().__init__()

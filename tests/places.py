@@ -15,7 +15,7 @@ UNOPTIMISED = {"xla_backend_optimization_level": 0}  # compiles faster
 
 @functools.cache
 def random_places():
-    """Places in rows."""
+    """Random places, stacked along the first axis."""
     draw = jax.jit(jax.vmap(street.random_place), compiler_options=UNOPTIMISED)
     return draw(jax.random.split(jax.random.key(0), COUNT))
 
@@ -25,7 +25,7 @@ def random_place(row):
 
 
 def empty_place():
-    """A place without walls and things."""
+    """A place without walls or things."""
     place = random_place(0)
     bare = place.things.solids._replace(bottom=0 * place.things.solids.bottom, top=0 * place.things.solids.top)
     away = place.things.at + 1000
@@ -35,7 +35,7 @@ def empty_place():
 
 
 def seen(place, middle=0.85):
-    """The backdrop around a point at z = 8 and some height, and its rays."""
+    """The backdrop around the point at z = 8 and height `middle`, the camera position and the rays' directions."""
     return _seen(place, jnp.float32(middle))
 
 

@@ -1,4 +1,4 @@
-"""Small models, a test set and a log of training, and the pages that show them."""
+"""Small models, a test set and a training log, and the report pages that show them."""
 
 import functools
 import re
@@ -24,7 +24,7 @@ PEOPLE = np.arange(12)
 
 
 def people_set(name="test/people", textures=True):
-    """Twelve people, each once in the query and four times in the gallery, under two cameras."""
+    """Twelve identities, each once in the query and four times in the gallery, under two cameras."""
     query, gallery = PEOPLE, np.repeat(PEOPLE, 4)
     return RetrievalSet(name, *(ArraySource(pids, name=name, textures=textures) for pids in (query, gallery)))
 
@@ -75,6 +75,6 @@ def log(workdir, steps=25):
 
 
 def table_rows(text):
-    """Rows of the first table of scores by their names, as text."""
+    """Rows of the first score table, as text, by name."""
     [body] = re.findall(r"Scores in percent.*?<tbody>(.*?)</tbody>", text, re.S)[:1]
     return {name: re.findall(r"<td>(.*?)</td>", row) for name, row in re.findall(r'row">(.*?)</th>(.*?)</tr>', body)}

@@ -16,13 +16,13 @@ from san_jax.training.checkpoints import Checkpoints
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 
-# Fields of a training on `cuhk03_release`, of two phases and a hundred steps. Runs with the same fields share compiled
+# Config of a run on `cuhk03_release` with two phases and a hundred steps. Runs with the same fields share compiled
 # programs: the step, whose compilation takes longer than the run, depends on all of them.
 SMALL_RUN = {
     "data.train": "cuhk03/labeled_texture",
     "data.height": 32,
     "data.width": 16,
-    "data.workers": 0,  # the same batches, and nothing to start
+    "data.workers": 0,  # same batches, without starting worker processes
     "encoder.depth": 10,
     "encoder.width": 0.125,
     "encoder.fc_dim": 16,
@@ -59,7 +59,7 @@ def build(config, source=PEOPLE, pairs=None):
 
 
 def save_run(workdir, architecture=SHAPE, mode="san_pg", *, seed=0):
-    """A run whose decoder, unlike a fresh one, draws something that depends on the picture."""
+    """Saves a run whose textures depend on the picture, unlike those of a fresh decoder."""
     state = state_of(mode)
     key = jax.random.key(seed)
     decoder = jax.tree.map(lambda x: random_kernel(key, x.shape) if x.ndim == 4 else x, state.decoder)
@@ -72,12 +72,12 @@ def save_run(workdir, architecture=SHAPE, mode="san_pg", *, seed=0):
 
 
 def random_kernel(key, shape):
-    """He normal, in a way: activations keep their size from layer to layer."""
+    """Normal with variance 1 / fan-in, so that activations keep their scale from layer to layer."""
     return jax.random.normal(key, shape) / np.sqrt(np.prod(shape[:3]))
 
 
 def write_pictures(folder, names, *, seed=0):
-    """A picture of noise around a colour under each name, in the format of its suffix."""
+    """Writes a picture of noise around a colour under each name, in the format of its suffix."""
     rng = np.random.default_rng(seed)
     for name in names:
         path = folder / name

@@ -20,7 +20,7 @@ SHAPE = Architecture(
     height=32,
     width=16,
 )
-# Plain gradient descent: what a parameter moved by is its gradient.
+# Plain gradient descent: the update of a parameter is its negative gradient.
 REID = optax.sgd(1.0)
 RECON = optax.sgd(1.0)
 # Compiling takes most of the time here.

@@ -1,4 +1,4 @@
-"""Variants, their files and the tables made of them."""
+"""Variants of the ablation, their result files and the tables of them."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_variant_has_a_row_in_the_table():
     assert list(ablation.VARIANTS) == list(ablation_table.TITLES)
 
 
-def test_variants_differ_in_what_their_names_say():
+def test_variants_differ_only_in_mode_texture_triplets_and_pit_pictures():
     shared = ablation_config.get_config().san
     assert (shared.loss.texture_triplets, shared.batch.pit_pictures, shared.mode) == (1.0, 0, "san")
     whole = {variant: ablation.flattened(shared) | dict(fields) for variant, fields in ablation.VARIANTS.items()}
@@ -63,7 +63,7 @@ def test_table_pairs_only_seeds_that_both_have_and_shows_every_run():
     assert [row[1:] for row in shown[2:]] == [["-", "50.0 / 40.0"], ["10.0 / 10.0", "60.0 / 30.0"]]
 
 
-def test_tables_of_each_folder_replace_what_stands_between_its_marks(tmp_path):
+def test_tables_of_each_folder_replace_the_text_between_its_markers(tmp_path):
     for folder, variant in (("short", "all"), ("long", "pit")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "run.json").write_text(json.dumps(report(variant, 0, 0.5, 0.4)))
@@ -79,7 +79,7 @@ def test_tables_of_each_folder_replace_what_stands_between_its_marks(tmp_path):
         ablation_table.with_tables("nothing here", tmp_path)
 
 
-def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
+def test_errors_name_a_folder_without_scores_and_an_invalid_result_file(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no scores; run python -m san_jax.experiments.ablation"):
         ablation_table.read_reports(tmp_path)
     for text, error in (
@@ -92,7 +92,7 @@ def test_folder_without_scores_and_a_torn_file_are_named(tmp_path):
             ablation_table.read_reports(tmp_path)
 
 
-def test_losses_are_means_over_the_last_sixth(tmp_path):
+def test_losses_are_means_over_the_last_sixth_of_the_steps(tmp_path):
     with Progress(tmp_path / "events", start=0, total=12, batch_size=4, rates=lambda step: {}) as progress:
         for step in range(12):
             progress.show(step, {"id": jnp.float32(step)})
@@ -102,7 +102,7 @@ def test_losses_are_means_over_the_last_sixth(tmp_path):
     assert ablation.last_losses(tmp_path) == {"id": np.mean([x for step, x in written.items() if step > last * 5 / 6])}
 
 
-def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is_refused(tmp_path):
+def test_run_with_a_result_file_is_not_trained_again_and_a_file_of_another_config_is_refused(tmp_path):
     shared = ablation_config.get_config().san
     config = ablation.flattened(shared) | {"seed": 3, "mode": "baseline"}
     about = {name: value for name, value in config.items() if name not in ablation.PLACES}
@@ -123,7 +123,7 @@ def test_run_that_has_its_file_is_not_trained_again_and_one_of_another_config_is
     assert not (tmp_path / "run").exists()
 
 
-def test_variants_asked_for_are_trained_from_every_seed_and_true_textures_replace_drawn_ones(monkeypatch, tmp_path):
+def test_requested_variants_are_trained_for_every_seed_and_true_textures_replace_pseudo_textures(monkeypatch, tmp_path):
     trained = []
     monkeypatch.setattr(ablation.chain, "prepare", lambda config, workdir, total: (config.san, f"true, {total} stages"))
     monkeypatch.setattr(

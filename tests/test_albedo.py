@@ -47,7 +47,7 @@ def colours(place, *, layer=view.STRIP, middle_v=0.0):
     return [np.asarray(each) for each in _colours(place, jnp.int32(layer), jnp.float32(middle_v))]
 
 
-def test_tiles_have_joints_of_their_width(place):
+def test_joints_between_tiles_have_the_given_width(place):
     surfaces = place.surfaces._replace(
         tile=jnp.full((5, 2), 0.4), gap=jnp.full(5, 0.1), joint=jnp.zeros((5, 3)), bond=jnp.zeros(5)
     )
@@ -68,14 +68,14 @@ def test_painted_line_lies_beside_the_edge_and_is_twelve_centimetres_wide(place)
     assert changed.any(axis=1).sum() * PIXEL == pytest.approx(0.12, abs=2 * PIXEL)
 
 
-def test_no_leaves_fall_where_there_is_no_litter_and_more_where_there_is_more(place):
+def test_more_litter_covers_more_of_the_ground(place):
     clean, *_ = colours(place)
     leafy = [colours(place._replace(litter=jnp.float32(share), litter_colour=jnp.ones(3)))[0] for share in (0.3, 1.0)]
     few, many = ((np.abs(each - clean).max(axis=-1) > 0.05).mean() for each in leafy)
     assert 0 < few < many < 0.5
 
 
-def test_windows_are_in_walls_between_sill_and_top_and_glossy(place):
+def test_windows_are_glossy_and_lie_in_walls_between_sill_and_top(place):
     windows = place.windows._replace(
         period=jnp.float32(0.6), width=jnp.float32(0.3), sill=jnp.float32(1.0), top=jnp.float32(1.4)
     )

@@ -11,13 +11,13 @@ from san_jax.networks.architecture import Architecture, check_same
 
 
 def test_decoder_fits_the_stages_of_its_encoder():
-    """16 channels of stage 2 at width 0.125, and 512 x 0.05 of the decoder's own."""
+    """Stage 2 has 16 channels at width 0.125; the decoder's own are scaled by 0.05 (512 to 26)."""
     decoder = nnx.eval_shape(lambda: SHAPE.new_decoder(nnx.Rngs(0)))
     assert decoder.embed2.conv.kernel.shape == (1, 1, 16, 13)
     assert decoder.reduce.conv.kernel.shape == (1, 1, 64, 26)
 
 
-def test_last_stride_two_is_refused_where_something_is_drawn():
+def test_last_stride_two_is_refused_with_a_decoder():
     halved = dataclasses.replace(SHAPE, last_stride=2, height=64, width=32)
     halved.check(draws=False)
     with pytest.raises(UserError, match=r"encoder\.last_stride to 1"):
@@ -29,19 +29,19 @@ def test_sizes_that_the_decoder_cannot_double_are_refused():
         dataclasses.replace(SHAPE, height=40, width=20).check(draws=True)
 
 
-def test_difference_is_said_field_by_field():
+def test_error_lists_the_fields_that_differ():
     check_same(SHAPE, SHAPE, where="a")
     with pytest.raises(UserError, match=r"a holds another network: fc_dim 8 \(this run: 16\); "):
         check_same(SHAPE, dataclasses.replace(SHAPE, fc_dim=16), where="a")
 
 
-def test_description_of_an_older_checkpoint_means_no_neck_and_torchvision_s_stem():
+def test_older_checkpoints_default_to_no_neck_and_the_torchvision_stem():
     older = {name: value for name, value in dataclasses.asdict(SHAPE).items() if name not in ("neck", "stem")}
     assert Architecture(**older) == SHAPE
     assert (SHAPE.neck, SHAPE.stem) == ("none", "torchvision")
 
 
-def test_digest_tells_networks_and_their_numbers_apart():
+def test_digest_depends_on_the_architecture_and_the_weights():
     weights = {"kernel": np.arange(6, dtype=np.float32)}
     digest = SHAPE.digest(weights)
     assert digest == SHAPE.digest({"kernel": jnp.arange(6, dtype=jnp.float32)})

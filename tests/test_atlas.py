@@ -17,7 +17,7 @@ def texels():
 
 @pytest.fixture(scope="module")
 def body_points():
-    """Points of all parts, some of them turned several times around and beyond the parts' ends."""
+    """Points on all parts, some with angles of several turns, some beyond the ends of their part."""
     rng = np.random.default_rng(0)
     part = rng.integers(0, len(PARTS), 20_000)
     angle, along = rng.uniform(-20, 20, part.shape), rng.uniform(-0.2, 1.2, part.shape)
@@ -39,20 +39,20 @@ def test_charts_tile_the_atlas_without_gap_or_overlap():
     np.testing.assert_array_equal(charts, 1)
 
 
-def test_texels_of_a_chart_are_of_its_part(texels):
+def test_texels_of_a_chart_belong_to_its_part(texels):
     for number, (top, left, height, width, _) in enumerate(CHARTS.values()):
         np.testing.assert_array_equal(texels.part[top : top + height, left : left + width], number)
 
 
-def test_every_texel_is_found_again(texels):
+def test_locate_inverts_texels(texels):
     row, column = locate(*texels)
     np.testing.assert_allclose(row, ROWS, atol=1e-3)
-    # The right edge of a chart is the same line of the body as its left edge, and found there.
+    # The right edge of a chart is the same line of the body as its left edge, and is located there.
     left, width = np.array([(chart.left, chart.width) for chart in CHARTS.values()]).T[..., texels.part]
     np.testing.assert_allclose((column - left + 0.5) % (width - 1), (COLUMNS - left + 0.5) % (width - 1), atol=1e-3)
 
 
-def test_every_body_point_is_found_again(body_points):
+def test_body_points_are_located_at_their_angle_and_height(body_points):
     part, angle, along = (np.asarray(x) for x in body_points)
     row, column = (np.asarray(x) for x in locate(*body_points))
     top, left, height, width, turn = np.array(list(CHARTS.values()))[part].T
@@ -67,10 +67,10 @@ def test_sample_at_a_texel_is_the_texel():
     np.testing.assert_array_equal(got, texture)
 
 
-def test_sample_between_texels_is_linear_both_ways():
+def test_sample_between_texels_is_bilinear():
     rng = np.random.default_rng(0)
     row, column = (rng.uniform(0, SIZE - 1, 1000).astype(np.float32) for _ in range(2))
-    # Along each axis a bilinear lookup is exact for what is linear along it.
+    # A bilinear lookup is exact for functions that are linear along each axis.
     texture = np.stack([ROWS, COLUMNS, ROWS * COLUMNS / SIZE], axis=-1).astype(np.float32)
     got = sample(texture, row, column)
     np.testing.assert_allclose(got, np.stack([row, column, row * column / SIZE], axis=-1), atol=1e-2)

@@ -34,38 +34,38 @@ def test_room_for_crop_is_that_of_the_released_code():
     assert (augmentation.room_for_crop(256), augmentation.room_for_crop(128)) == (288, 144)
 
 
-def test_normalised_picture_has_the_statistics_of_imagenet():
+def test_pictures_are_normalised_by_the_imagenet_mean_and_std():
     image = jnp.array([[[0, 128, 255]]], jnp.uint8)
     expected = [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     np.testing.assert_allclose(augmentation.normalise(image)[0, 0], expected, rtol=1e-6)
 
 
-def test_textures_fill_minus_one_to_one():
+def test_textures_are_scaled_to_minus_one_to_one():
     texture = jnp.array([[[0, 51, 255]]], jnp.uint8)
     np.testing.assert_allclose(augmentation.scale_texture(texture)[0, 0], [-1, -0.6, 1], atol=1e-6)
 
 
-def test_same_key_gives_the_same_pictures_and_another_key_others():
+def test_same_key_gives_the_same_pictures_and_another_key_different_ones():
     image = pictures(4)
     draw = functools.partial(augment, image=image, crop=0.5, mirror=0.5, erase=0.5)
     np.testing.assert_array_equal(draw(jax.random.key(1)), draw(jax.random.key(1)))
     assert not np.array_equal(draw(jax.random.key(1)), draw(jax.random.key(2)))
 
 
-def test_pictures_are_augmented_each_by_its_own_key():
+def test_every_picture_of_a_batch_is_augmented_with_its_own_key():
     image = np.repeat(pictures(1), 16, axis=0)
     drawn = np.asarray(augment(jax.random.key(0), image, crop=1.0))
     assert len(np.unique(drawn.reshape(16, -1), axis=0)) > 8
 
 
-def test_picture_that_is_not_cropped_is_scaled_like_pillow_scales():
+def test_uncropped_picture_is_resized_as_by_pillow():
     image = pictures(1)
     expected = Image.fromarray(image[0]).resize((W, H), Image.Resampling.BILINEAR)
     plain = augment(jax.random.key(0), image)[0] * jnp.array(augmentation.STD) + jnp.array(augmentation.MEAN)
     np.testing.assert_allclose(np.asarray(plain) * 255, np.asarray(expected, np.float32), atol=1.01)
 
 
-def test_mirrored_picture_is_the_flipped_one():
+def test_mirror_flips_the_picture_left_to_right():
     image, key = pictures(2), jax.random.key(3)
     np.testing.assert_array_equal(augment(key, image, mirror=1.0), augment(key, image)[:, :, ::-1])
 
@@ -84,7 +84,7 @@ def test_crop_offsets_cover_the_margin_with_half_weight_at_its_ends():
 
 
 def test_erased_area_and_aspect_follow_the_formulas():
-    """Among boxes that fit. Areas and aspects are drawn anew in numpy by the reference's formulas."""
+    """Compares the boxes that fit with areas and aspects sampled in NumPy by the reference's formulas."""
     high, wide, _, _ = boxes(4000)
     rng = np.random.default_rng(0)
     area, aspect = 256 * 128 * rng.uniform(0.02, 0.4, 200_000), rng.uniform(0.3, 1 / 0.3, 200_000)
@@ -114,8 +114,8 @@ def test_erased_box_is_filled_with_the_unnormalised_mean():
 
 
 @pytest.mark.parametrize("what", ["crop", "mirror", "erase"])
-def test_half_of_the_pictures_are_touched_at_probability_one_half(what):
+def test_half_of_the_pictures_are_changed_at_probability_one_half(what):
     image = np.repeat(pictures(1), 1000, axis=0)
-    untouched = augment(jax.random.key(0), image[:1])
-    touched = (np.asarray(augment(jax.random.key(7), image, **{what: 0.5})) != untouched).any((1, 2, 3))
-    assert 0.45 < touched.mean() < 0.55
+    unchanged = augment(jax.random.key(0), image[:1])
+    changed = (np.asarray(augment(jax.random.key(7), image, **{what: 0.5})) != unchanged).any((1, 2, 3))
+    assert 0.45 < changed.mean() < 0.55

@@ -6,7 +6,7 @@ from places import empty_place, random_place, random_places, seen
 from san_jax.synthesis import solids
 
 
-def test_backdrop_is_light_and_differs_from_place_to_place():
+def test_backdrop_colours_are_finite_and_differ_from_place_to_place():
     backdrops = jax.vmap(lambda place: seen(place)[0])(random_places())
     colour = np.asarray(backdrops.colour)
     assert np.all(np.isfinite(colour))
@@ -17,7 +17,7 @@ def test_backdrop_is_light_and_differs_from_place_to_place():
     assert np.median(apart) > 0.1
 
 
-def test_ground_is_where_the_rays_meet_it():
+def test_ground_points_are_where_the_rays_meet_the_ground():
     place = random_place(3)
     backdrop, position, directions = seen(place)
     x, y, z = np.moveaxis(np.asarray(backdrop.ground), -1, 0)
@@ -30,12 +30,12 @@ def test_ground_is_where_the_rays_meet_it():
     np.testing.assert_allclose(z[below], (distance * dz)[below], rtol=1e-3)
 
 
-def test_open_ground_is_all_that_a_camera_sees_that_looks_down_in_an_empty_place():
+def test_camera_that_looks_down_in_an_empty_place_sees_only_open_ground():
     backdrop, _, _ = seen(empty_place())
     assert np.all(np.asarray(backdrop.on_ground) == 1)
 
 
-def test_above_the_horizon_is_no_ground_and_its_points_are_finite():
+def test_rays_above_the_horizon_meet_no_ground_and_stay_finite():
     backdrop, _, _ = seen(empty_place(), middle=8.0)
     assert np.all(np.asarray(backdrop.on_ground) == 0)
     assert np.all(np.isfinite(backdrop.ground))

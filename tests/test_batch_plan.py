@@ -14,15 +14,15 @@ PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
 
 
-def test_batch_that_does_not_divide_names_the_field():
+def test_error_for_an_indivisible_batch_names_the_field():
     config = config_of()
     networks = Networks("san", run.architecture_of(config, num_pids=12))
     with pytest.raises(UserError, match=r"cannot be divided by 3 devices; change batch\.identities"):
         batch_plan.make_plan(config, PEOPLE, None, networks=networks, num_devices=3)
 
 
-def test_batch_that_does_not_divide_for_its_pairs_names_them():
-    """The total must divide, not the people alone: on 3 devices 16 people and 2 pairs do, and 3 pairs do not."""
+def test_error_for_a_batch_that_its_pairs_make_indivisible_names_pit_pictures():
+    """Only the total must be divisible: on 3 devices 16 pictures and 2 pairs are, 16 pictures and 3 pairs are not."""
     networks = Networks("san", run.architecture_of(config_of(), num_pids=12))
     make_plan = functools.partial(batch_plan.make_plan, source=PEOPLE, pairs=PAIRS, networks=networks, num_devices=3)
     assert make_plan(config_of(**{"batch.pit_pictures": 2})).rows.shape[1] == 18
@@ -30,7 +30,7 @@ def test_batch_that_does_not_divide_for_its_pairs_names_them():
         make_plan(config_of(**{"batch.pit_pictures": 3}))
 
 
-def test_san_pg_takes_every_picture_once_an_epoch():
+def test_san_pg_takes_no_picture_twice_in_an_epoch():
     config = config_of(san_pg, **{"schedule.epochs": 2})
     networks = Networks("san_pg", run.architecture_of(config, num_pids=12))
     plan = batch_plan.make_plan(config, PEOPLE, None, networks=networks, num_devices=1)

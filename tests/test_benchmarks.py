@@ -61,7 +61,7 @@ def test_windowed_max_pool_replaces_that_of_the_layers(padding):
     np.testing.assert_array_equal(windowed, layers.max_pool(x, padding=padding))
 
 
-def test_flag_that_fits_no_case_ends_the_benchmark_before_it_measures(tmp_path):
+def test_invalid_flag_ends_the_benchmark_before_it_measures(tmp_path):
     command = [sys.executable, "-m", "benchmarks.train_step", "--batch=6", f"--out={tmp_path}"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
@@ -84,7 +84,7 @@ def test_sides_of_the_scoring_benchmark_agree_on_the_scores(tmp_path):
         assert row["bytes_above_features"] > 0
 
 
-def test_table_compares_with_the_fastest_of_pytorch():
+def test_table_compares_with_the_fastest_pytorch_case():
     rows = row("jax", 2.0), row("torch", 5.0, ratio=0.4), row("torch", 4.0, ("channels_last",), ratio=0.5)
     page = table.with_tables(f"Top {table.START} old {table.END} end", [report(*rows)])
     assert page.startswith(f"Top {table.START}\n\n### Chip, 2 cores")
@@ -94,14 +94,14 @@ def test_table_compares_with_the_fastest_of_pytorch():
     assert cells(page) == ["san", "float32", "16", *ours, *theirs]
 
 
-def test_reports_of_one_day_and_device_share_a_table_and_the_last_of_a_case_counts():
+def test_reports_of_one_day_and_device_share_a_table_and_the_last_result_of_a_case_counts():
     reports = [report(row("jax", 2.0), row("jax", 3.0, task="baseline")), report(row("jax", 1.0))]
     page = table.with_tables(table.START + table.END, reports)
     assert page.count("### Chip") == 1
     assert [line.split(" | ")[3] for line in page.splitlines() if "float32" in line] == ["1.00", "3.00"]
 
 
-def test_table_leaves_what_was_not_measured_open():
+def test_table_shows_dashes_for_failed_measurements():
     failed = {field: value for field, value in row("torch", 1.0).items() if field != "seconds"} | {"error": "no memory"}
     page = table.with_tables(table.START + table.END, [report(row("jax", 2.0), failed)])
     assert cells(page)[-5:] == ["-"] * 5
@@ -113,7 +113,7 @@ def test_page_holds_the_tables_of_the_stored_reports():
 
 
 @pytest.mark.slow
-def test_rendering_writes_its_rate_with_device_and_date(tmp_path):
+def test_rendering_benchmark_writes_its_rate_and_the_device(tmp_path):
     flags = ["--people=1", "--height=32", "--rounds=3", f"--out={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.rendering", *flags], cwd=ROOT, capture_output=True, text=True
@@ -128,7 +128,7 @@ def test_rendering_writes_its_rate_with_device_and_date(tmp_path):
     assert f"{found['pictures_per_second']:.1f} pictures/s of 32 x 16" in done.stdout
 
 
-def test_scoring_table_has_a_row_for_what_is_computed_and_a_column_for_a_size_the_smallest_first():
+def test_scoring_table_has_a_row_per_side_and_a_column_per_size_smallest_first():
     def row(side, size, seconds):
         sizes = {"size": size, "query": 1400, "gallery": 5328}
         return {"side": side, **sizes, "seconds": seconds, "bytes_above_features": 2.5e8}
@@ -144,7 +144,7 @@ def test_scoring_table_has_a_row_for_what_is_computed_and_a_column_for_a_size_th
     assert [line[1:] for line in lines[2:]] == [["0.250 / 0.250", "-"], ["0.500 / 0.250", "-"]]
 
 
-def test_stage_that_fails_or_takes_too_long_does_not_keep_the_next_from_running(tmp_path):
+def test_stage_that_fails_or_times_out_does_not_stop_the_next(tmp_path):
     parts = [
         Part(1, "fails", "-c 'raise SystemExit(3)'", 30),
         Part(2, "hangs", "-c 'import time; print(5, flush=True); time.sleep(60)'", 6),
@@ -156,6 +156,6 @@ def test_stage_that_fails_or_takes_too_long_does_not_keep_the_next_from_running(
     assert [line for line in (tmp_path / "log.txt").read_text().splitlines() if line.isdigit()] == ["5", "7"]
 
 
-def test_no_stage_begins_when_the_minutes_are_over(tmp_path):
+def test_no_stage_starts_when_no_time_is_left(tmp_path):
     on_device.run([Part(1, "late", "-c 'print(7)'", 30)], out=tmp_path, minutes=0.01)
     assert json.loads((tmp_path / "stages.json").read_text())["late"]["ended"] == "no time left"

@@ -45,14 +45,14 @@ def poses():
 
 @pytest.fixture(scope="module")
 def bodies(shapes, outfits, poses):
-    """Many bodies, turned all ways, a metre from the origin."""
+    """Many bodies, facing all directions, one metre from the origin."""
     yaw = jnp.linspace(0, 2 * jnp.pi, BODIES)
     position = jnp.stack([jnp.sin(yaw), jnp.cos(yaw)], axis=-1)
     return jax.tree.map(np.asarray, build_all(shapes, outfits, poses, yaw=yaw, position=position))
 
 
 def upright(**changes):
-    """Arms and legs straight down, but for some angles."""
+    """A pose with arms and legs straight down, except for the given angles."""
     pairs = ("hip", "spread", "knee", "shoulder", "lift", "elbow")
     still = {name: jnp.zeros(2 if name in pairs else ()) for name in Pose._fields}
     return Pose(**still | {name: jnp.asarray(angle, jnp.float32) for name, angle in changes.items()})
@@ -64,7 +64,7 @@ def one(group, index=0):
 
 @pytest.fixture(scope="module")
 def dressed(shapes, outfits):
-    """Makes a body in the origin from the first of many shapes and outfits, some of whose fields are changed."""
+    """Builds a body at the origin from the first shape and outfit, with some fields of the outfit changed."""
 
     def dressed(pose, *, yaw=0.0, **changes):
         outfit = one(outfits)
@@ -77,7 +77,7 @@ def dressed(shapes, outfits):
 
 
 def reaches(group):
-    """World points of both balls of every solid, and how far up and down it goes from there; NaN for absent ones."""
+    """World points of both end balls of every solid, and its vertical extent from there; NaN for absent solids."""
     axes = np.linalg.inv(np.asarray(group.frame, np.float64))
     upper = group.origin + axes[..., 1] * group.length[..., None]
     # Without caps the discs at the ends remain.
@@ -87,18 +87,18 @@ def reaches(group):
 
 
 def grid(points=64, reach=1.0):
-    """Rays along -z that look at the front of who stands in the origin; or with `reach` -1 along z, at the back."""
+    """Rays along -z towards the front of a body at the origin; with `reach` -1 along +z, towards its back."""
     x, y = np.meshgrid(np.linspace(-0.9, 0.9, points), np.linspace(0.01, 2, points))
     starts = tuple(map(jnp.asarray, (x, y, np.full_like(x, 5 * reach))))
     return starts, tuple(map(jnp.asarray, (0 * x, 0 * x, np.full_like(x, -reach))))
 
 
-def seen(somebody, **view):
-    """Part, angle and height of what rays meet, where they meet it, and whether they do."""
+def seen(person, **view):
+    """Part, angle and height along the part where rays meet the body, the points, and whether they meet it."""
     starts, directions = grid(**view)
-    hits = trace(somebody.solids, starts, directions)
+    hits = trace(person.solids, starts, directions)
     points = tuple(start + hits.distance * step for start, step in zip(starts, directions, strict=True))
-    return *map(np.asarray, locate(somebody.skin, hits.solid, points)), points, np.asarray(hits.distance < solids.FAR)
+    return *map(np.asarray, locate(person.skin, hits.solid, points)), points, np.asarray(hits.distance < solids.FAR)
 
 
 def test_joints_stay_within_their_limits(poses):
@@ -116,7 +116,7 @@ def test_angles_beyond_the_limits_are_moved_into_them():
             np.testing.assert_allclose(angle, np.deg2rad(getattr(LIMITS, name)[end]), rtol=1e-6)
 
 
-def test_statures_are_those_of_grown_ups(outfits, shapes):
+def test_statures_are_those_of_adults(outfits, shapes):
     female, stature = np.asarray(outfits.female) > 0, np.asarray(shapes.stature)
     assert stature[female].mean() == pytest.approx(1.63, abs=0.03)
     assert stature[~female].mean() == pytest.approx(1.76, abs=0.03)
@@ -125,7 +125,7 @@ def test_statures_are_those_of_grown_ups(outfits, shapes):
     assert (np.asarray(shapes.bust)[female] > 0).all()
 
 
-def test_bodies_are_finite_whatever_the_key(bodies):
+def test_bodies_are_finite_for_every_key(bodies):
     assert all(np.isfinite(field).all() for field in jax.tree.leaves(bodies))
 
 
@@ -136,7 +136,7 @@ def test_lowest_point_is_on_the_ground(bodies):
     assert -0.005 < lowest.min() < lowest.max() < 0.01
 
 
-def test_crown_is_at_the_height_of_the_stature(dressed, shapes):
+def test_top_of_the_head_is_at_the_stature(dressed, shapes):
     points, reach = reaches(dressed(upright()).solids)
     assert np.nanmax(points[..., 1] + reach) == pytest.approx(float(shapes.stature[0]), rel=0.03)
 
@@ -170,7 +170,7 @@ def test_limbs_keep_their_lengths_in_every_pose(shapes, outfits, poses):
     assert np.ptp(np.asarray(built.solids.origin)[:, limbs], axis=0).max() > 0.1
 
 
-def test_limbs_hang_together(bodies):
+def test_limbs_are_connected_at_the_joints(bodies):
     """An upper arm's lower end is the forearm's upper end, a thigh's the shin's; heels are near the shins."""
     lower, upper = reaches(bodies.solids)[0]
     place = {
@@ -212,11 +212,11 @@ def other_side(part):
     return f"{sides[side]}_{rest}" if side in sides else part
 
 
-def test_positive_angles_bend_the_joints_the_way_they_are_named(dressed):
+def test_positive_angles_move_the_parts_in_the_expected_directions(dressed):
     def place_of(part, **angles):
-        somebody = dressed(upright(**angles))
-        where = np.flatnonzero((somebody.skin.part == number(part)) & ~somebody.skin.skirt)[-1]
-        return somebody.solids.origin[where] - somebody.solids.origin[0]
+        person = dressed(upright(**angles))
+        where = np.flatnonzero((person.skin.part == number(part)) & ~person.skin.skirt)[-1]
+        return person.solids.origin[where] - person.solids.origin[0]
 
     def moved(part, **angles):
         return place_of(part, **angles) - place_of(part)
@@ -234,7 +234,7 @@ def test_positive_angles_bend_the_joints_the_way_they_are_named(dressed):
     assert np.abs(moved("left_shin", hip=[0, 0.5], knee=[0, 0.5], elbow=[1, 1])).max() < 1e-4
 
 
-def test_front_of_every_part_is_at_the_angle_zero_and_the_left_at_a_quarter_turn(dressed):
+def test_front_of_the_trunk_is_at_angle_zero_and_its_left_at_a_quarter_turn(dressed):
     part, angle, _, points, met = seen(dressed(upright()))
     trunk = met & (part == number("trunk"))
     assert trunk.sum() > 100
@@ -246,7 +246,7 @@ def test_front_of_every_part_is_at_the_angle_zero_and_the_left_at_a_quarter_turn
     assert (np.abs(angle[trunk]) > np.pi / 2 - 0.1).all()
 
 
-def test_height_along_a_part_grows_with_height(dressed):
+def test_coordinate_along_a_part_grows_with_height(dressed):
     part, _, along, points, met = seen(dressed(upright(lift=[0.4, 0.4])))
     for name in ("head", "trunk", "left_thigh", "right_shin", "left_upper_arm", "right_forearm"):
         mine = met & (part == number(name))
@@ -257,13 +257,13 @@ def test_height_along_a_part_grows_with_height(dressed):
 
 
 def test_left_half_of_a_skirt_is_mapped_to_the_left_leg_and_its_lower_end_to_the_shin(dressed):
-    somebody = dressed(upright(), skirt=1.6)
-    skirt = int(np.flatnonzero(somebody.skin.skirt)[0])
-    hem = somebody.solids.origin[skirt, 1]
-    angle, height = np.meshgrid(np.linspace(-3, 3, 40), np.linspace(0, somebody.solids.length[skirt], 31))
+    person = dressed(upright(), skirt=1.6)
+    skirt = int(np.flatnonzero(person.skin.skirt)[0])
+    hem = person.solids.origin[skirt, 1]
+    angle, height = np.meshgrid(np.linspace(-3, 3, 40), np.linspace(0, person.solids.length[skirt], 31))
     points = tuple(jnp.asarray(x) for x in (0.2 * np.sin(angle), hem + height, 0.2 * np.cos(angle)))
-    part, found, along = map(np.asarray, locate(somebody.skin, jnp.full(angle.shape, skirt), points))
-    knee = somebody.skin.origin[skirt, 1] + somebody.skin.low[skirt]
+    part, found, along = map(np.asarray, locate(person.skin, jnp.full(angle.shape, skirt), points))
+    knee = person.skin.origin[skirt, 1] + person.skin.low[skirt]
     left, below = angle > 0, hem + height < knee
     assert 0.2 < below.mean() < 0.5
     for leg, mine in (("left", left), ("right", ~left)):
@@ -277,17 +277,17 @@ def test_left_half_of_a_skirt_is_mapped_to_the_left_leg_and_its_lower_end_to_the
 
 
 @pytest.mark.parametrize("changes", [dict(skirt=1), dict(bag=wardrobe.BACKPACK), dict(hair_length=0.8)])
-def test_what_is_not_worn_is_not_there(dressed, changes):
-    def solids_there(somebody):
-        return ((somebody.solids.bottom > 0) | (somebody.solids.top > 0)).sum()
+def test_skirt_backpack_and_long_hair_each_add_one_solid(dressed, changes):
+    def solids_there(person):
+        return ((person.solids.bottom > 0) | (person.solids.top > 0)).sum()
 
     assert solids_there(dressed(upright(), **changes)) == solids_there(dressed(upright())) + 1
 
 
 def test_bags_hang_where_they_are_carried(dressed):
     def bag(kind):
-        somebody = dressed(upright(), bag=kind)
-        return somebody.solids.origin[somebody.skin.part == number("bag")][0] - somebody.solids.origin[0]
+        person = dressed(upright(), bag=kind)
+        return person.solids.origin[person.skin.part == number("bag")][0] - person.solids.origin[0]
 
     backpack, shoulder_bag, hand_bag = map(bag, (wardrobe.BACKPACK, wardrobe.SHOULDER_BAG, wardrobe.HAND_BAG))
     assert backpack[1] > 0.1
@@ -297,7 +297,7 @@ def test_bags_hang_where_they_are_carried(dressed):
     assert hand_bag[1] < shoulder_bag[1] - 0.1
 
 
-def test_spheres_of_soft_light_do_not_reach_beyond_head_and_ground(bodies):
+def test_spheres_for_ambient_occlusion_do_not_reach_beyond_head_and_ground(bodies):
     low, high = (bodies.balls.centre[..., 1] + sign * bodies.balls.radius for sign in (-1, 1))
     points, reach = reaches(bodies.solids)
     assert low.min() > -0.03

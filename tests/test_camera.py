@@ -17,8 +17,8 @@ def box(left, right, bottom, top):
     return Box(*map(jnp.float32, (left, right, bottom, top)))
 
 
-def across(points):
-    """Of points before a camera that stands two metres high and looks along z."""
+def project_ahead(points):
+    """Projects points in front of a camera that is two metres high and looks along z."""
     ahead = camera.look_at(jnp.array([0.0, 2.0, 0.0]), jnp.array([0.0, 2.0, 9.0]))
     return np.asarray(camera.project(ahead, jnp.asarray(points, jnp.float32)))
 
@@ -45,15 +45,15 @@ def test_points_on_the_rays_are_projected_onto_their_pixels(seed):
     np.testing.assert_allclose(got[..., 1], np.tile(np.linspace(0.45, -0.05, 6)[:, None], (1, 5)), atol=2e-5)
 
 
-def test_left_hand_of_who_faces_the_camera_is_on_the_viewers_right():
-    """The camera looks along z; who faces it faces -z, and has their left at -x."""
-    left_hand, right_hand = across([(-0.5, 1, 5), (0.5, 1, 5)])
+def test_left_hand_of_a_person_facing_the_camera_is_on_the_viewers_right():
+    """The camera looks along z; a person facing it faces -z and has their left at -x."""
+    left_hand, right_hand = project_ahead([(-0.5, 1, 5), (0.5, 1, 5)])
     assert left_hand[0] == pytest.approx(0.1)
     assert right_hand[0] == pytest.approx(-0.1)
 
 
-def test_what_is_above_the_axis_is_above_in_the_picture_and_in_the_first_rows():
-    above, below = across([(0, 3, 5), (0, 1, 5)])
+def test_points_above_the_axis_are_in_the_upper_rows_of_the_picture():
+    above, below = project_ahead([(0, 3, 5), (0, 1, 5)])
     assert above[1] == pytest.approx(0.2)
     assert below[1] == pytest.approx(-0.2)
     seen_from, _ = random_camera(0)
@@ -61,7 +61,7 @@ def test_what_is_above_the_axis_is_above_in_the_picture_and_in_the_first_rows():
     assert (np.diff(upwards, axis=0) < 0).all()
 
 
-def test_rays_of_a_finer_grid_surround_those_of_the_coarser():
+def test_rays_of_a_finer_grid_average_to_those_of_the_coarser_grid():
     seen_from, _ = random_camera(1)
     rays = jax.jit(camera.rays, static_argnames=("height", "width"))
     view = box(-0.2, 0.2, -0.4, 0.4)

@@ -22,14 +22,14 @@ def score(sets):
 
 
 def part(sets, query_camid, gallery_camid):
-    """Those queries and gallery pictures alone, as `ranking.rank` takes them."""
+    """The queries and gallery pictures of one camera pair, as arguments of `ranking.rank`."""
     camids = {"query": query_camid, "gallery": gallery_camid}
     chosen = {side: sets[f"{side}_camids"] == camid for side, camid in camids.items()}
     return {name: value[chosen[name.split("_")[0]]] for name, value in sets.items()}
 
 
 @pytest.mark.parametrize("tile_bytes", [camera_pairs.TILE_BYTES, 7 * 4 * 90])
-def test_scores_of_a_pair_are_those_of_that_part_of_the_test_set(monkeypatch, tile_bytes):
+def test_scores_of_a_camera_pair_are_those_of_its_part_of_the_test_set(monkeypatch, tile_bytes):
     monkeypatch.setattr(camera_pairs, "TILE_BYTES", tile_bytes)
     sets = random_sets()
     pairs = score(sets)
@@ -42,7 +42,7 @@ def test_scores_of_a_pair_are_those_of_that_part_of_the_test_set(monkeypatch, ti
         assert pairs.mAP[row, column] == pytest.approx(expected.mAP)
 
 
-def test_nothing_is_found_within_a_camera():
+def test_scores_within_one_camera_are_nan():
     pairs = score(random_sets())
     assert np.isnan([pairs.rank1[0, 0], pairs.mAP[0, 0], pairs.rank1[1, 1], pairs.mAP[1, 1]]).all()
     assert not np.isnan(pairs.mAP[2]).any()

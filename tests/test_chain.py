@@ -1,4 +1,4 @@
-"""The chain from pairs to scores, on a small release, killed on the way."""
+"""The chain from pairs to scores on a small release, including a killed and resumed run."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """CUHK03 with textures of its own, and eight released pairs of four wardrobes."""
+    """CUHK03 with its own textures, and eight released pairs of four wardrobes."""
     folder = write_release(tmp_path_factory.mktemp("release"))
     rng = np.random.default_rng(0)
     for part, size in (("images", (32, 16)), ("textures", (32, 32))):
@@ -60,7 +60,7 @@ def command(workdir, release):
 
 
 @pytest.mark.slow
-def test_killed_chain_goes_on_to_the_scores_and_leaves_the_release_as_it_was(tmp_path, release):
+def test_killed_chain_resumes_to_the_scores_and_leaves_the_release_unchanged(tmp_path, release):
     before = {path: path.read_bytes() for path in sorted(release.rglob("*")) if path.is_file()}
     started = subprocess.Popen(command(tmp_path, release), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for line in started.stdout:
@@ -85,11 +85,11 @@ def test_killed_chain_goes_on_to_the_scores_and_leaves_the_release_as_it_was(tmp
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_release_is_linked_but_for_the_chains_own_folders(tmp_path):
+def test_release_is_linked_except_for_the_chains_own_folders(tmp_path):
     for name in ("a/textures/1.png", "a/mat", "b/deep/own/2.png", "b/deep/file", "pit/images/3.png"):
         (tmp_path / "release" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "release" / name).write_text(name)
-    for _ in range(2):  # a second time it is there already
+    for _ in range(2):  # the second call finds the links in place
         chain.link_release(
             str(tmp_path / "release"), tmp_path / "own", own=[Path("a/textures"), Path("b/deep/own"), Path("c/new")]
         )
@@ -98,7 +98,7 @@ def test_release_is_linked_but_for_the_chains_own_folders(tmp_path):
     assert (tmp_path / "own" / "pit" / "images" / "3.png").read_text() == "pit/images/3.png"
 
 
-def test_release_that_moved_is_linked_anew(tmp_path):
+def test_links_follow_a_moved_release_and_never_replace_a_file(tmp_path):
     for place in ("old", "new"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "mat").write_text(place)
@@ -111,12 +111,12 @@ def test_release_that_moved_is_linked_anew(tmp_path):
     assert (tmp_path / "own" / "mat").read_text() == "somebody's own"
 
 
-def test_release_that_is_not_there_is_named(tmp_path):
+def test_missing_release_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: No such file .*; manual_dir must be the folder of a release"):
         chain.link_release(str(tmp_path / "nowhere"), tmp_path / "own", own=[])
 
 
-def test_set_with_textures_of_its_own_is_refused_before_anything_is_written(tmp_path):
+def test_data_set_with_its_own_textures_is_refused_before_anything_is_written(tmp_path):
     config = chain_config.get_config("small")
     config.san.data.train = "synthetic_reid/small"
     with pytest.raises(UserError, match=r"synthetic_reid/small needs no generated textures; .* with train.py"):

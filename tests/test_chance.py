@@ -10,7 +10,7 @@ from san_jax.scoring.chance import chance_scores, expected_scores
 
 
 def labels():
-    """Person 0 has a picture under the queries' camera, which is removed; person 3 is in the gallery alone."""
+    """Pid 0 has a gallery picture under the queries' camera, which is removed; pid 3 is only in the gallery."""
     return {
         "query_pids": np.array([0, 1, 2, 4]),
         "gallery_pids": np.array([0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3]),
@@ -35,19 +35,19 @@ def test_expectation_is_the_mean_over_all_orders(num_correct, num_ranked):
     check_alike(expected_scores(num_correct, num_ranked, max_rank=8), ranking.scores(ranks, max_rank=8), rtol=1e-12)
 
 
-def test_queries_count_alike_and_those_without_a_hit_do_not():
+def test_queries_have_equal_weight_and_those_without_a_match_are_left_out():
     found = chance_scores(**labels(), max_rank=12)
     each = [expected_scores(*case, max_rank=12) for case in ((2, 10), (4, 11), (1, 11))]
     check_alike(found, ranking.mean_and_spread(each)[0], rtol=1e-12)
     assert found.num_queries == 3
 
 
-def test_features_of_noise_score_as_expected():
+def test_random_features_score_as_expected():
     runs = [ranking.scores(ranking.rank(*random_feats(seed), **labels()), max_rank=5) for seed in range(600)]
     check_alike(ranking.mean_and_spread(runs)[0], chance_scores(**labels(), max_rank=5), atol=0.04)
 
 
-def test_single_shot_of_noise_scores_as_expected():
+def test_single_shot_scores_of_random_features_are_as_expected():
     ranks = [ranking.draw_ranks(*random_feats(seed), **labels(), key=jax.random.key(seed)) for seed in range(150)]
     runs = [ranking.scores(drawn[:, None], max_rank=5) for drawn in np.concatenate(ranks)]
     found = chance_scores(**labels(), single_shot=True, max_rank=5)
@@ -56,6 +56,6 @@ def test_single_shot_of_noise_scores_as_expected():
     check_alike(ranking.mean_and_spread(runs)[0], found, atol=0.05)
 
 
-def test_no_query_with_a_hit_is_an_error():
+def test_queries_without_any_match_are_an_error():
     with pytest.raises(UserError, match="no query has a gallery picture of its person"):
         chance_scores(**labels() | {"query_pids": np.full(4, 9)})

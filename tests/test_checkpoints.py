@@ -28,7 +28,7 @@ def abstract():
 
 
 def state_of(abstract, number):
-    """A state full of numbers that depend on `number` and on the place."""
+    """A state whose leaves are filled with `number` plus the index of the leaf."""
     leaves, tree = jax.tree.flatten(abstract)
     filled = [
         jax.device_put(jnp.full(leaf.shape, number + place, leaf.dtype), leaf.sharding)
@@ -44,7 +44,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, abstract):
-    """A run that was saved after steps 3, 5 and 8, and scored after 3 and 8, the earlier one better."""
+    """A run saved after steps 3, 5 and 8, and scored after 3 and 8, with the better score at 3."""
     folder = tmp_path_factory.mktemp("run")
     with Checkpoints(folder, SHAPE) as saved:
         for step, mean_ap in ((3, 0.5), (5, None), (8, 0.4)):
@@ -54,34 +54,34 @@ def workdir(tmp_path_factory, abstract):
     return folder
 
 
-def test_newest_and_best_are_kept_and_nothing_else(workdir):
+def test_only_the_newest_and_the_best_checkpoint_are_kept(workdir):
     assert stored.newest(workdir).name == "8"
     assert stored.newest(workdir, best=True).name == "3"
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
     assert [path.name for path in (workdir / "best").iterdir()] == ["3"]
 
 
-def test_restored_state_is_the_saved_one_where_it_shall_lie(workdir, abstract):
+def test_restored_state_is_the_saved_one_with_the_requested_sharding(workdir, abstract):
     for folder, step in ((stored.find(workdir), 8), (stored.find(workdir, best=True), 3)):
         restored = checkpoints.restore(folder, abstract)
         assert_same(restored, state_of(abstract, step))
         assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {abstract.step.sharding}
 
 
-def test_encoder_is_read_alone(workdir, abstract):
+def test_encoder_can_be_read_without_the_rest(workdir, abstract):
     weights, step = stored.restore_networks(stored.find(workdir), abstract.step.sharding, draws=False)
     assert step == 8
     assert_same(weights, {name: vars(state_of(abstract, 8))[name] for name in ("encoder", "encoder_stats")})
 
 
-def test_checkpoint_says_what_its_networks_look_like(workdir):
+def test_checkpoint_stores_its_architecture(workdir):
     found = stored.read_architecture(stored.find(workdir))
     assert found == SHAPE
     with pytest.raises(UserError, match=r"depth 10 \(this run: 50\), skips True \(this run: False\)"):
         check_same(found, dataclasses.replace(SHAPE, depth=50, skips=False), where="run/checkpoints/8")
 
 
-def test_path_without_the_checkpoint_that_is_asked_for_says_what_to_give(workdir, tmp_path):
+def test_error_for_a_path_without_checkpoint_says_what_to_give(workdir, tmp_path):
     newest = stored.find(workdir)
     assert stored.find(workdir / "checkpoints") == stored.find(newest) == newest
     for path in (newest, workdir / "checkpoints", tmp_path / "nothing"):
@@ -92,7 +92,7 @@ def test_path_without_the_checkpoint_that_is_asked_for_says_what_to_give(workdir
             stored.find(path)
 
 
-def test_best_of_an_earlier_start_is_remembered(workdir, abstract, tmp_path):
+def test_best_score_is_kept_over_restarts(workdir, abstract, tmp_path):
     again = shutil.copytree(workdir, tmp_path / "run")
     with Checkpoints(again, SHAPE) as saved:
         saved.save_if_best(9, state_of(abstract, 9), {"mAP": 0.45})
@@ -102,7 +102,7 @@ def test_best_of_an_earlier_start_is_remembered(workdir, abstract, tmp_path):
     assert stored.newest(again, best=True).name == "9"
 
 
-def test_lower_score_is_better_where_it_shall_be(abstract, tmp_path):
+def test_lower_score_is_better_for_a_loss(abstract, tmp_path):
     by_l1 = BestBy("L1", higher_is_better=False)
     for scored in ([(3, 0.5), (5, 0.3), (8, 0.4)], [(9, 0.35)]):
         with Checkpoints(tmp_path, SHAPE, best_by=by_l1) as saved:
@@ -111,7 +111,7 @@ def test_lower_score_is_better_where_it_shall_be(abstract, tmp_path):
         assert stored.newest(tmp_path, best=True).name == "5"
 
 
-def test_networks_are_read_alone_and_a_missing_decoder_is_named(workdir, abstract, tmp_path):
+def test_networks_can_be_read_without_the_rest_and_a_missing_decoder_is_named(workdir, abstract, tmp_path):
     sharding, expected = abstract.step.sharding, vars(state_of(abstract, 8))
     weights, step = stored.restore_networks(stored.find(workdir), sharding, draws=True)
     assert step == 8
@@ -122,7 +122,7 @@ def test_networks_are_read_alone_and_a_missing_decoder_is_named(workdir, abstrac
         stored.restore_networks(stored.find(tmp_path), sharding, draws=True)
 
 
-def test_step_that_is_saved_is_not_saved_again(workdir, abstract):
+def test_saved_step_is_not_saved_again(workdir, abstract):
     before = (workdir / "checkpoints" / "8").stat().st_mtime_ns
     with Checkpoints(workdir, SHAPE) as saved:
         saved.save(8, state_of(abstract, 9))
@@ -130,7 +130,7 @@ def test_step_that_is_saved_is_not_saved_again(workdir, abstract):
 
 
 @pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/8"])
-def test_checkpoint_is_found_by_workdir_folder_or_itself(workdir, path):
+def test_checkpoint_is_found_by_workdir_checkpoints_folder_or_its_own_path(workdir, path):
     assert stored.find(workdir / path) == workdir / "checkpoints" / "8"
 
 
@@ -141,7 +141,7 @@ def test_folder_without_checkpoint_is_named(tmp_path):
         stored.find(tmp_path, best=True)
 
 
-def test_damaged_checkpoint_is_said_in_one_line(workdir, abstract, tmp_path):
+def test_error_for_a_damaged_checkpoint_is_one_line(workdir, abstract, tmp_path):
     broken = shutil.copytree(workdir / "checkpoints" / "8", tmp_path / "8")
     for path in (broken / "state" / "d").iterdir():
         path.write_bytes(path.read_bytes()[:10])
@@ -150,7 +150,7 @@ def test_damaged_checkpoint_is_said_in_one_line(workdir, abstract, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_mode_is_stored_and_inferred_where_it_is_not(abstract, tmp_path):
+def test_mode_is_stored_and_inferred_from_older_checkpoints(abstract, tmp_path):
     state = state_of(abstract, 8)
     without_decoder = dataclasses.replace(state, decoder={}, decoder_stats={}, recon_opt={})
     of_mode = {"san": state, "baseline": without_decoder, "san_pg": dataclasses.replace(state, reid_opt={})}
@@ -177,7 +177,7 @@ def stored_scores(workdir):
     return json.loads((stored.newest(workdir, best=True) / "metrics" / "metrics").read_text())
 
 
-def test_step_that_is_scored_again_and_better_is_replaced(abstract, tmp_path):
+def test_step_scored_again_with_a_better_score_is_replaced(abstract, tmp_path):
     assert score_step(tmp_path, abstract, 8, 0.4) == ("8", None)
     assert score_step(tmp_path, abstract, 8, 0.5) == ("8", None)
     assert stored_scores(tmp_path) == {"mAP": 0.5, "metric": "market1501", "data": "some/people"}
@@ -186,8 +186,8 @@ def test_step_that_is_scored_again_and_better_is_replaced(abstract, tmp_path):
 
 
 @pytest.mark.parametrize("step", [4, 8, 9])
-def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abstract, tmp_path):
-    """Whatever its score, and whichever of the two steps comes first."""
+def test_best_scored_by_another_metric_or_data_set_is_discarded_with_a_message(step, abstract, tmp_path):
+    """Independent of its score and of the order of the two steps."""
     score_step(tmp_path, abstract, 8, 0.9)
     best, said = score_step(tmp_path, abstract, step, 0.2, data="other/people")
     assert best == str(step)
@@ -201,7 +201,7 @@ def test_best_that_was_scored_in_another_way_is_forgotten_in_one_line(step, abst
     assert score_step(tmp_path, abstract, 12, 0.1, "cuhk03", "other/people")[0] == "12"
 
 
-def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workdir, abstract, tmp_path):
+def test_best_of_layout_1_without_metric_and_data_set_is_compared(workdir, abstract, tmp_path):
     again = shutil.copytree(workdir, tmp_path / "run")
     assert score_step(again, abstract, 9, 0.45) == ("3", None)
     assert score_step(again, abstract, 9, 0.55) == ("9", None)
@@ -215,7 +215,7 @@ def test_best_of_layout_1_which_does_not_say_how_it_was_scored_is_compared(workd
         RuntimeError("Failed to write 73 bytes to file 5: File too large [OS error 27]"),
     ],
 )
-def test_failed_write_is_said_in_one_line(error, tmp_path):
+def test_failed_write_is_reported_in_one_line(error, tmp_path):
     said = f"cannot write a checkpoint under {tmp_path}: .*free some space"
     with pytest.raises(UserError, match=said), checkpoints.failed_write_as_user_error(tmp_path):
         raise error

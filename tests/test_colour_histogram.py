@@ -14,14 +14,14 @@ def numbers(images):
     return np.asarray(histograms(images)).reshape(-1, *BY_STRIPE)
 
 
-def test_numbers_of_a_picture_sum_to_one_and_every_stripe_and_channel_counts_alike():
+def test_histograms_sum_to_one_with_equal_weight_per_stripe_and_channel():
     found = numbers(noise(5, 48, 20, 3))
     np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), 1, rtol=1e-6)
     np.testing.assert_allclose(found.sum(axis=3), 1 / 18, rtol=1e-6)
 
 
-def test_dark_stripe_falls_into_the_bins_of_its_share():
-    """A sixth of the pixels are dark, the rest light: their middles are at 1/12 and at 7/12 of the picture."""
+def test_values_fall_into_the_bins_of_their_quantile_in_the_picture():
+    """A sixth of the pixels are dark, the rest light: their middle quantiles are 1/12 and 7/12."""
     images = np.full((1, 24, 10, 3), 200, np.uint8)
     images[0, 4:8] = 30
     expected = np.zeros(BY_STRIPE)
@@ -31,7 +31,7 @@ def test_dark_stripe_falls_into_the_bins_of_its_share():
     np.testing.assert_allclose(numbers(images)[0], expected, rtol=1e-6)
 
 
-def test_channels_are_counted_apart():
+def test_channels_are_counted_separately():
     images = np.full((1, 12, 8, 3), 100, np.uint8)
     images[0, :6, :, 2] = 180
     found = numbers(images)[0]
@@ -39,13 +39,13 @@ def test_channels_are_counted_apart():
     np.testing.assert_array_equal(np.argmax(found[:, 2], axis=1), [12, 12, 12, 4, 4, 4])
 
 
-def test_camera_that_maps_each_channel_upwards_changes_nothing():
+def test_increasing_map_of_each_channel_changes_nothing():
     images = noise(3, 60, 24, 3, below=120)
     seen = np.stack([2 * images[..., 0], 255 - 119 + images[..., 1], images[..., 2] + images[..., 2] // 2], axis=-1)
     np.testing.assert_array_equal(numbers(seen.astype(np.uint8)), numbers(images))
 
 
-def test_what_moves_inside_its_stripe_changes_nothing_and_what_leaves_it_does():
+def test_moving_pixels_within_a_stripe_changes_nothing_and_between_stripes_does():
     images = noise(1, 48, 20, 3)
     np.testing.assert_array_equal(numbers(images[:, :, ::-1]), numbers(images))
     np.testing.assert_array_equal(numbers(images[:, ::-1])[:, ::-1], numbers(images))
@@ -53,7 +53,7 @@ def test_what_moves_inside_its_stripe_changes_nothing_and_what_leaves_it_does():
 
 
 @pytest.mark.parametrize("size", [(47, 20), (6, 1), (128, 64)])
-def test_pictures_of_a_batch_do_not_meet(size):
+def test_pictures_of_a_batch_are_independent(size):
     images = noise(4, *size, 3)
     one_by_one = np.concatenate([numbers(image[None]) for image in images])
     np.testing.assert_array_equal(numbers(images), one_by_one)

@@ -18,7 +18,7 @@ from san_jax.errors import UserError
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """Makes this the process of a number among several; returns what happens, in order."""
+    """Makes this process one of several, by its index; the result lists the calls in order."""
     happened = []
 
     def prepare(name, **_):
@@ -49,7 +49,7 @@ def cluster(monkeypatch):
 PLACES = dict(data_dir="data", manual_dir="")
 
 
-def test_first_process_prepares_before_all_meet(cluster):
+def test_first_process_prepares_before_the_broadcast(cluster):
     happened = cluster(0)
     common.open_source("set/a:3", "train", **PLACES)
     assert happened == ["prepare set/a", "meet", "open set/a:3"]
@@ -68,7 +68,7 @@ def test_other_processes_wait_and_open(cluster):
     assert happened == ["meet", "open set/a:3"]
 
 
-def test_what_the_first_process_cannot_prepare_ends_all(cluster):
+def test_failed_preparation_in_the_first_process_ends_all_processes(cluster):
     happened = cluster(0)
     with pytest.raises(UserError, match="there is no data set missing/set"):
         common.open_source("missing/set", "train", **PLACES)
@@ -79,23 +79,23 @@ def test_what_the_first_process_cannot_prepare_ends_all(cluster):
     assert happened[2:] == ["meet"]
 
 
-def test_help_that_nobody_reads_to_its_end_is_no_error(unread):
+def test_help_into_a_closed_pipe_prints_no_error(unread):
     done = subprocess.run([sys.executable, "train.py", "--help"], stdout=unread, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_path_that_cannot_be_used_is_said_in_one_line(tmp_path):
+def test_path_that_cannot_be_used_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     command = "from pathlib import Path; from san_jax.commands import common; "
     command += "common.run_command(lambda path: path.read_text(), files=('PATH',))"
     for name, reason in (("x" * 300, "File name too long"), ("file/below", "Not a directory")):
         words = [sys.executable, "-c", command, str(tmp_path / name)]
         done = subprocess.run(words, capture_output=True, text=True)
-        said = f"error: {tmp_path / name}: {reason}; give another path, or mend this one\n"
+        said = f"error: {tmp_path / name}: {reason}; give another path, or fix this one\n"
         assert (done.returncode, done.stderr) == (1, said)
 
 
-def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
+def test_name_that_stdout_cannot_encode_is_printed_with_escapes(tmp_path):
     (tmp_path / "ü.py").write_text("from configs import san\n\nget_config = san.get_config\n")
     done = subprocess.run(
         [sys.executable, Path("train.py").absolute(), "--config=ü.py"],
@@ -109,7 +109,7 @@ def test_name_that_stdout_cannot_write_is_printed_with_escapes(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_processes_the_first_prepares_and_both_score(tmp_path):
+def test_first_of_two_processes_prepares_and_both_score(tmp_path):
     release = write_release(tmp_path / "release", height=64)
     with socket.socket() as free:
         free.bind(("localhost", 0))

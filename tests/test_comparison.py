@@ -1,4 +1,4 @@
-"""What a chain ends with, on two runs of a small release."""
+"""The comparison at the end of a chain, on two runs of a small release."""
 
 import json
 import subprocess
@@ -27,13 +27,13 @@ def train(folder, release, run):
 
 
 def numbers_of(row, output):
-    """The scores that the last table with such a row shows, in percent."""
+    """The scores in the last line that starts with `row`, in percent."""
     line = [line for line in output.splitlines() if line.startswith(row)][-1]
     return [float(number) for number in line.removeprefix(row).split()]
 
 
 @pytest.mark.slow
-def test_comparison_compares_both_runs_with_chance_and_colours_and_draws_what_they_find(tmp_path):
+def test_comparison_scores_both_runs_with_chance_and_colour_histogram_and_saves_ranked_lists(tmp_path):
     release = write_release(tmp_path / "release")
     seen = {run: train(tmp_path, release, run) for run in ("baseline", "san")}
     done = python("-m", "san_jax.experiments.comparison", tmp_path)
@@ -51,7 +51,7 @@ def test_comparison_compares_both_runs_with_chance_and_colours_and_draws_what_th
 
 
 @pytest.mark.slow
-def test_says_in_one_line_that_a_run_is_missing(tmp_path):
+def test_missing_run_is_reported_in_one_line(tmp_path):
     done = python("-m", "san_jax.experiments.comparison", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

@@ -12,7 +12,7 @@ from san_jax.training import config_fields
 
 @pytest.mark.parametrize("module", [base, san, baseline, san_pg])
 @pytest.mark.parametrize("size", ["full", "small"])
-def test_shipped_configs_are_in_range_and_change_nothing_in_vain(module, size):
+def test_shipped_configs_are_in_range_and_change_no_unused_field(module, size):
     config = module.get_config(size)
     config_fields.check(config)
     assert config_fields.changed_in_vain(config, config_file.defaults()) == []
@@ -65,7 +65,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
         ("scoring.batch_size", 0, "an integer of at least 1"),
     ],
 )
-def test_value_out_of_range_names_the_field_and_what_it_must_be(field, value, must_be):
+def test_error_for_a_value_out_of_range_names_the_field_and_the_allowed_values(field, value, must_be):
     config = san.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError) as caught:
@@ -74,7 +74,7 @@ def test_value_out_of_range_names_the_field_and_what_it_must_be(field, value, mu
 
 
 def test_no_field_takes_a_value_of_another_type():
-    """A config may come from Python or JSON, where nothing else looks at types."""
+    """A config may come from Python or JSON, where nothing else checks types."""
     for name, allowed in config_fields.RANGES.items():
         for value in (None, {}, [1.5], object()):
             assert not allowed.allows(value), name
@@ -91,20 +91,20 @@ def test_no_field_takes_a_value_of_another_type():
         ({"mode": "san_pg", "data.width": 24}, "data.width is 24; mode san_pg needs a multiple of 16"),
     ],
 )
-def test_fields_that_do_not_fit_each_other_are_named(fields, said):
+def test_errors_name_fields_that_contradict_each_other(fields, said):
     config = san.get_config()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=f"^part[.]{said}"):
         config_fields.check(config, where="part.")
 
 
-def test_baseline_may_have_sizes_and_strides_that_no_decoder_fits():
+def test_baseline_allows_sizes_and_strides_that_a_decoder_does_not():
     config = baseline.get_config()
     config.update_from_flattened_dict({"data.height": 40, "data.width": 24, "encoder.last_stride": 2})
     config_fields.check(config)
 
 
-def test_config_of_something_else_is_said_to_be_none():
+def test_config_with_missing_or_unknown_fields_is_refused():
     with pytest.raises(UserError, match=r"^augmentation[.]crop is missing from a training config"):
         config_fields.check(chain.get_config())
     config = san.get_config()
@@ -131,20 +131,20 @@ def test_config_of_something_else_is_said_to_be_none():
         ({"loss.htri_only": True, "loss.label_smoothing": 0.2}, ["loss.label_smoothing 0.2"]),
     ],
 )  # fmt: skip
-def test_changed_fields_that_do_nothing_are_found(fields, in_vain):
+def test_changed_fields_without_effect_are_found(fields, in_vain):
     config = san.get_config()
     config.update_from_flattened_dict(fields)
     assert config_fields.changed_in_vain(config, config_file.defaults()) == in_vain
 
 
 @pytest.mark.parametrize("field", ["batch.identities", "batch.instances"])
-def test_one_person_or_one_picture_of_each_is_said(field):
+def test_note_warns_of_one_identity_or_one_instance_per_batch(field):
     said = [note for note in build(config_of(**{field: 1}), PEOPLE).notes if note.startswith(f"{field} is 1: ")]
     assert len(said) == 1
     assert not [note for note in build(config_of()).notes if " is 1: " in note]
 
 
-def test_run_without_scores_is_saved_as_often_as_asked_and_at_the_end():
+def test_run_without_scores_is_saved_at_its_interval_and_at_the_end():
     often, never = (
         build(config_of(**{"schedule.eval_every": 0, "schedule.save_every": every, "schedule.epochs": 5}))
         for every in (4, 0)
@@ -156,7 +156,7 @@ def test_run_without_scores_is_saved_as_often_as_asked_and_at_the_end():
     assert [step for step in range(1, total + 1) if never.is_saved_at(step)] == [total]
 
 
-def test_run_that_is_saved_with_its_scores_alone_is_saved_at_all_of_them():
+def test_run_without_a_save_interval_is_saved_whenever_it_is_scored():
     built = build(config_of(**{"schedule.eval_every": 1, "schedule.save_every": 0, "schedule.epochs": 2}))
     assert {step for step in range(1, built.total + 1) if built.is_saved_at(step)} == built.score_at
     assert len(built.score_at) == 3

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Flags of a command with --config and --workdir: arguments -> config, or what it says before it ends with 1."""
+    """Parses the arguments of a command with --config and --workdir: returns the config, or exit status and error."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     values.set_gnu_getopt(True)
@@ -43,7 +43,7 @@ def test_relative_config_is_found_from_any_folder(parse, tmp_path, monkeypatch):
     assert (config.mode, config.data.height, config.batch.identities) == ("baseline", 128, 3)
 
 
-def test_config_of_the_current_folder_comes_before_that_beside_train_py(parse, tmp_path, monkeypatch):
+def test_config_in_the_current_folder_comes_before_the_one_beside_train_py(parse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "san.py").write_text(
@@ -53,7 +53,7 @@ def test_config_of_the_current_folder_comes_before_that_beside_train_py(parse, t
     assert parse("--config=configs/san.py").seed == 77
 
 
-def test_default_config_takes_fields_too(parse, tmp_path, monkeypatch):
+def test_default_config_takes_field_overrides_too(parse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = parse("--config.reid.learning_rate=0.5", "--noconfig.decoder.skips")
     assert (config.mode, config.reid.learning_rate, config.decoder.skips) == ("san", 0.5, False)
@@ -75,7 +75,7 @@ def test_workdir_is_named_after_the_config_and_printed(arguments, folder, parse,
     assert capsys.readouterr().out == f"workdir: {folder}\n"
 
 
-def test_workdir_that_is_given_is_taken_without_a_word(parse, capsys):
+def test_given_workdir_is_used_and_not_printed(parse, capsys):
     parse("--config=configs/san.py")
     assert config_file.workdir("w") == Path("w")
     assert capsys.readouterr().out == ""
@@ -109,7 +109,7 @@ SAN = "--config=configs/san.py"
         (["--config.seed=1", SAN], "before a value for --config was specified"),
     ],
 )
-def test_wrong_command_line_is_one_readable_line(arguments, said, parse):
+def test_error_for_a_wrong_command_line_is_one_readable_line(arguments, said, parse):
     found = parse(*arguments)
     assert found.startswith("1 error: ")
     assert "\n" not in found
@@ -130,14 +130,14 @@ def test_wrong_command_line_is_one_readable_line(arguments, said, parse):
         ("def get_config():\n    return {'a': 1}", "get_config returns no ConfigDict"),
     ],
 )
-def test_wrong_config_file_is_one_line_that_names_it(content, said, tmp_path):
+def test_error_for_a_wrong_config_file_is_one_line_that_names_it(content, said, tmp_path):
     (tmp_path / "mine.py").write_text(content)
     with pytest.raises(UserError, match=said) as caught:
         config_file.load(str(tmp_path / "mine.py"))
     assert "\n" not in str(caught.value)
 
 
-def test_size_of_a_config_that_has_none_is_refused(tmp_path):
+def test_size_for_a_config_without_sizes_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text("from configs import base\n\n\ndef get_config():\n    return base.get_config()\n")
     config_file.load(str(tmp_path / "mine.py"))
     with pytest.raises(UserError, match=r"mine\.py:small: TypeError .* takes 0 positional arguments"):
@@ -145,7 +145,7 @@ def test_size_of_a_config_that_has_none_is_refused(tmp_path):
 
 
 def test_train_py_needs_no_workdir_and_runs_in_any_folder(tmp_path):
-    """It stops where data are missing, which is behind config and workdir."""
+    """It stops at the missing data set, after it has read config and workdir."""
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", "--config=configs/san.py"], cwd=tmp_path, capture_output=True, text=True
     )

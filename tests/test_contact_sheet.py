@@ -22,7 +22,7 @@ def where(sheet, colour):
 
 
 def inked(sheet):
-    """Which rows and which columns are not paper alone."""
+    """Indices of the rows and of the columns that are not all paper."""
     ink = np.any(sheet != PAPER, axis=2)
     return np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
 
@@ -32,7 +32,7 @@ def small(rows, **options):
 
 
 @pytest.mark.parametrize(("size", "width"), [((40, 20), 32), ((10, 30), 192), ((128, 64), 32), ((64, 7), 7)])
-def test_pictures_of_all_sizes_have_one_height_and_keep_their_shape(size, width):
+def test_pictures_of_all_sizes_have_one_height_and_keep_their_aspect_ratio(size, width):
     top, bottom, left, right = where(small([[Cell(plain(BLUE, *size)), Cell(plain(PINK))]]), BLUE)
     assert (bottom - top, right - left) == (HEIGHT, width)
 
@@ -55,7 +55,7 @@ def test_frame_is_a_ring_with_a_little_space_around_the_picture():
     assert np.sum(np.all(sheet == RED, axis=2)) == ring
 
 
-def test_columns_stand_in_line_whatever_their_pictures_and_frames():
+def test_columns_are_aligned_whatever_their_pictures_and_frames():
     sheet = small([[Cell(plain(PINK, 10, 30)), Cell(plain(BLUE))], [Cell(plain(RED), frame=GREY), Cell(plain(GREEN))]])
     assert where(sheet, PINK)[2] == where(sheet, RED)[2]
     assert where(sheet, BLUE)[2] == where(sheet, GREEN)[2] > where(sheet, PINK)[3]
@@ -92,7 +92,7 @@ def test_every_line_of_a_caption_is_under_the_one_before():
     assert heights[1] > heights[0]
 
 
-def test_titles_stand_above_and_beside_the_pictures():
+def test_titles_are_above_and_beside_the_pictures():
     rows = [[Cell(plain(BLUE)), Cell(plain(PINK))]]
     bare = small(rows)
     with_column_titles = small(rows, column_titles=["a", ""])
@@ -135,7 +135,7 @@ def test_sheet_is_written_as_png(tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), sheet)
 
 
-def test_sheet_keeps_away_from_pictures(tmp_path):
+def test_sheet_among_the_pictures_or_without_suffix_png_is_refused(tmp_path):
     contact_sheet.check_place(tmp_path / "look.png", pictures=[tmp_path / "pictures"])
     for name, error in (
         ("look.jpg", r"--sheet is .*look\.jpg, which does not end in \.png"),

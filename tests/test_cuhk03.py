@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def own_release(release, tmp_path):
-    """A copy to be damaged."""
+    """A copy that a test may damage."""
     return shutil.copytree(release, tmp_path / "release")
 
 
@@ -50,7 +50,7 @@ def decode(picture: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["labeled", "detected"])
 @pytest.mark.parametrize("split", ["train", "query", "gallery"])
-def test_order_people_and_cameras_are_those_of_the_new_protocol(kind, split, release, data_dir):
+def test_order_pids_and_camids_are_those_of_the_new_protocol(kind, split, release, data_dir):
     source = open_source(f"cuhk03/{kind}", split, data_dir=data_dir, manual_dir=release)
     protocol = loadmat(release / f"cuhk03/cuhk03_new_protocol_config_{kind}.mat")
     rows = protocol[f"{split}_idx"].ravel().astype(int) - 1
@@ -63,7 +63,7 @@ def test_order_people_and_cameras_are_those_of_the_new_protocol(kind, split, rel
 
 
 @pytest.mark.parametrize("kind", ["labeled", "detected"])
-def test_pictures_are_the_release_s_pixel_by_pixel(kind, release, data_dir):
+def test_pictures_are_those_of_the_release_pixel_by_pixel(kind, release, data_dir):
     source = open_source(f"cuhk03/{kind}", "gallery", data_dir=data_dir, manual_dir=release)
     for row in range(len(source)):
         record = source[row]
@@ -74,7 +74,7 @@ def test_pictures_are_the_release_s_pixel_by_pixel(kind, release, data_dir):
         assert record["texture"] == b""
 
 
-def test_training_pictures_alone_have_their_textures(release, data_dir):
+def test_only_training_pictures_have_textures(release, data_dir):
     train = open_source("cuhk03/labeled_texture", "train", data_dir=data_dir, manual_dir=release)
     assert train.has_textures
     for row in range(0, len(train), 5):
@@ -88,7 +88,7 @@ def test_training_pictures_alone_have_their_textures(release, data_dir):
 
 @pytest.mark.parametrize("kind", ["labeled", "detected"])
 @pytest.mark.parametrize("k", [0, 7, 19])
-def test_classic_test_set_is_query_and_gallery_and_all_others_train(kind, k, release, data_dir):
+def test_classic_test_set_is_query_and_gallery_and_the_rest_is_for_training(kind, k, release, data_dir):
     name = f"cuhk03/{kind}_classic:{k}"
     train, query, gallery = (
         open_source(name, split, data_dir=data_dir, manual_dir=release) for split in ("train", "query", "gallery")
@@ -145,7 +145,7 @@ def test_preparing_twice_gives_the_same_bytes(release, data_dir, tmp_path):
 
 
 def refused(release, data_dir, *, config: str = "labeled_texture") -> str:
-    """The message with which preparing ends; it is one line, and nothing is left in `data_dir` but the lock."""
+    """The error message of preparing; checks that it is one line and that only the lock is left in `data_dir`."""
     with pytest.raises(UserError) as caught:
         open_source(f"cuhk03/{config}", "train", data_dir=data_dir, manual_dir=release)
     message = str(caught.value)
@@ -155,7 +155,7 @@ def refused(release, data_dir, *, config: str = "labeled_texture") -> str:
 
 
 @pytest.mark.parametrize("manual_dir", ["", "nowhere", "empty"])
-def test_no_release_names_the_field_and_what_it_holds(manual_dir, tmp_path):
+def test_error_for_a_missing_release_names_manual_dir_and_its_content(manual_dir, tmp_path):
     (tmp_path / "empty").mkdir()
     message = refused(manual_dir and tmp_path / manual_dir, tmp_path / "data")
     assert "manual_dir" in message
@@ -183,7 +183,7 @@ def test_mat_file_without_the_pictures_is_named(own_release, tmp_path):
     assert f"{own_release / MAT} is cut short or not the release's" in refused(own_release, tmp_path / "data")
 
 
-def test_wrong_number_of_test_sets_is_told(own_release, tmp_path):
+def test_wrong_number_of_test_sets_is_reported(own_release, tmp_path):
     with h5py.File(own_release / MAT, "a") as mat:
         first = mat["testsets"][0, :3]
         del mat["testsets"]
@@ -191,7 +191,7 @@ def test_wrong_number_of_test_sets_is_told(own_release, tmp_path):
     assert "3 test sets in place of 20" in refused(own_release, tmp_path / "data", config="labeled_classic")
 
 
-def test_pictures_that_the_release_lacks_are_counted_and_the_first_named(own_release, tmp_path):
+def test_pictures_missing_from_the_release_are_counted_and_the_first_is_named(own_release, tmp_path):
     with h5py.File(own_release / MAT, "a") as mat:
         cells = mat[mat["labeled"][0, 1]]
         cells[1, 2] = cells[2, 2] = put(mat, None)
@@ -217,14 +217,14 @@ def test_bad_protocol_file_is_named(damage, own_release, tmp_path):
     assert f"there is no {path}" in message if damage == "missing" else f"{path} is not a protocol file" in message
 
 
-def test_protocol_whose_indices_run_over_its_list_is_named(own_release, tmp_path):
+def test_protocol_file_with_indices_beyond_its_list_is_named(own_release, tmp_path):
     fields = fields_of(own_release / PROTOCOL)
     fields["query_idx"][0, 0] = 60_000
     savemat(own_release / PROTOCOL, fields)
     assert f"{own_release / PROTOCOL}: indices or labels do not fit" in refused(own_release, tmp_path / "data")
 
 
-def test_missing_textures_are_counted_and_the_first_named(own_release, tmp_path):
+def test_missing_textures_are_counted_and_the_first_is_named(own_release, tmp_path):
     folder = own_release / "cuhk03" / "texture_cuhk03_labeled"
     for name in ("1_002_1_02.png", "1_001_2_07.png"):
         (folder / name).unlink()
@@ -241,7 +241,7 @@ def test_unreadable_texture_is_named(size, own_release, tmp_path):
     assert f"{path} is not a readable picture" in refused(own_release, tmp_path / "data")
 
 
-def test_unreadable_picture_in_the_middle_of_the_release_leaves_nothing(own_release, tmp_path):
+def test_unreadable_picture_in_the_middle_of_the_release_leaves_no_data_set(own_release, tmp_path):
     with h5py.File(own_release / MAT, "a") as mat:
         cells = mat[mat["labeled"][0, 3]]
         chunked = mat["#refs#"].create_dataset("damaged", data=np.ones((3, 20, 48), np.uint8), compression="gzip")
@@ -253,7 +253,7 @@ def test_unreadable_picture_in_the_middle_of_the_release_leaves_nothing(own_rele
     assert f"{own_release / MAT} is cut short or not the release's" in refused(own_release, tmp_path / "data")
 
 
-def test_all_names_the_20_classic_sets_and_no_others():
+def test_variant_all_expands_to_the_20_classic_test_sets_only():
     classic = "cuhk03/labeled_classic"
     assert tfds_builders.all_variants(f"{classic}:all") == [f"{classic}:{k}" for k in range(20)]
     assert tfds_builders.all_variants(f"{classic}:3") == [f"{classic}:3"]

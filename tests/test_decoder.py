@@ -30,7 +30,7 @@ def made_decoder(**options) -> Decoder:
 
 
 def stages(height: int = 2, width: int = 1, *, last: tuple[int, int] | None = None) -> tuple:
-    """Four maps as an encoder with last stride 1 gives them; `height` and `width` are those of stage 3."""
+    """Four maps as from an encoder with last stride 1; `height` and `width` are those of stage 3."""
     rng = np.random.default_rng(0)
     sizes = [(4 * height, 4 * width), (2 * height, 2 * width), (height, width), last or (height, width)]
     return tuple(
@@ -90,14 +90,14 @@ def test_texture_is_square_and_levels_double():
     assert drawn.texture.shape == (2, 32, 32, 3)
 
 
-def test_width_factors_the_decoder_s_channels_alone():
+def test_width_scales_only_the_channels_of_the_decoder():
     decoder = nnx.eval_shape(lambda: make_decoder(width=0.5))
     assert decoder.reduce.conv.kernel.shape == (1, 1, 20, 256)
     assert decoder.embed1.conv.kernel.shape == (1, 1, 8, 32)
     assert decoder.final.kernel.shape == (7, 7, 8, 3)
 
 
-def test_without_skips_the_last_stage_alone_is_drawn():
+def test_texture_without_skips_depends_only_on_the_last_stage():
     decoder = nnx.clone(made_decoder(skips=False))
     *fine, last = stages()
     decoder.eval()
@@ -109,7 +109,7 @@ def test_without_skips_the_last_stage_alone_is_drawn():
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2, 3])
-def test_with_skips_every_stage_is_drawn(changed):
+def test_texture_with_skips_depends_on_every_stage(changed):
     decoder = nnx.clone(made_decoder())
     decoder.eval()
     maps = list(stages())
@@ -118,7 +118,7 @@ def test_with_skips_every_stage_is_drawn(changed):
     assert (draw(decoder, tuple(maps)).texture != before).any()
 
 
-def test_initial_weights_have_the_stated_spread():
+def test_initial_weights_have_the_stated_deviation():
     decoder = made_decoder(width=0.5)
     kernel = np.asarray(decoder.up1.conv1.kernel[...])  # 3 x 3 x 256 x 256
     np.testing.assert_allclose(kernel.std(), 0.02 * np.sqrt(2 / (9 * 512)), rtol=0.02)
@@ -131,18 +131,18 @@ def test_initial_weights_have_the_stated_spread():
             np.testing.assert_array_equal(leaf[...], 0)
 
 
-def test_bfloat16_computes_levels_in_it_and_draws_float32():
+def test_bfloat16_decoder_has_bfloat16_levels_and_a_float32_texture():
     drawn = draw(nnx.clone(made_decoder(dtype=jnp.bfloat16)), stages())
     assert {level.dtype for level in drawn.levels} == {jnp.dtype(jnp.bfloat16)}
     assert drawn.texture.dtype == jnp.float32
 
 
-def test_last_stage_of_stride_two_names_the_field():
+def test_error_for_a_last_stage_of_stride_two_names_the_field():
     with pytest.raises(UserError, match=r"encoder\.last_stride"):
         nnx.eval_shape(lambda: jax.tree.leaves(make_decoder()(stages(4, 2, last=(2, 1)))))
 
 
-def test_pictures_that_do_not_divide_name_the_fields():
+def test_error_for_an_indivisible_picture_size_names_the_fields():
     maps = stages(4, 2)
     with pytest.raises(UserError, match=r"data\.height and data\.width"):
         nnx.eval_shape(lambda: jax.tree.leaves(make_decoder()((maps[0][:, :-1], *maps[1:]))))

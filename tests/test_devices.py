@@ -75,7 +75,7 @@ def test_two_processes_with_four_devices_each_compute_the_losses_of_one():
     assert_same_run(first, [8, 4, 2])
 
 
-def test_batch_is_cut_by_rows_and_state_is_everywhere():
+def test_batch_is_sharded_by_rows_and_state_is_replicated():
     mesh = devices.make_mesh()
     rows = np.arange(2 * mesh.size * 3, dtype=np.float32).reshape(-1, 3)
     batch = devices.put_rows(mesh, rows, num_rows=len(rows))
@@ -101,12 +101,12 @@ def test_batch_is_cut_by_rows_and_state_is_everywhere():
         ({"SAN_JAX_DISTRIBUTED": "0", "SLURM_STEP_NUM_TASKS": "4", "JAX_COORDINATOR_ADDRESS": "host:1"}, False),
     ],
 )
-def test_cluster_is_told_from_the_environment(environment, several):
+def test_cluster_is_detected_from_the_environment(environment, several):
     assert devices.starts_on_cluster(environment) == several
 
 
-def test_tpu_pod_is_told_by_jax_itself(monkeypatch):
-    """On Google's machines by their metadata server, which no variable replaces."""
+def test_tpu_pod_is_detected_by_jax_itself(monkeypatch):
+    """JAX asks the metadata server of Google's machines; no environment variable replaces that."""
 
     class Pod:
         name, hosts = "gcetpu", 4
@@ -144,8 +144,8 @@ def test_tpu_pod_is_told_by_jax_itself(monkeypatch):
         ),
     ],
 )
-def test_cluster_that_cannot_be_joined_is_said_in_one_line(variables, named, monkeypatch):
-    """In a process that has used JAX already; what is wrong with the variables is seen before or after that."""
+def test_failure_to_join_a_cluster_is_reported_in_one_line(variables, named, monkeypatch):
+    """This process has already used JAX, which `initialize` refuses; so the test calls what follows that check."""
     monkeypatch.setattr(
         jax.distributed, "initialize", jax.distributed.initialize.__globals__["global_state"].initialize
     )

@@ -44,7 +44,7 @@ def test_cosine_of_zero_features_is_one():
 
 
 def random_histograms(num, dim, seed=0):
-    """A third of the bins are empty."""
+    """Histograms with about 40 % of the bins empty."""
     counts = np.maximum(np.random.default_rng([seed, num, dim]).integers(-5, 10, (num, dim)), 0)
     return (counts / max(1, counts.sum(axis=1).max())).astype(np.float32)
 
@@ -69,7 +69,7 @@ def test_chi_square_holds_no_array_larger_than_features_and_distances():
 
 
 def sizes(jaxpr):
-    """Of all arrays in a program, those inside its loops too."""
+    """Sizes of all arrays in a jaxpr, including those inside its loops."""
     for equation in jaxpr.eqns:
         yield from (var.aval.size for var in equation.outvars)
         for inner in jaxprs_in_params(equation.params):
@@ -86,13 +86,13 @@ def test_distances_are_never_negative(distance):
 
 @pytest.mark.parametrize("distance", distances.DISTANCES)
 @pytest.mark.parametrize("shape", [(1, 3, 512), (3, 37, 16), (64, 257, 512), (130, 100, 33)])
-def test_equal_pictures_are_equally_far(distance, shape):
+def test_equal_features_have_equal_distances(distance, shape):
     num_query, num_gallery, dim = shape
     found = distmat(random_feats(num_query, dim), np.repeat(random_feats(1, dim), num_gallery, axis=0), distance)
     assert np.all(found == found[:, :1])
 
 
-def test_product_is_asked_for_in_full_float32_even_for_bfloat16_features():
+def test_product_has_full_float32_precision_even_for_bfloat16_features():
     feats, norms = jnp.ones((4, 8), jnp.bfloat16), jnp.ones(4)
     equations = jax.make_jaxpr(lambda x, n: distances.distmat(x, x, query_norms=n, gallery_norms=n))(feats, norms).eqns
     (product,) = (equation for equation in equations if equation.primitive.name == "dot_general")
@@ -101,7 +101,7 @@ def test_product_is_asked_for_in_full_float32_even_for_bfloat16_features():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e19])
-def test_broken_features_are_named_by_their_first_row(value):
+def test_error_for_non_finite_or_too_large_features_names_the_first_row(value):
     feats = random_feats(9, 4)
     distances.check_finite(distances.squared_norms(feats), name="gallery")
     feats[[3, 7], 1] = value
@@ -109,6 +109,6 @@ def test_broken_features_are_named_by_their_first_row(value):
         distances.check_finite(distances.squared_norms(feats), name="gallery")
 
 
-def test_unknown_distance_names_the_known_ones():
+def test_error_for_an_unknown_distance_names_the_known_ones():
     with pytest.raises(UserError, match="'manhattan' is none of euclidean, cosine, chi_square"):
         distmat(random_feats(2, 4), random_feats(2, 4), "manhattan")

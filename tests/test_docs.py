@@ -1,4 +1,4 @@
-"""Keeps the pages true: the modules, import order, files and flags that they name are those of the code."""
+"""Checks that the modules, import order, files and flags named in the pages are those of the code."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ SCRIPTS = {"train.py": "train", "eval.py": "evaluate", "search.py": "search", "g
 
 
 def section(title):
-    """What a code block of docs/architecture.md holds, the first one under a heading."""
+    """The first code block under a heading of docs/architecture.md."""
     return ARCHITECTURE.read_text().partition(f"\n## {title}\n")[2].partition("```\n")[2].partition("```")[0]
 
 
@@ -37,7 +37,7 @@ def listed_modules():
 
 
 def modules():
-    """Paths of all modules that hold any code, and the scripts beside the packages."""
+    """Paths of all non-empty modules, and of the scripts beside the packages."""
     packages = [path for name in ("san_jax", "configs", "tfds_builders") for path in (ROOT / name).rglob("*.py")]
     return [path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *packages] if path.stat().st_size]
 
@@ -69,7 +69,7 @@ def test_files_that_a_page_names_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_a_page_lead_somewhere(page):
+def test_files_that_a_page_links_to_exist(page):
     for target in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

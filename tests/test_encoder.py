@@ -44,12 +44,12 @@ def running_means(module: nnx.Module) -> list:
 def test_depth_counts_the_layers_with_weights(depth):
     encoder = nnx.eval_shape(lambda: make_encoder(depth))
     kernels = [path for path, _ in nnx.to_flat_state(nnx.state(encoder, nnx.Param)) if path[-1] == "kernel"]
-    off_the_way = [path for path in kernels if "shortcut" in path or "fc" in path]
-    # Stem, two or three a block, classifier.
-    assert len(kernels) - len(off_the_way) == depth
+    not_counted = [path for path in kernels if "shortcut" in path or "fc" in path]
+    # Stem, two or three layers per block, classifier.
+    assert len(kernels) - len(not_counted) == depth
 
 
-def test_maps_of_resnet50_have_the_paper_s_sizes():
+def test_maps_of_resnet50_have_the_sizes_of_the_paper():
     stages = [(64, 32, 256), (32, 16, 512), (16, 8, 1024), (16, 8, 2048)]
     assert sizes_of(depth=50, num_pids=767, fc_dim=512) == [*stages, (512,), (767,)]
 
@@ -59,14 +59,14 @@ def test_released_resnet50_halves_stage_four_and_has_no_fc():
     assert (stage4, feats, logits) == ((8, 4, 2048), (2048,), (767,))
 
 
-def test_width_factors_every_stage_and_nothing_else():
+def test_width_scales_every_stage_and_nothing_else():
     encoder = nnx.eval_shape(lambda: make_encoder(18, width=0.5))
     assert encoder.channels == (32, 64, 128, 256)
     assert encoder.stem.conv.kernel.shape == (7, 7, 3, 32)
     assert encoder.classifier.kernel.shape == (8, 6)
 
 
-def test_initial_weights_have_the_stated_spread():
+def test_initial_weights_have_the_stated_deviation():
     encoder = made_encoder(depth=18, width=0.5, fc_dim=64)
     kernel = np.asarray(encoder.stage4[0].conv2.kernel[...])  # 3 x 3 x 256 x 256
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (3 * 3 * 256)), rtol=0.02)
@@ -82,7 +82,7 @@ def test_initial_weights_have_the_stated_spread():
             np.testing.assert_array_equal(leaf[...], 1)
 
 
-def test_child_in_eval_keeps_its_statistics_while_the_others_move():
+def test_layers_in_eval_mode_keep_their_statistics_while_the_others_update():
     encoder = nnx.clone(made_encoder())
     frozen = ("stem", "stage1", "stage2", "stage3", "stage4")
     for name in frozen:
@@ -102,7 +102,7 @@ def test_features_in_eval_do_not_depend_on_the_rest_of_the_batch():
     )
 
 
-def test_bfloat16_computes_stages_in_it_and_keeps_the_rest_float32():
+def test_bfloat16_encoder_has_bfloat16_stages_and_the_rest_in_float32():
     encoder = made_encoder(dtype=jnp.bfloat16)
     out = forward(nnx.clone(encoder), pictures())
     assert {stage.dtype for stage in out.stages} == {jnp.dtype(jnp.bfloat16)}
@@ -111,7 +111,7 @@ def test_bfloat16_computes_stages_in_it_and_keeps_the_rest_float32():
 
 
 @pytest.mark.parametrize("fc_dim", [0, 8])
-def test_neck_gives_normalised_features_and_its_bias_does_not_learn(fc_dim):
+def test_neck_gives_normalised_features_and_its_bias_gets_no_gradient(fc_dim):
     graph, params, stats = nnx.split(made_encoder(fc_dim=fc_dim, neck="bn"), nnx.Param, nnx.BatchStat)
 
     def feats(params):
@@ -127,7 +127,7 @@ def test_neck_gives_normalised_features_and_its_bias_does_not_learn(fc_dim):
     np.testing.assert_array_equal(norm["bias"][...], 0)
 
 
-def test_stems_differ_in_relu_and_in_the_pool_s_padding():
+def test_stems_differ_in_relu_and_pool_padding():
     images = pictures()
     first = {stem: made_encoder(stem=stem) for stem in STEMS}
     maps = {stem: nnx.relu(it.stem(images)) if it.stem_has_relu else it.stem(images) for stem, it in first.items()}
@@ -139,6 +139,6 @@ def test_stems_differ_in_relu_and_in_the_pool_s_padding():
 @pytest.mark.parametrize(
     ("field", "value"), [("depth", 20), ("last_stride", 3), ("neck", "'batchnorm'"), ("stem", "'resnet'")]
 )
-def test_network_that_does_not_exist_names_the_field(field, value):
+def test_error_for_an_unsupported_network_names_the_field(field, value):
     with pytest.raises(UserError, match=rf"encoder\.{field} is {value}"):
         make_encoder(**{field: value.strip("'") if isinstance(value, str) else value})

@@ -23,7 +23,7 @@ NOTHING = dict.fromkeys(TEXTS) | dict.fromkeys(("best", "flip", "aqe", "rerank",
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs, each with a config as train.py leaves it."""
+    """Two runs, each with a config as train.py writes it."""
     folder = tmp_path_factory.mktemp("runs")
     config = {"compute_dtype": "float32", "mode": "baseline", "seed": 0}
     config |= {"data": {"train": "test/people", "test": "", "manual_dir": "", "data_dir": "data", "workers": 0}}
@@ -48,7 +48,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_scores_of_a_run_s_own_checkpoint_are_kept_beside_it_and_name_it(runs):
+def test_scores_of_a_runs_own_checkpoint_are_stored_in_its_workdir_and_name_it(runs):
     scored(workdir=runs / "one")
     found = read(runs / "one" / "scores.json")
     assert found["checkpoint"] == str(runs / "one" / "checkpoints" / "3")
@@ -59,7 +59,7 @@ def test_scores_of_a_run_s_own_checkpoint_are_kept_beside_it_and_name_it(runs):
     assert (found["queries_without_match"], found["same_camera"]) == (0, "remove")
 
 
-def test_scores_of_another_run_never_replace_a_run_s_own(runs, capsys):
+def test_scores_of_another_run_never_replace_those_of_the_workdir(runs, capsys):
     scored(workdir=runs / "one")
     before = read(runs / "one" / "scores.json")
     scored(workdir=runs / "one", checkpoint=runs / "other")
@@ -68,12 +68,12 @@ def test_scores_of_another_run_never_replace_a_run_s_own(runs, capsys):
     assert not (runs / "other" / "scores.json").exists()
 
 
-def test_scores_go_where_output_says(runs, tmp_path):
+def test_scores_are_written_to_the_path_of_output(runs, tmp_path):
     scored(workdir=runs / "one", checkpoint=runs / "other", output=tmp_path / "scores.json")
     assert read(tmp_path / "scores.json")["checkpoint"] == str(runs / "other" / "checkpoints" / "3")
 
 
-def test_weights_without_a_run_are_scored_on_the_sets_that_are_named(runs, tmp_path):
+def test_weights_without_a_run_are_scored_on_the_named_test_sets(runs, tmp_path):
     san_jax.load(runs / "one").save(tmp_path / "one.safetensors")
     scored(checkpoint=tmp_path / "one.safetensors", data="test/people", output=tmp_path / "file.json")
     scored(workdir=runs / "one", output=tmp_path / "run.json")
@@ -82,7 +82,7 @@ def test_weights_without_a_run_are_scored_on_the_sets_that_are_named(runs, tmp_p
     assert file["checkpoint"] == str(tmp_path / "one.safetensors")
 
 
-def test_thresholds_of_the_pairs_are_kept_with_their_scores(runs, tmp_path):
+def test_verification_thresholds_are_stored_with_the_scores(runs, tmp_path):
     scored(workdir=runs / "one", tpr=True, output=tmp_path / "scores.json")
     found = read(tmp_path / "scores.json")
     assert list(found["thresholds"]) == ["fpr_1e-2", "fpr_1e-3", "fpr_1e-4"]
@@ -90,7 +90,7 @@ def test_thresholds_of_the_pairs_are_kept_with_their_scores(runs, tmp_path):
     assert 0 <= found["TPR@1e-4"] <= found["TPR@1e-2"] <= 1
 
 
-def test_page_stands_in_the_workdir_or_where_report_file_says(runs, tmp_path):
+def test_report_is_written_to_the_workdir_or_to_report_file(runs, tmp_path):
     scored(workdir=runs / "one", report=True)
     assert "<title>" in (runs / "one" / "report.html").read_text()
     scored(checkpoint=runs / "other", data="test/people", report_file=tmp_path / "page.html")
@@ -106,13 +106,13 @@ def test_page_stands_in_the_workdir_or_where_report_file_says(runs, tmp_path):
         ({"workdir": "one", "report": True, "rerank": True}, "leave out --aqe and --rerank"),
     ],
 )
-def test_flags_that_do_not_go_together_say_what_to_give(given, said, runs):
+def test_error_for_incompatible_flags_says_what_to_give(given, said, runs):
     given = {name: runs / value if name in ("workdir", "checkpoint") else value for name, value in given.items()}
     with pytest.raises(UserError, match=said):
         scored(**given)
 
 
-def test_python_gives_the_scores_of_the_command(runs):
+def test_python_api_gives_the_scores_of_the_command(runs):
     scored(workdir=runs / "one")
     found = san_jax.evaluate(san_jax.load(runs / "one"), ["test/people"])
     expected = read(runs / "one" / "scores.json")["sets"]["test/people"]
@@ -120,7 +120,7 @@ def test_python_gives_the_scores_of_the_command(runs):
     assert found == {"test/people": expected}
 
 
-def test_data_without_a_run_are_those_that_are_named(monkeypatch, runs):
+def test_python_api_opens_the_named_test_sets_and_folders(monkeypatch, runs):
     named = []
 
     def opened(data: ConfigDict, same_camera: str):

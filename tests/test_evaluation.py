@@ -32,7 +32,7 @@ def features(batch_size=8, flip=False, **fields):
     return feature_extraction.features(model(**fields), GALLERY, batch_size=batch_size, workers=0, flip=flip)
 
 
-def test_features_come_in_order_whatever_the_batch():
+def test_features_come_in_order_whatever_the_batch_size():
     found = features()
     assert found.shape == (20, SHAPE.fc_dim)
     assert found.dtype == np.float32
@@ -40,12 +40,12 @@ def test_features_come_in_order_whatever_the_batch():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices have their own memory")
-def test_features_are_not_copied_by_the_cpu():
+def test_features_are_not_copied_on_the_cpu():
     found = features()
     assert jax.device_put(found).unsafe_buffer_pointer() == found.ctypes.data
 
 
-def test_features_are_those_of_the_encoder_by_running_statistics():
+def test_features_are_those_of_the_encoder_with_running_statistics():
     graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
     encoder = nnx.merge(graph, *model().weights.values())
     encoder.eval()
@@ -54,7 +54,7 @@ def test_features_are_those_of_the_encoder_by_running_statistics():
     np.testing.assert_allclose(found, features()[3], atol=1e-4)
 
 
-def test_bfloat16_features_are_float32_and_near():
+def test_features_computed_in_bfloat16_are_float32_and_close():
     found = features(compute_dtype="bfloat16")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, features(), atol=0.05 * np.abs(features()).max())
@@ -80,7 +80,7 @@ def test_every_test_set_is_scored_by_itself():
     assert found["one"] != found["two"]
 
 
-def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
+def test_single_gallery_shot_ranks_five_identities_and_is_reproducible():
     test_sets = [RetrievalSet("one", QUERY, GALLERY)]
     score = functools.partial(evaluation.evaluate, model(), test_sets, metric="cuhk03", workers=0)
     first = score()["one"]
@@ -89,12 +89,12 @@ def test_single_gallery_shot_keeps_five_people_and_draws_the_same_again():
     assert 0 < first["mAP_std"] < 0.3
 
 
-def test_unknown_metric_names_flag_and_field():
+def test_error_for_an_unknown_metric_names_flag_and_field():
     with pytest.raises(UserError, match=r"metric is 'veri' \(--metric.*; there are market1501, cuhk03"):
         evaluation.check_metric("veri")
 
 
-def test_table_has_a_row_a_set_in_percent():
+def test_table_has_one_row_per_set_in_percent():
     table = evaluation.as_table({"a/b": {"rank1": 0.5, "mAP": 0.123456}, "c": {"rank1": 1.0, "mAP": 0.0}})
     assert table.splitlines() == ["      rank1     mAP", "a/b   50.00   12.35", "c    100.00    0.00"]
 
@@ -111,7 +111,7 @@ def test_variants_of_a_set_have_a_mean_and_other_sets_have_none():
     assert found["a/b, mean of 2"] == pytest.approx({"mAP": 0.3, "mAP_std": 0.1})
 
 
-def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
+def test_expansion_re_ranking_and_tpr_agree_with_their_modules():
     test = RetrievalSet("one", QUERY, GALLERY)
     feats, labels = evaluation.features(model(), test, workers=0), evaluation.labels(test)
     score = functools.partial(evaluation.score, feats, test, metric="market1501", mesh=model().mesh)
@@ -128,24 +128,24 @@ def test_expansion_re_ranking_and_tpr_are_what_their_modules_give():
 
 
 def labelled(pids, camids, names):
-    """A source of which labels and names alone matter."""
+    """A source of which only the labels and names matter."""
     source = ArraySource(pids)
     source.camids, source.names = np.array(camids, np.int32), list(names)
     return source
 
 
 def one_camera(same_camera):
-    """Queries a, b, c of people 0, 0 and 1 in a gallery that holds a and c too; all by camera 0."""
+    """Queries a, b, c of pids 0, 0 and 1, and a gallery that also holds a and c; all under camera 0."""
     query = labelled([0, 0, 1], [0, 0, 0], "abc")
     return RetrievalSet("test/one", query, labelled([0, 0, 1, 1, 2], [0] * 5, "adcef"), same_camera)
 
 
-def test_where_the_same_camera_is_kept_a_query_is_removed_itself_and_nothing_else():
-    """At distance 0 of itself a query would be found first; by hand: a finds d second, b finds a first, c finds e."""
+def test_with_the_same_camera_kept_only_the_query_itself_is_removed():
+    """A query would find itself first, at distance 0. By hand: d is second for a, a first for b, e first for c."""
     feats = [np.array([[x, 0]], np.float32) for x in (0.0, 0.3, 5.0)], [0.0, 2.0, 5.0, 6.0, 1.0]
     query_feats, gallery_feats = np.concatenate(feats[0]), np.array([[x, 0] for x in feats[1]], np.float32)
     ranks = ranking.rank(query_feats, gallery_feats, **evaluation.labels(one_camera("keep")))
-    # a: person 2 at 1 comes before d at 2. b: a at 0.3, person 2 at 0.7, d at 1.7. c: e at 1.
+    # a: pid 2 at 1 comes before d at 2. b: a at 0.3, pid 2 at 0.7, d at 1.7. c: e at 1.
     np.testing.assert_array_equal(ranks, [[2, 0], [1, 3], [1, 0]])
     scores = evaluation.score_feats(
         query_feats, gallery_feats, one_camera("keep"), metric="market1501", mesh=devices.make_mesh()
@@ -154,14 +154,14 @@ def test_where_the_same_camera_is_kept_a_query_is_removed_itself_and_nothing_els
     assert scores.mAP == pytest.approx((1 / 2 + (1 + 2 / 3) / 2 + 1) / 3)
 
 
-def test_same_name_of_another_person_is_another_picture():
+def test_same_name_under_another_pid_is_another_picture():
     test = RetrievalSet("test/names", labelled([0], [0], "a"), labelled([0, 1, 0], [0, 0, 0], "aab"), "keep")
     ranks = ranking.rank(np.zeros((1, 2), np.float32), np.zeros((3, 2), np.float32), **evaluation.labels(test))
     np.testing.assert_array_equal(ranks, [[2]])
 
 
-def test_same_camera_that_is_kept_gives_the_scores_of_cameras_that_are_all_different():
-    """On sets without a picture on both sides, keeping means that nobody's camera is anybody else's."""
+def test_keeping_the_same_camera_gives_the_scores_of_queries_and_gallery_under_different_cameras():
+    """If no picture is in both query and gallery, keeping equals query camids that the gallery does not have."""
     feats = evaluation.features(model(), RetrievalSet("one", QUERY, GALLERY), workers=0)
     names = [[f"{split}{row}" for row in range(count)] for split, count in (("query", 5), ("gallery", 20))]
 
@@ -177,7 +177,7 @@ def test_same_camera_that_is_kept_gives_the_scores_of_cameras_that_are_all_diffe
     assert kept != scores(QUERY.camids, GALLERY.camids, "remove")
 
 
-def test_set_of_one_camera_is_refused_with_the_way_to_score_it():
+def test_error_for_a_set_of_one_camera_says_how_to_score_it():
     with pytest.raises(UserError, match=r"test/one cannot be scored: it has only one camera.*\.same_camera to keep"):
         evaluation.check_matches(one_camera("remove"))
     evaluation.check_matches(one_camera("keep"))
@@ -185,7 +185,7 @@ def test_set_of_one_camera_is_refused_with_the_way_to_score_it():
         evaluation.evaluate(model(), [one_camera("remove")], metric="market1501", workers=0)
 
 
-def test_set_in_which_nobody_is_seen_by_two_cameras_is_refused_with_its_reason():
+def test_error_for_a_set_without_any_match_gives_the_reason():
     query, gallery = labelled([0, 1], [0, 1], "ab"), labelled([0, 1], [0, 1], "cd")
     with pytest.raises(UserError, match=r"no query has its person in the gallery by another .*same_camera to keep"):
         evaluation.check_matches(RetrievalSet("test/two", query, gallery))

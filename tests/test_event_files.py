@@ -16,7 +16,7 @@ def run(folder, start, stop, loss):
         progress.add_scores(stop, {"cuhk03/labeled": {"mAP": 0.25}})
 
 
-def test_scalars_come_by_tag_and_step(tmp_path):
+def test_scalars_are_read_by_tag_and_step(tmp_path):
     run(tmp_path, 0, 25, loss=3.0)
     assert read_scalars(tmp_path) == {
         "loss/id": {0: 3.0, 10: 3.0, 20: 3.0},
@@ -25,7 +25,7 @@ def test_scalars_come_by_tag_and_step(tmp_path):
     }
 
 
-def test_what_a_run_did_again_after_a_kill_counts_once_and_late(tmp_path):
+def test_steps_repeated_after_a_kill_count_once_with_their_later_value(tmp_path):
     run(tmp_path, 0, 35, loss=3.0)
     time.sleep(1.1)  # event files are named by the second
     run(tmp_path, 15, 25, loss=2.0)
@@ -35,7 +35,7 @@ def test_what_a_run_did_again_after_a_kill_counts_once_and_late(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 17, 40])
-def test_torn_end_is_left_out(tmp_path, cut):
+def test_truncated_last_record_is_left_out(tmp_path, cut):
     run(tmp_path, 0, 25, loss=3.0)
     whole = read_scalars(tmp_path)
     [path] = tmp_path.glob("*")
@@ -45,7 +45,7 @@ def test_torn_end_is_left_out(tmp_path, cut):
     assert "cuhk03/labeled/mAP" not in found
 
 
-def test_noise_in_a_file_ends_it(tmp_path):
+def test_file_is_read_up_to_the_first_corrupt_record(tmp_path):
     run(tmp_path, 0, 25, loss=3.0)
     whole = read_scalars(tmp_path)
     [path] = tmp_path.glob("*")
@@ -53,5 +53,5 @@ def test_noise_in_a_file_ends_it(tmp_path):
     assert read_scalars(tmp_path) == whole
 
 
-def test_folder_that_is_missing_has_no_scalars(tmp_path):
+def test_missing_folder_has_no_scalars(tmp_path):
     assert read_scalars(tmp_path / "events") == {}

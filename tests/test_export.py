@@ -16,14 +16,14 @@ from san_jax.weights.loading import load_weights
 
 
 @pytest.mark.parametrize("mode", ["san", "baseline"])
-def test_exported_weights_come_back_bit_for_bit(tmp_path, mode):
+def test_exported_weights_are_read_back_bit_for_bit(tmp_path, mode):
     state, out = state_of(mode=mode, seed=1), tmp_path / "out.safetensors"
     save(tmp_path / "run", state)
     export(tmp_path / "run", out)
     assert_same(starting_weights.start_from(out, state_of(mode=mode, seed=2), architecture=SMALL), state)
 
 
-def test_file_holds_what_pytorch_s_state_dicts_hold(tmp_path):
+def test_file_holds_the_tensors_of_pytorch_state_dicts(tmp_path):
     save(tmp_path / "run", state_of())
     export(tmp_path / "run", tmp_path / "out.safetensors")
     tensors, expected = safetensors.numpy.load_file(tmp_path / "out.safetensors"), torch_tensors()
@@ -40,7 +40,7 @@ def test_file_holds_what_pytorch_s_state_dicts_hold(tmp_path):
         assert file.metadata().keys() == {"format", "san_jax"}
 
 
-def test_best_and_newest_and_a_checkpoint_s_own_folder_are_told_apart(tmp_path):
+def test_newest_best_or_a_given_checkpoint_folder_is_exported(tmp_path):
     run = tmp_path / "run"
     save(run, state_of(seed=1), step=7, best_map=0.5)
     save(run, state_of(seed=2), step=9, best_map=0.4)
@@ -59,7 +59,7 @@ def test_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "taken"]
 
 
-def test_command_says_in_one_line_what_is_wrong(tmp_path):
+def test_command_reports_an_error_in_one_line(tmp_path):
     ended = run_command("san_jax.commands.export", str(tmp_path), str(tmp_path / "out"), "--best")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
@@ -68,7 +68,7 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out.pth", "out.pt", "out.pth.tar", "out.bin", "out.safetensors"])
-def test_file_says_what_its_networks_are_and_comes_back_bit_for_bit(tmp_path, name):
+def test_file_describes_its_networks_and_is_read_back_bit_for_bit(tmp_path, name):
     architecture = dataclasses.replace(SMALL, height=96, width=48)
     save(tmp_path / "run", state_of(seed=1), architecture)
     export(tmp_path / "run", tmp_path / name)
@@ -87,7 +87,7 @@ def test_mode_is_that_of_the_checkpoint(tmp_path, mode):
     assert load_weights(tmp_path / "out").mode == mode
 
 
-def test_texture_generator_in_a_file_gives_its_body_and_decoder_alone(tmp_path, capsys):
+def test_start_from_an_exported_texture_generator_takes_only_body_and_decoder(tmp_path, capsys):
     save(tmp_path / "run", state_of(mode="san_pg", seed=1))
     export(tmp_path / "run", tmp_path / "out.pth")
     fresh = state_of(seed=2)
@@ -107,8 +107,8 @@ def test_texture_generator_in_a_file_gives_its_body_and_decoder_alone(tmp_path, 
     ],
 )
 @pytest.mark.parametrize("mode", ["san", "baseline"])
-def test_stem_and_neck_are_in_the_names_too(tmp_path, change, names, mode):
-    """Whoever saves the tensors again without their description must not get other features."""
+def test_stem_and_neck_are_encoded_in_the_tensor_names_too(tmp_path, change, names, mode):
+    """Tensors saved again without their description must not give other features."""
     architecture = dataclasses.replace(SMALL, **change)
     save(tmp_path / "run", state_of(architecture, mode, seed=1), architecture)
     export(tmp_path / "run", tmp_path / "described")
@@ -125,7 +125,7 @@ def test_stem_and_neck_are_in_the_names_too(tmp_path, change, names, mode):
 
 
 @pytest.mark.parametrize("name", ["san.onnx", "san.npz", "san.h5"])
-def test_name_of_another_format_is_refused(tmp_path, name):
+def test_suffix_of_another_format_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=rf"{name}: weights cannot be saved as .*; name it \.safetensors or \.pth"):
         export(tmp_path, tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -142,14 +142,14 @@ def test_name_of_another_format_is_refused(tmp_path, name):
         ("{", "damaged description"),
     ],
 )
-def test_description_that_is_not_ours_is_refused_in_one_line(tmp_path, notes, message):
+def test_invalid_description_is_refused_in_one_line(tmp_path, notes, message):
     safetensors.numpy.save_file(torch_tensors(), tmp_path / "theirs", {"san_jax": notes})
     with pytest.raises(UserError, match=message) as refused:
         load_weights(tmp_path / "theirs")
     assert "\n" not in str(refused.value)
 
 
-def test_run_of_before_necks_and_stems_is_a_start_and_is_exported(tmp_path):
+def test_run_saved_before_necks_and_stems_can_be_started_from_and_exported(tmp_path):
     save(tmp_path / "run", state_of(seed=1))
     about = tmp_path / "run" / "checkpoints" / "7" / "about" / "metadata"
     older = {name: value for name, value in json.loads(about.read_text()).items() if name not in ("neck", "stem")}

@@ -51,7 +51,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """Names of the files that are decoded from now on; `clear` it to begin anew."""
+    """Names of the files that are decoded from now on; `clear` it to start over."""
     names, decode_into = [], picture_folder.decode_into
 
     def watched(encoded, into):
@@ -76,7 +76,7 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found.feats, expected.feats, rtol=1e-4, atol=1e-6)
 
 
-def test_features_of_a_folder_are_those_of_the_network_by_name(encoder, folder, place):
+def test_features_of_a_folder_are_those_of_the_network_in_the_order_of_names(encoder, folder, place):
     index, unreadable = feature_index.update(place, folder, encoder)
     assert (index.names, unreadable) == (NAMES, {})
     expected = np.stack([feats_by_hand(encoder, folder / name) for name in NAMES])
@@ -100,7 +100,7 @@ def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place
     ]
 
 
-def test_new_and_changed_pictures_alone_are_embedded_and_lost_ones_drop_out(encoder, folder, place, embedded, tmp_path):
+def test_only_new_and_changed_pictures_are_embedded_and_lost_ones_dropped(encoder, folder, place, embedded, tmp_path):
     feature_index.update(place, folder, encoder)
     embedded.clear()
     write_pictures(folder, ["new.png", "b.jpg"], seed=1)
@@ -114,7 +114,7 @@ def test_new_and_changed_pictures_alone_are_embedded_and_lost_ones_drop_out(enco
     assert_same(feature_index.read(place, encoder)[0], index)
 
 
-def test_picture_that_is_lost_leaves_the_file_too(encoder, folder, place):
+def test_deleted_picture_is_dropped_from_the_file_too(encoder, folder, place):
     feature_index.update(place, folder, encoder)
     (folder / "a.png").unlink()
     feature_index.update(place, folder, encoder)
@@ -145,7 +145,7 @@ def test_unreadable_pictures_are_named_and_tried_again(encoder, folder, place, e
     assert index.names == NAMES
 
 
-def test_folder_in_which_nothing_can_be_read_has_an_empty_index(encoder, tmp_path, place):
+def test_folder_without_readable_pictures_has_an_empty_index(encoder, tmp_path, place):
     (tmp_path / "a.png").write_bytes(b"no picture")
     for _ in range(2):
         index, unreadable = feature_index.update(place, tmp_path, encoder)
@@ -180,7 +180,7 @@ def flipped(content, places):
     return [content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :] for place in places]
 
 
-def test_torn_index_is_never_taken_for_another(encoder, folder, place):
+def test_damaged_index_is_never_read_as_another(encoder, folder, place):
     index, _ = feature_index.update(place, folder, encoder)
     whole = place.read_bytes()
     torn = [whole[:size] for size in np.linspace(0, len(whole) - 1, 20).astype(int)]
@@ -191,12 +191,12 @@ def test_torn_index_is_never_taken_for_another(encoder, folder, place):
         noticed += bool(complaint)
         if complaint:
             assert (complaint, len(found)) == ("is damaged, or was never an index", 0)
-        else:  # such bytes as the archive's date
+        else:  # bytes that do not matter, such as the archive's date
             assert_same(found, index)
     assert noticed > 150
 
 
-def test_torn_index_is_put_aside_and_made_anew(encoder, folder, place, embedded, capsys):
+def test_damaged_index_is_moved_aside_and_built_again(encoder, folder, place, embedded, capsys):
     whole, _ = feature_index.update(place, folder, encoder)
     torn = place.read_bytes()[:-100]
     place.write_bytes(torn)
@@ -211,7 +211,7 @@ def test_torn_index_is_put_aside_and_made_anew(encoder, folder, place, embedded,
 
 
 @pytest.mark.parametrize("content", [b"some words", None])
-def test_file_of_somebody_else_is_kept(content, encoder, folder, place):
+def test_file_that_is_no_index_is_kept(content, encoder, folder, place):
     place.parent.mkdir()
     if content:
         place.write_bytes(content)
@@ -237,7 +237,7 @@ def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, pl
     assert Path(f"{place}.old").read_bytes() == before
 
 
-def test_same_weights_elsewhere_are_the_same_model(encoder, folder, place, embedded, tmp_path):
+def test_same_weights_in_another_folder_are_the_same_model(encoder, folder, place, embedded, tmp_path):
     feature_index.update(place, folder, encoder)
     embedded.clear()
     moved = encoder_of(save_run(tmp_path / "copy", mode="baseline"))
@@ -246,7 +246,7 @@ def test_same_weights_elsewhere_are_the_same_model(encoder, folder, place, embed
     assert embedded == []
 
 
-def test_place_that_cannot_be_written_is_told_before_anything_is_embedded(encoder, folder, tmp_path, embedded):
+def test_unwritable_path_is_reported_before_anything_is_embedded(encoder, folder, tmp_path, embedded):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.npz").mkdir()
     for place, error in (
@@ -260,7 +260,7 @@ def test_place_that_cannot_be_written_is_told_before_anything_is_embedded(encode
     assert embedded == []
 
 
-def test_folder_without_pictures_costs_no_index(encoder, folder, place, tmp_path):
+def test_folder_without_pictures_leaves_the_index_unchanged(encoder, folder, place, tmp_path):
     feature_index.update(place, folder, encoder)
     before = place.read_bytes()
     (tmp_path / "empty").mkdir()
@@ -269,14 +269,14 @@ def test_folder_without_pictures_costs_no_index(encoder, folder, place, tmp_path
     assert place.read_bytes() == before
 
 
-def test_names_that_are_no_utf_8_are_kept(encoder, tmp_path, place, embedded):
+def test_names_that_are_not_utf_8_are_kept(encoder, tmp_path, place, embedded):
     folder = write_pictures(tmp_path / "pictures", ["\udcff é.png"])
     for _ in range(2):
         assert feature_index.update(place, folder, encoder)[0].names == ["\udcff é.png"]
     assert len(embedded) == 1
 
 
-def test_all_at_once_gives_readable_ones_and_reasons(encoder, folder):
+def test_embed_all_returns_the_readable_pictures_and_the_reasons_for_the_others(encoder, folder):
     (folder / "b.jpg").write_bytes(b"no picture")
     paths = picture_folder.list_files(folder).pictures
     readable, feats, unreadable = embedding.embed_all(encoder, paths)
@@ -290,7 +290,7 @@ def test_texture_generator_is_refused(tmp_path):
         encoder_of(save_run(tmp_path, mode="san_pg")).check_learnt_people()
 
 
-def test_default_place_is_in_the_run_and_of_one_folder_and_checkpoint(tmp_path):
+def test_default_path_is_in_the_run_and_differs_by_folder_and_newest_or_best(tmp_path):
     places = [
         feature_index.default_place(tmp_path / checkpoint, tmp_path / folder)
         for checkpoint in ("run/checkpoints/3", "run/best/3")
@@ -318,8 +318,8 @@ feature_index.update(place, folder, encoder, batch_size=4, save_seconds=0.0)
 
 
 @pytest.mark.slow
-def test_killed_update_goes_on_where_it_was_on_two_devices(workdir, encoder, place, tmp_path):
-    """SIGKILL at three moments that nobody chose; what the file holds then is not embedded again."""
+def test_killed_update_resumes_where_it_was_on_two_devices(workdir, encoder, place, tmp_path):
+    """SIGKILL at three arbitrary moments; pictures that are then in the file are not embedded again."""
     folder = write_pictures(tmp_path / "pictures", [f"{number % 7}/{number}.png" for number in range(600)])
     script = KILLED.format(paths=[str(workdir), str(folder), str(place)])
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

@@ -4,13 +4,13 @@ from san_jax import files
 from san_jax.errors import UserError
 
 
-def test_name_that_is_no_text_is_escaped(tmp_path):
+def test_surrogates_in_a_text_are_escaped(tmp_path):
     name = b"\xfcx".decode(errors="surrogateescape")
     files.write(tmp_path / "a", f"{name} ü")
     assert (tmp_path / "a").read_text() == r"\udcfcx ü"
 
 
-def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
+def test_write_creates_the_folders_and_leaves_no_other_file(tmp_path):
     path = tmp_path / "a" / "b" / "scores.json"
     files.write(path, "ü")
     files.write(path, b"\x00\x01")
@@ -18,14 +18,14 @@ def test_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_file_that_cannot_be_replaced_is_named_and_leaves_nothing(tmp_path):
+def test_path_that_cannot_be_replaced_is_named_and_no_other_file_is_left(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*taken \(.*\); choose another place or free some space"):
         files.write(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch):
+def test_interrupted_write_keeps_the_earlier_content(tmp_path, monkeypatch):
     path = tmp_path / "scores.json"
     files.write(path, "before")
 

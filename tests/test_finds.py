@@ -22,7 +22,7 @@ def test_finds_are_files_of_the_gallery_with_their_distances(tmp_path):
     ]
 
 
-def test_query_that_lies_in_the_gallery_is_known_by_any_path(tmp_path, monkeypatch):
+def test_query_in_the_gallery_is_recognised_by_any_path(tmp_path, monkeypatch):
     (tmp_path / "gallery").mkdir()
     (tmp_path / "gallery/a.png").write_bytes(b"")
     (tmp_path / "link.png").symlink_to(tmp_path / "gallery/a.png")
@@ -32,7 +32,7 @@ def test_query_that_lies_in_the_gallery_is_known_by_any_path(tmp_path, monkeypat
     assert [of_query[0].is_query for of_query in found] == [True, True, True, False]
 
 
-def test_table_is_aligned_and_says_what_is_the_same_file():
+def test_table_is_aligned_and_marks_the_query_itself():
     found = [
         [Find(Path("g/a.png"), "a.png", 0.0, True), Find(Path("g/b c.png"), "b c.png", 12.34567, False)],
         [Find(Path("g/a.png"), "a.png", 1234.5, False), Find(Path("g/a.png"), "a.png", 1300.0, False)],
@@ -52,7 +52,7 @@ def test_table_is_aligned_and_says_what_is_the_same_file():
     )
 
 
-def test_name_that_no_terminal_can_show_stays_one_line(tmp_path):
+def test_unprintable_name_stays_on_one_line(tmp_path):
     [[found]] = found_for([Path("q.png")], tmp_path, ["a\nb\udcff.png"], [[0]], [[1.0]])
     assert found.name == "a�b�.png"
     assert found.path == tmp_path / "a\nb\udcff.png"
@@ -70,7 +70,7 @@ def gallery(tmp_path):
 
 
 def places_of(sheet, colour):
-    """Left edges and tops of the blocks of one colour."""
+    """Top and left edge of each block of one colour."""
     same = (sheet == colour).all(axis=2)
     ups, lefts = np.diff(same.astype(int), axis=0, prepend=0) == 1, np.diff(same.astype(int), axis=1, prepend=0) == 1
     return [tuple(map(int, place)) for place in np.argwhere(ups & lefts)]
@@ -89,7 +89,7 @@ def test_sheet_shows_the_query_and_then_its_finds_by_rank(gallery):
     assert [left for _, left in order] == sorted(left for _, left in order)
 
 
-def test_long_list_goes_on_in_the_next_row_under_the_finds(gallery):
+def test_long_list_continues_in_the_next_row_below_the_finds(gallery):
     found = [[Find(gallery / "a.png", f"{place}.png", 1.0, False) for place in range(23)]]
     sheet, shown = finds.sheet([gallery / "q.png"], found, title="some")
     places = places_of(sheet, COLOURS[1])

@@ -1,13 +1,13 @@
-"""Keeps docs/architecture.md true: imports between rooms go one way, and inside a room in no circle."""
+"""Checks the import order of docs/architecture.md: between layers one way only, within a layer no cycles."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOOSE = ("batch", "errors", "files", "devices")
-GROUND = (*LOOSE, "process")
-# Modules and folders of san_jax; each imports only what stands before it.
-ROOMS = (
+TOP_LEVEL = ("batch", "errors", "files", "devices")
+GROUND = (*TOP_LEVEL, "process")
+# Modules and folders of san_jax; each imports only from itself and from those before it.
+LAYERS = (
     *("ground", "networks", "weights", "data", "drawing", "synthesis", "model", "scoring", "training", "gallery"),
     *("report", "commands", "experiments", "__main__"),
 )
@@ -17,15 +17,15 @@ READ_CONFIGS = (
     *("training.config_fields", "training.resuming", "report.report"),
     *("commands", "experiments"),
 )
-DOORS = ("commands", "experiments", "__main__")
+ENTRY_POINTS = ("commands", "experiments", "__main__")
 
 
-def room_of(module):
-    """The room of san_jax.MODULE."""
+def layer_of(module):
+    """The layer of san_jax.MODULE."""
     name = module.split(".")[0]
-    room = "ground" if name in GROUND else name
-    assert room in ROOMS, f"san_jax.{module} stands in no room: add it to docs/architecture.md and here"
-    return room
+    layer = "ground" if name in GROUND else name
+    assert layer in LAYERS, f"san_jax.{module} stands in no room: add it to docs/architecture.md and here"
+    return layer
 
 
 def modules():
@@ -46,18 +46,18 @@ def imported(path):
 
 
 def own(path):
-    """Modules of san_jax that a file imports, without that name."""
+    """Modules of san_jax that a file imports, without the prefix `san_jax.`."""
     return {name.removeprefix("san_jax.") for name in imported(path) if name.startswith("san_jax.")}
 
 
-def test_imports_between_rooms_go_one_way():
+def test_imports_between_layers_go_one_way():
     for module, path in modules():
         for name in own(path):
-            before = ROOMS.index(room_of(name)) <= ROOMS.index(room_of(module))
+            before = LAYERS.index(layer_of(name)) <= LAYERS.index(layer_of(module))
             assert before, f"san_jax.{module} imports san_jax.{name}, whose room comes later"
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_there_are_no_import_cycles():
     uses = {module: own(path) for module, path in modules()}
 
     def reaches(start, goal, seen):
@@ -66,35 +66,35 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not [module for module in uses if reaches(module, module, {module})]
 
 
-def test_doors_alone_import_the_builders_and_nothing_imports_configs_tensorflow_or_pytorch():
+def test_only_entry_points_import_the_builders_and_nothing_imports_configs_tensorflow_or_pytorch():
     for module, path in modules():
         for name in imported(path):
             top = name.split(".")[0]
             assert top not in ("tensorflow", "torch", "configs"), f"san_jax.{module} imports {name}"
-            assert top != "tfds_builders" or room_of(module) in DOORS, f"san_jax.{module} imports {name}"
+            assert top != "tfds_builders" or layer_of(module) in ENTRY_POINTS, f"san_jax.{module} imports {name}"
 
 
-def test_synthesis_knows_nothing_of_networks_and_only_doors_know_it():
+def test_synthesis_imports_no_networks_and_only_entry_points_import_it():
     for module, path in modules():
         for name in own(path):
-            if room_of(module) == "synthesis":
-                assert room_of(name) in ("ground", "synthesis"), f"san_jax.{module} imports {name}"
-            elif room_of(name) == "synthesis":
-                assert room_of(module) in DOORS, f"san_jax.{module} imports {name}"
+            if layer_of(module) == "synthesis":
+                assert layer_of(name) in ("ground", "synthesis"), f"san_jax.{module} imports {name}"
+            elif layer_of(name) == "synthesis":
+                assert layer_of(module) in ENTRY_POINTS, f"san_jax.{module} imports {name}"
 
 
-def test_configs_are_read_where_runs_are_built_and_nowhere_below():
+def test_configs_are_read_only_where_runs_are_built():
     for module, path in modules():
         if not module.startswith(READ_CONFIGS):
             assert "ml_collections" not in "".join(imported(path)), f"san_jax.{module} reads configs"
 
 
-def test_package_has_no_loose_modules_but_those_of_the_ground():
-    loose = {path.stem for path in (ROOT / "san_jax").glob("*.py")}
-    assert loose == {*LOOSE, "model", "__init__", "__main__"}
+def test_package_has_no_other_top_level_modules():
+    top_level = {path.stem for path in (ROOT / "san_jax").glob("*.py")}
+    assert top_level == {*TOP_LEVEL, "model", "__init__", "__main__"}
 
 
-def test_builders_know_nothing_of_networks_training_and_scoring():
+def test_builders_import_neither_networks_nor_training_nor_scoring():
     for path in (ROOT / "tfds_builders").glob("*.py"):
         allowed = ("san_jax.batch", "san_jax.errors", "san_jax.process", "san_jax.synthesis")
         assert all(name.startswith(allowed) for name in imported(path) if name.startswith("san_jax")), path

@@ -19,14 +19,14 @@ SEED = 2021
 GOLDEN = golden_recipe.numbers("losses_and_grads.npz")
 ENCODER_NAMES = torch_names.encoder_names(depth=14, fc_dim=512)
 DECODER_NAMES = torch_names.decoder_names()
-# In front of a BatchNorm with batch statistics a bias changes nothing, so its gradient is rounding.
+# In front of a BatchNorm with batch statistics a bias changes nothing, so its gradient is only rounding error.
 WITHOUT_GRADIENT = ("fc.0.bias", "reduce_dim.0.bias", *(f"embed_layer{i}.0.bias" for i in (1, 2, 3)))
 
 
 def make_networks() -> tuple[Encoder, Decoder]:
     encoder = golden_recipe.filled(lambda: Encoder(depth=14, num_pids=4, rngs=nnx.Rngs(0)), ENCODER_NAMES, seed=SEED)
-    # One unit, in picture 3 of this channel, is 1.7e-6 before the last ReLU (in float64): rounding alone would choose
-    # its side, and the wrong one moves the encoder's gradients by up to 1e-1.
+    # One unit, in picture 3 of this channel, is 1.7e-6 before the last ReLU (in float64): rounding alone would decide
+    # its sign, and the wrong sign changes the encoder's gradients by up to 1e-1.
     bias = encoder.stage4[0].norm3.bias
     bias[...] = bias[...].at[1595].add(1e-5)
     decoder = golden_recipe.filled(

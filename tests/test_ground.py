@@ -28,7 +28,7 @@ def test_half_of_the_streets_run_from_left_to_right_and_half_away_from_the_camer
     assert np.all((drawn.middle[level] > 0.5 * 0.93 * FAR - 2) & (drawn.middle[level] < FAR))  # where people walk
 
 
-def test_kerbs_and_lines_are_as_common_as_asked(drawn):
+def test_kerbs_and_lines_have_the_given_probabilities(drawn):
     assert (drawn.kerb > 0).mean() == pytest.approx(0.3, abs=0.08)
     assert np.all((drawn.cover >= 0.4) & (drawn.cover <= 0.95))
     bare = strips(kerb=0.0, line=0.0)

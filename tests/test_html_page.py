@@ -18,21 +18,21 @@ def test_text_and_values_are_escaped_and_markup_is_not():
     assert isinstance(found, Markup)
 
 
-def test_page_forbids_itself_to_load_anything():
+def test_page_forbids_loading_anything_from_outside():
     page = Page(html_page.page("a <title>", element("p", "text")))
     [policy] = page.named("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy["content"].startswith("default-src 'none'; img-src data:;")
     assert [text for text in page.texts if text.strip()] == ["a <title>", "text"]
 
 
-def test_tables_have_a_title_on_every_row_and_column():
+def test_tables_have_a_header_on_every_row_and_column():
     text = html_page.table(["one", "two"], {"a": ["1", "2"], "b": ["3", "4"]}, caption="numbers")
     assert cells(text) == ["numbers", "one", "two", "a", "1", "2", "b", "3", "4"]
     scopes = [found["scope"] for found in Page(text).named("th")]
     assert scopes == ["col", "col", "row", "row"]
 
 
-def test_heat_is_the_share_and_nan_is_a_dash():
+def test_heat_table_is_shaded_by_the_share_and_nan_is_a_dash():
     shares = np.array([[0.25, np.nan]])
     text = html_page.heat_table(shares, rows=["r"], columns=["a", "b"], corner="c", caption="shares")
     assert cells(text) == ["shares", "c", "a", "b", "r", "25.0", "-"]
@@ -61,7 +61,7 @@ def chart(x, lines, **options):
     return html_page.line_chart(np.array(x), lines, **words, width=400, height=200, **options)
 
 
-def test_chart_says_its_numbers_where_one_points():
+def test_chart_shows_its_numbers_on_hover():
     text = chart([1, 2, 4], {"<run>": [10, 50, 100], "chance": [1, 2, 3]}, top=100.0)
     titles = [title for title in Page(text).texts if title.startswith("rank ")]
     assert titles == ["rank 1\n<run>: 10\nchance: 1", "rank 2\n<run>: 50\nchance: 2", "rank 4\n<run>: 100\nchance: 3"]
@@ -83,7 +83,7 @@ def test_curve_of_zeros_lies_on_the_axis():
     assert path["d"].endswith(f" {200 - html_page.BOTTOM}")
 
 
-def test_picture_stands_in_the_page_with_its_size_and_words():
+def test_picture_is_embedded_with_its_size_and_alternative_text():
     [found] = Page(html_page.picture(np.zeros((4, 2, 3), np.uint8), 'a "picture"')).named("img")
     assert found["src"].startswith("data:image/jpeg;base64,/9j/")
     assert (found["alt"], found["width"], found["height"]) == ('a "picture"', "2", "4")

@@ -30,7 +30,7 @@ ENCODER = torch_names.encoder_names(depth=SMALL.depth, fc_dim=SMALL.fc_dim)
 
 
 def torchvision_shapes(depth: int) -> dict[str, tuple[int, ...]]:
-    """The state dict of torchvision's ResNet: written down once more, from its names and the paper's table."""
+    """Shapes of torchvision's ResNet state dict, derived independently from its names and the paper's table."""
     num_blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
     widen = 1 if depth < 50 else 4
     shapes = {}
@@ -61,7 +61,7 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
 
 
 def split(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Encoder and decoder."""
+    """The tensors of the encoder and those of the decoder."""
     parts = ({}, {})
     for name, values in tensors.items():
         parts[name not in ENCODER][name] = values
@@ -75,7 +75,7 @@ def encoder_of(workdir: Path) -> tuple:
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_torchvision_s_names_and_shapes_of_every_depth_fit(depth):
+def test_names_and_shapes_agree_with_torchvision_at_every_depth(depth):
     theirs = torchvision_shapes(depth)
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in theirs.items()}
     found = architecture_of(StateDict(tensors), source="file")
@@ -129,7 +129,7 @@ def test_checkpoint_of_the_authors_fills_encoder_and_decoder(tmp_path, save_file
     assert_same(start_from(path, state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
-def test_checkpoint_of_the_authors_becomes_one_of_ours(tmp_path):
+def test_checkpoint_of_the_authors_is_converted_to_one_of_ours(tmp_path):
     encoder, decoder = (as_saved(part) for part in split(torch_tensors(seed=1)))
     save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
     import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)
@@ -138,7 +138,7 @@ def test_checkpoint_of_the_authors_becomes_one_of_ours(tmp_path):
 
 
 @pytest.mark.parametrize("bare", [False, True])
-def test_hugging_face_s_names_mean_the_same(tmp_path, bare):
+def test_hugging_face_names_give_the_same_weights(tmp_path, bare):
     body = {name: values for name, values in split(torch_tensors(seed=1))[0].items() if not name.startswith("c")}
     body |= {"conv1.weight": torch_tensors(seed=1)["conv1.weight"]}
     body = {name: values for name, values in body.items() if not name.startswith("fc")}
@@ -157,14 +157,14 @@ def test_hugging_face_s_names_mean_the_same(tmp_path, bare):
 
 
 @pytest.mark.parametrize("path", ["", "checkpoints", "checkpoints/7"])
-def test_run_of_our_own_is_a_start_with_fresh_step_and_optimizers(tmp_path, path):
+def test_start_from_a_run_has_fresh_step_and_optimizers(tmp_path, path):
     used = jax.tree.map(lambda leaf: leaf + 1, state_of(seed=1))
     save(tmp_path, dataclasses.replace(state_of(seed=1), step=used.step, reid_opt=used.reid_opt))
     assert_same(start_from(tmp_path / path, state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
-def test_texture_generator_gives_san_its_body_and_decoder_alone(tmp_path, capsys):
-    """Its fc and classifier have met no person: SAN's stay as they are, though they are of the same shape."""
+def test_start_from_a_texture_generator_takes_only_body_and_decoder(tmp_path, capsys):
+    """Its fc and classifier are untrained: SAN keeps its own, though they have the same shapes."""
     save(tmp_path, state_of(mode="san_pg", seed=1))
     fresh, state = state_of(seed=2), start_from(tmp_path, state_of(seed=2), architecture=SMALL)
     for name in ("fc", "classifier"):
@@ -191,7 +191,7 @@ def test_half_precision_becomes_float32(tmp_path):
     ("change", "line"),
     [
         ({"num_pids": 9}, "classifier.weight is [5, 8], ours [9, 8]; classifier.bias is [5], ours [9]"),
-        # The number of people is the same, yet a bias without its weight means nothing.
+        # The number of pids is the same, but a bias without its weight is meaningless.
         ({"fc_dim": 0}, "classifier.weight is [5, 64], ours [5, 8]"),
     ],
 )
@@ -208,7 +208,7 @@ def test_classifier_of_another_shape_stays_fresh_as_a_whole(tmp_path, capsys, ch
     assert printed.endswith("classifier\n")
 
 
-def test_decoder_is_left_out_where_there_is_none(tmp_path, capsys):
+def test_decoder_is_left_out_by_a_run_without_one(tmp_path, capsys):
     path = write(tmp_path / "san", torch_tensors(seed=1))
     state = start_from(path, state_of(mode="baseline", seed=2), architecture=SMALL)
     assert_same(state, state_of(mode="baseline", seed=1))
@@ -236,7 +236,7 @@ def test_decoder_that_the_file_lacks_stays_fresh(tmp_path, capsys):
         ({"skips": False}, r"embed_layer3\.0\.weight is missing"),
     ],
 )
-def test_other_network_is_named_by_its_first_tensor(tmp_path, theirs, message):
+def test_error_for_another_network_names_its_first_tensor_that_differs(tmp_path, theirs, message):
     path = write(tmp_path / "theirs", torch_tensors(dataclasses.replace(SMALL, **theirs)))
     with pytest.raises(UserError, match=message):
         start_from(path, state_of(), architecture=SMALL)
@@ -252,7 +252,7 @@ def test_other_network_is_named_by_its_first_tensor(tmp_path, theirs, message):
         (lambda _: {}, "none of its tensors is used here"),
     ],
 )
-def test_file_that_is_not_quite_a_network_is_refused(tmp_path, edit, message):
+def test_file_with_unknown_missing_or_unusable_tensors_is_refused(tmp_path, edit, message):
     path = write(tmp_path / "theirs", edit(torch_tensors()))
     with pytest.raises(UserError, match=message):
         start_from(path, state_of(), architecture=SMALL)
@@ -279,7 +279,7 @@ def test_network_that_is_no_resnet_makes_no_checkpoint(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_folder_with_something_in_it_is_left_alone(tmp_path):
+def test_non_empty_folder_is_refused_and_unchanged(tmp_path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(UserError, match=f"{tmp_path} exists already"):
         import_file(tmp_path / "notes", tmp_path, last_stride=None, height=256, width=128)
@@ -287,14 +287,14 @@ def test_folder_with_something_in_it_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("w\udcff", "is no UTF-8"), (300 * "x", "File name too long")])
-def test_folder_that_cannot_be_is_said_in_one_line(name, reason, tmp_path):
+def test_folder_that_cannot_exist_is_refused_in_one_line(name, reason, tmp_path):
     san_jax.load(save_run(tmp_path / "run", mode="baseline")).save(tmp_path / "file.safetensors")
     with pytest.raises(UserError, match=reason):
         import_file(tmp_path / "file.safetensors", tmp_path / name)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file.safetensors", "run"]
 
 
-def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):
+def test_malicious_file_is_refused_in_one_line_and_runs_nothing(tmp_path):
     path = tmp_path / "hostile.pth"
     save_zip(path, {"state_dict": Call(Global("os", "system"), (f"touch {tmp_path}/ran",))})
     ended = run_command("san_jax.commands.import_", str(path), str(tmp_path / "out"), "--height=64")
@@ -304,7 +304,7 @@ def test_hostile_file_ends_the_command_in_one_line_and_runs_nothing(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["hostile.pth"]
 
 
-def test_training_gets_none_of_the_command_s_flags():
+def test_importing_the_command_as_a_module_defines_no_flags():
     assert not {"last_stride", "height", "width", "best"} & set(flags.FLAGS)
 
 
@@ -318,7 +318,7 @@ def test_training_gets_none_of_the_command_s_flags():
         ("bn1.running_var", -0.1, np.float32, r"a negative variance in bn1\.running_var"),
     ],
 )
-def test_number_that_would_spoil_the_features_is_refused_by_name_of_the_tensor(tmp_path, name, value, dtype, message):
+def test_non_finite_number_or_negative_variance_is_refused_with_the_tensor_name(tmp_path, name, value, dtype, message):
     tensors = torch_tensors()
     tensors[name] = tensors[name].astype(dtype)
     tensors[name].flat[1] = value
@@ -331,7 +331,7 @@ def test_number_that_would_spoil_the_features_is_refused_by_name_of_the_tensor(t
     assert not (tmp_path / "out").exists()
 
 
-def test_run_whose_weights_broke_is_no_start(tmp_path):
+def test_run_with_non_finite_weights_is_refused_as_a_start(tmp_path):
     state = state_of(seed=1)
     state.encoder["classifier"]["bias"] = state.encoder["classifier"]["bias"].at[2].set(jnp.nan)
     save(tmp_path / "run", state)
@@ -346,7 +346,7 @@ def files_under(folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore")  # what orbax's threads leave behind when a write fails
 @pytest.mark.parametrize("there", [False, True])
 def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, there):
-    """A limit on the size of files stands for the disk: writing fails half-way, in orbax's threads."""
+    """A limit on the size of files simulates the full disk: writing fails half-way, in orbax's threads."""
     path, out = write(tmp_path / "theirs", torch_tensors()), tmp_path / "deep" / "out"
     if there:
         out.mkdir(parents=True)
@@ -358,7 +358,7 @@ def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, th
             import_file(path, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        gc.collect()  # what is left of the writes complains now, and not in another test
+        gc.collect()  # the failed writes raise their warnings now, and not in another test
     assert "\n" not in str(refused.value)
     assert files_under(tmp_path) == before
     import_file(path, out, height=64, width=32)
@@ -367,7 +367,7 @@ def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, th
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_import_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, moment):
+def test_interrupted_import_leaves_nothing(tmp_path, monkeypatch, moment):
     path, out = write(tmp_path / "theirs", torch_tensors()), tmp_path / "out"
     save_state = checkpoints.Checkpoints.save
 
@@ -382,14 +382,14 @@ def test_import_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch, moment
     assert files_under(tmp_path) == ["theirs"]
 
 
-def test_import_after_one_that_was_killed_takes_its_place(tmp_path):
+def test_import_replaces_the_remains_of_a_killed_one(tmp_path):
     (tmp_path / "out" / ".importing" / "checkpoints").mkdir(parents=True)
     import_file(write(tmp_path / "theirs", torch_tensors()), tmp_path / "out")
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["best", "checkpoints"]
 
 
 @pytest.mark.parametrize("theirs", ["fastreid", "strong_baseline"])
-def test_weights_of_another_stem_name_the_field(tmp_path, theirs):
+def test_error_for_weights_of_another_stem_names_the_field(tmp_path, theirs):
     shape = dataclasses.replace(SMALL, stem=theirs)
     prefix = {"fastreid": "backbone.", "strong_baseline": "base."}[theirs]
     body = {name: it for name, it in torch_tensors(seed=1).items() if name.startswith(("conv1.", "bn1.", "layer"))}
@@ -402,7 +402,7 @@ def test_weights_of_another_stem_name_the_field(tmp_path, theirs):
     assert_same(bare.encoder["stem"], state.encoder["stem"])
 
 
-def test_neck_is_left_out_where_there_is_none_and_fits_where_there_is_one(tmp_path, capsys):
+def test_neck_is_left_out_by_a_network_without_one_and_loaded_by_a_network_with_one(tmp_path, capsys):
     necked = dataclasses.replace(SMALL, neck="bn", fc_dim=0)
     path = write(tmp_path / "theirs", torch_tensors(necked, seed=1))
     bare = dataclasses.replace(SMALL, fc_dim=0)

@@ -28,7 +28,7 @@ def batches(start=0, source=SOURCE, rows=ROWS, with_textures=True, workers=0):
     )
 
 
-def test_batch_holds_the_pictures_of_its_rows_with_room_for_the_crop():
+def test_batch_holds_the_pictures_of_its_rows_with_a_margin_for_the_crop():
     batch = next(batches())
     assert batch.image.shape == (8, 36, 18, 3)
     assert batch.texture.shape == (8, 32, 32, 3)
@@ -46,7 +46,7 @@ def test_labels_are_numbered_from_0_whatever_the_pids(pids):
     np.testing.assert_array_equal(next(batches(source=source, with_textures=False)).pid, usual.pid)
 
 
-def test_resumed_run_reads_what_the_unbroken_one_reads():
+def test_resumed_run_reads_the_batches_of_an_uninterrupted_one():
     whole = list(batches())
     assert len(whole) == len(ROWS)
     for resumed, unbroken in zip(batches(start=7), whole[7:], strict=True):
@@ -55,7 +55,7 @@ def test_resumed_run_reads_what_the_unbroken_one_reads():
         np.testing.assert_array_equal(resumed.pid, unbroken.pid)
 
 
-def test_pairs_behind_the_people_have_no_pid():
+def test_pairs_after_the_people_have_no_pid():
     pairs = ArraySource(np.arange(24), name="test/pairs", seed=1)
     joined = JoinedSource.of([SOURCE, pairs])
     rows = np.concatenate([ROWS, 24 + ROWS[:, :3]], axis=1)
@@ -66,12 +66,12 @@ def test_pairs_behind_the_people_have_no_pid():
         np.testing.assert_array_equal(texture, input_pipeline.decode(pairs[row]["texture"], height=32, width=32))
 
 
-def test_no_texture_is_read_where_none_is_asked_for():
+def test_textures_are_read_only_if_requested():
     source = ArraySource(SOURCE.pids, textures=False)
     assert next(batches(source=source, with_textures=False)).texture is None
 
 
-def test_pictures_to_be_scored_come_in_order_in_batches_of_one_shape():
+def test_pictures_for_scoring_come_in_order_in_batches_of_one_shape():
     mesh = devices.make_mesh()
     parts = list(input_pipeline.scored_batches(SOURCE, batch_size=10, height=32, width=16, mesh=mesh, workers=0))
     assert [part.shape for part in parts] == [(10, 32, 16, 3)] * 3
@@ -81,7 +81,7 @@ def test_pictures_to_be_scored_come_in_order_in_batches_of_one_shape():
         np.testing.assert_array_equal(images[row], stored.resize((16, 32), Image.Resampling.BILINEAR))
 
 
-def test_pairs_to_be_scored_come_with_their_textures():
+def test_pairs_for_scoring_come_with_their_textures():
     mesh = devices.make_mesh()
     parts = input_pipeline.scored_pairs(SOURCE, batch_size=10, height=32, width=16, mesh=mesh, workers=0)
     images, textures = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -107,7 +107,7 @@ def test_truncated_picture_is_named():
 def test_workers_read_what_the_training_process_reads(monkeypatch):
     from absl import flags
 
-    flags.FLAGS.mark_as_parsed()  # grain's workers ask absl
+    flags.FLAGS.mark_as_parsed()  # grain's workers read absl's flags
     for in_workers, here in zip(batches(workers=2), batches(), strict=True):
         np.testing.assert_array_equal(in_workers.image, here.image)
         np.testing.assert_array_equal(in_workers.texture, here.texture)

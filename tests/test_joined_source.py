@@ -7,14 +7,14 @@ FIRST, SECOND = ArraySource([0, 0, 1, 2], name="a"), ArraySource([0, 1, 1], name
 JOINED = JoinedSource.of([FIRST, SECOND])
 
 
-def test_people_and_cameras_of_two_sets_are_different_ones():
+def test_pids_and_camids_of_two_sets_do_not_overlap():
     assert JOINED.name == "a,b"
     np.testing.assert_array_equal(JOINED.pids, [0, 0, 1, 2, 3, 4, 4])
     np.testing.assert_array_equal(JOINED.camids, [0, 1, 0, 1, 2, 3, 2])
     assert JOINED.pids.dtype == np.int32
 
 
-def test_pids_with_gaps_or_near_the_end_of_int32_are_numbered_on():
+def test_pids_with_gaps_or_near_the_end_of_int32_are_renumbered():
     gaps, large = ArraySource([5, 5, 9], name="a"), ArraySource([2**31 - 1, 3, 3], name="b")
     joined = JoinedSource.of([gaps, large])
     np.testing.assert_array_equal(joined.pids, [0, 0, 1, 3, 2, 2])
@@ -34,5 +34,5 @@ def test_joined_set_has_textures_only_if_all_have():
     assert JoinedSource.of([FIRST, FIRST]).has_textures
 
 
-def test_single_set_stays_as_it_is():
+def test_single_set_is_returned_unchanged():
     assert JoinedSource.of([FIRST]) is FIRST

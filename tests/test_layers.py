@@ -63,7 +63,7 @@ def test_batchnorm_normalises_with_the_biased_variance_and_stores_the_unbiased_o
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * unbiased, rtol=1e-5)
 
 
-def test_batchnorm_in_eval_uses_running_statistics_and_leaves_them():
+def test_batchnorm_in_eval_mode_uses_running_statistics_and_does_not_update_them():
     norm = layers.BatchNorm(2, rngs=nnx.Rngs(0))
     norm.mean[...], norm.var[...] = jnp.asarray([1.0, 2.0]), jnp.asarray([4.0, 9.0])
     norm.scale[...], norm.bias[...] = jnp.asarray([3.0, 1.0]), jnp.asarray([0.5, 0.0])
@@ -83,7 +83,7 @@ def test_batchnorm_keeps_the_variance_of_values_far_from_zero():
     np.testing.assert_allclose(shifted, (x - x.mean(0)) / x.std(0), atol=2e-3)
 
 
-def test_batchnorm_computes_statistics_in_float32_whatever_comes():
+def test_batchnorm_computes_statistics_in_float32_whatever_the_input_dtype():
     norm = layers.BatchNorm(1, rngs=nnx.Rngs(0))
     x = jnp.ones((4096, 1), jnp.bfloat16).at[::2].set(3.0)
     assert norm(x).dtype == jnp.bfloat16
@@ -119,7 +119,7 @@ def test_max_pool_takes_windows_of_three_with_a_border(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 9), (2, 3)])
-def test_max_pool_without_a_border_begins_inside_and_may_end_outside(height, width):
+def test_max_pool_without_a_border_starts_inside_and_may_end_outside(height, width):
     x = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
     expected = [
         [x[:, i : i + 3, j : j + 3].max((1, 2)) for j in range(0, width - 1, 2)] for i in range(0, height - 1, 2)
@@ -141,7 +141,7 @@ def test_gradient_of_max_pool_goes_to_the_first_of_equal_maxima():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_nan_comes_through_max_pool_wherever_it_lies_and_nowhere_else(dtype):
+def test_max_pool_gives_nan_exactly_in_the_windows_that_hold_one(dtype):
     pool, height, width = jax.jit(layers.max_pool), 6, 8
     values = jnp.asarray(normal(1, height, width, 1), dtype)
     plain = np.asarray(pool(values), np.float32)
@@ -170,13 +170,13 @@ def test_upsampling_treats_pixels_as_areas():
     np.testing.assert_allclose(enlarged[0, 1, :, 0], [0, 1, 3, 5, 7, 8])
 
 
-def test_upsampling_one_axis_is_that_of_the_other_turned():
+def test_upsampling_commutes_with_transposing_the_map():
     x = jnp.asarray(normal(2, 3, 5, 2))
     turned = layers.upsample_twice(x.swapaxes(1, 2)).swapaxes(1, 2)
     np.testing.assert_allclose(layers.upsample_twice(x), turned, rtol=1e-5, atol=1e-6)
 
 
-def test_stretching_keeps_both_ends_and_spaces_evenly():
+def test_stretching_keeps_both_ends_and_samples_evenly():
     row = jnp.asarray([0.0, 3.0, 9.0]).reshape(1, 1, 3, 1)
     np.testing.assert_allclose(layers.stretch_width(row, width=5)[0, 0, :, 0], [0.0, 1.5, 3.0, 6.0, 9.0])
     np.testing.assert_allclose(layers.stretch_width(row, width=3), row)
@@ -193,7 +193,7 @@ def test_gradient_of_reflect_pad_is_its_adjoint(shape, pixels):
 
 
 def assert_adjoint(linear, x: np.ndarray):
-    """<at_y, linear(toward)> = <pull(at_y), toward>, for every entry of x: with one-hot `toward` as rows."""
+    """Checks <at_y, linear(toward)> = <pull(at_y), toward> with a one-hot `toward` for every entry of x."""
     y, pull = jax.vjp(linear, jnp.asarray(x))
     at_y = jnp.asarray(normal(*y.shape, seed=1))
     basis = jnp.eye(x.size).reshape(x.size, *x.shape)
@@ -202,7 +202,7 @@ def assert_adjoint(linear, x: np.ndarray):
     np.testing.assert_allclose(pull(at_y)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_strided_product_of_a_1x1_kernel_flattens_no_map():
+def test_strided_1x1_convolution_flattens_no_map():
     """A flattened map behind a strided slice makes XLA for GPUs abort the process (JAX 0.11.2)."""
 
     def loss(x, kernel):
@@ -215,7 +215,7 @@ def test_strided_product_of_a_1x1_kernel_flattens_no_map():
 
 
 @pytest.mark.parametrize("place", [(0, 0), (3, 4), (7, 7)])
-def test_max_pool_lets_a_nan_through(place):
+def test_max_pool_keeps_nan_within_its_channel(place):
     x = normal(1, 8, 8, 2)
     x[0, *place, 1] = np.nan
     found = np.asarray(layers.max_pool(jnp.asarray(x)))

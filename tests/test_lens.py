@@ -9,7 +9,7 @@ NEUTRAL = lens.Response(jnp.ones(3), jnp.ones(()), *jnp.zeros(5))
 respond = jax.jit(lens.respond)
 
 
-def test_camera_answers_brighter_light_with_brighter_pictures():
+def test_brighter_light_gives_brighter_pictures():
     keys = jax.random.split(jax.random.key(1), 48)
     responses = jax.jit(jax.vmap(lens.random_response))(jax.random.split(jax.random.key(0), 48))
     means = []
@@ -23,15 +23,15 @@ def test_camera_answers_brighter_light_with_brighter_pictures():
     assert np.std(means[1]) > 10  # cameras differ
 
 
-def test_camera_keeps_what_it_sees_but_for_noise_and_blur():
-    """A response that does nothing stores the square root of linear light."""
+def test_neutral_response_keeps_the_light_away_from_edges():
+    """The picture stores the square root of linear light."""
     step = jnp.full((HEIGHT, WIDTH, 3), 0.09).at[:, WIDTH // 2 :].set(0.64)
     picture = np.asarray(respond(NEUTRAL, jax.random.key(2), step))
     assert np.all(np.abs(picture[:, : WIDTH // 2 - 3].astype(int) - 76) <= 1)
     assert np.all(np.abs(picture[:, WIDTH // 2 + 3 :].astype(int) - 204) <= 1)
 
 
-def test_noise_has_the_deviation_that_its_camera_says():
+def test_noise_has_the_deviation_of_its_response():
     noisy = NEUTRAL._replace(noise=jnp.float32(0.04))
     light = jnp.full((256, 128, 3), 0.25)
     picture = np.asarray(respond(noisy, jax.random.key(2), light)) / 255
@@ -41,7 +41,7 @@ def test_noise_has_the_deviation_that_its_camera_says():
     assert abs(np.corrcoef(picture.ravel(), again.ravel())[0, 1]) < 0.05
 
 
-def test_photograph_is_a_part_of_itself_in_the_wanted_shape():
+def test_photograph_is_cropped_to_the_requested_shape():
     ramp = np.linspace(0, 255, 300).astype(np.uint8)
     picture = jnp.asarray(
         np.stack([np.tile(ramp[:200, None], (1, 300)), np.tile(ramp, (200, 1)), np.zeros((200, 300))], -1), jnp.uint8

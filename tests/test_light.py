@@ -41,7 +41,7 @@ def test_ground_is_darkest_where_it_meets_a_wall():
     assert sky[350] > 0.99
 
 
-def test_glossy_floor_mirrors_more_at_a_grazing_angle_and_ceiling_lamps_are_seen_in_it():
+def test_glossy_floor_mirrors_more_at_a_grazing_angle_and_shows_ceiling_lamps():
     place = empty_place()
     steep, flat = (lit_ground(place, gloss=0.5, down=down).mirror.mean() for down in (-2.0, -0.1))
     assert steep < 0.01 < flat
@@ -49,7 +49,7 @@ def test_glossy_floor_mirrors_more_at_a_grazing_angle_and_ceiling_lamps_are_seen
     assert hall.max() > 2 * hall.min() > 0
 
 
-def test_haze_grows_with_distance_and_is_all_of_the_sky():
+def test_haze_grows_with_distance_and_covers_the_sky():
     haze = lit_ground(empty_place()).haze[0]
     assert np.all(np.diff(haze) >= 0)
     assert haze[-1] == pytest.approx(1 - np.exp(-39.9 / 250), rel=1e-3)

@@ -21,7 +21,7 @@ with lock.held(Path(sys.argv[1]), what="a training"):
 """
 
 
-def test_second_process_is_refused_by_pid_and_host_until_the_first_is_dead(tmp_path):
+def test_second_process_is_refused_with_pid_and_host_until_the_first_is_dead(tmp_path):
     path = tmp_path / "run" / "lock"
     first = subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "held\n"
@@ -47,7 +47,7 @@ def test_second_holder_in_one_process_is_refused_too(tmp_path):
         pass
 
 
-def test_file_system_without_locks_holds_nothing_back(tmp_path, monkeypatch):
+def test_file_system_without_locks_refuses_nothing(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
@@ -56,7 +56,7 @@ def test_file_system_without_locks_holds_nothing_back(tmp_path, monkeypatch):
         pass
 
 
-def test_place_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_path_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     refused = pytest.raises(UserError, match=r"cannot write .*file/lock \(.*\); choose another place")
     with refused, lock.held(tmp_path / "file" / "lock", what="one"):

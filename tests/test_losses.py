@@ -45,13 +45,13 @@ def test_batch_hard_triplet_of_a_hand_computed_batch():
     assert losses.batch_hard_triplet(POINTS, PIDS) == pytest.approx(np.mean(hinges) + 0.3, rel=1e-6)
 
 
-def test_batch_hard_triplet_is_zero_with_zero_gradient_where_people_are_further_apart_than_the_margin():
+def test_batch_hard_triplet_and_its_gradient_are_zero_if_identities_are_further_apart_than_the_margin():
     feats = jnp.array([[0.0], [0.1], [5.0], [5.1]])
     assert losses.batch_hard_triplet(feats, PIDS) == 0
     np.testing.assert_array_equal(jax.grad(losses.batch_hard_triplet)(feats, PIDS), np.zeros((4, 1)))
 
 
-def test_batch_hard_triplet_does_not_depend_on_the_order_of_rows_or_the_names_of_people():
+def test_batch_hard_triplet_does_not_depend_on_the_order_of_rows_or_the_values_of_pids():
     feats = jax.random.normal(jax.random.key(3), (12, 5))
     pids = jnp.repeat(jnp.arange(4), 3)
     order = jax.random.permutation(jax.random.key(4), 12)
@@ -59,12 +59,12 @@ def test_batch_hard_triplet_does_not_depend_on_the_order_of_rows_or_the_names_of
     assert shuffled == pytest.approx(float(losses.batch_hard_triplet(feats, pids)), rel=1e-6)
 
 
-def test_a_person_with_one_picture_is_its_own_positive():
+def test_only_picture_of_an_identity_is_its_own_positive():
     feats = jnp.array([[0.0, 0.0], [0.0, 0.1]])
     assert losses.batch_hard_triplet(feats, jnp.array([0, 1])) == pytest.approx(0.2, abs=1e-5)
 
 
-def test_equal_pictures_give_margin_and_a_finite_zero_gradient():
+def test_equal_features_give_the_margin_and_a_zero_gradient():
     feats = jnp.ones((4, 3))
     value, gradient = jax.value_and_grad(losses.batch_hard_triplet)(feats, PIDS)
     assert value == pytest.approx(0.3, rel=1e-6)
@@ -88,7 +88,7 @@ def maps_of(values):
 
 
 def test_texture_triplets_follow_the_table_of_the_released_code():
-    values = np.array([0.0, 1.0, 3.0, 6.0, 2.0, 2.5, 2.0, 9.0, 8.0, 8.5, 7.0, 0.0])  # three people, four pictures
+    values = np.array([0.0, 1.0, 3.0, 6.0, 2.0, 2.5, 2.0, 9.0, 8.0, 8.5, 7.0, 0.0])  # three pids, four pictures each
 
     def hinge(positive, negative):
         squares = [(values[a] - values[b]) ** 2 for a, b in (positive, negative)]
@@ -101,7 +101,7 @@ def test_texture_triplets_follow_the_table_of_the_released_code():
     np.testing.assert_allclose(sums, expected, rtol=1e-6)
 
 
-def test_texture_triplets_with_two_pictures_a_person_wrap_round_inside_the_person():
+def test_texture_triplets_with_two_pictures_per_identity_wrap_round_within_the_identity():
     levels = [maps_of([0.0, 2.0, 1.0, 5.0])] * 4
     # (0, 1) against (0, 2), (1, 0) against (1, 3), (0, 1) against (0, 2), (0, 1) against (1, 2), squared.
     expected = [4 - 1 + 0.3, 0.0, 4 - 1 + 0.3, 4 - 1 + 0.3]
@@ -114,7 +114,7 @@ def test_each_texture_triplet_sum_belongs_to_its_level():
     np.testing.assert_allclose(sums, [0.3, 1.3, 0.3, 0.3], rtol=1e-6)
 
 
-def test_texture_triplets_of_one_person_are_zero():
+def test_texture_triplets_of_one_identity_are_zero():
     np.testing.assert_array_equal(losses.texture_triplets([maps_of([0.0, 1.0, 5.0])] * 4, instances=3), np.zeros(4))
 
 
