@@ -13,7 +13,7 @@ def san_jax(*words, cwd=ROOT):
     return subprocess.run([sys.executable, "-m", "san_jax", *words], cwd=cwd, capture_output=True, text=True)
 
 
-def test_version_is_that_of_the_package():
+def test_version_is_the_package_version():
     assert san_jax("--version").stdout == f"san_jax {metadata.version('san_jax')}\n"
 
 
@@ -23,7 +23,7 @@ def test_help_names_every_command():
     assert [line.split()[0] for line in done.stdout.splitlines()[2:-2]] == list(COMMANDS)
 
 
-def test_unknown_command_is_one_line_with_the_nearest_name():
+def test_unknown_command_prints_one_line_with_the_nearest_name():
     done = san_jax("serach")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: san-jax has no command 'serach'; did you mean search?\n"
