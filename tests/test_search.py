@@ -30,7 +30,7 @@ def search(*arguments, **environment):
 
 
 def finds_of(output):
-    """Query -> what it finds as (rank, distance, name); the blocks of a table begin with their query."""
+    """Query -> its hits as (rank, distance, name); each block of the table begins with its query."""
     blocks = [block.splitlines() for block in output.split("\n\n")[1:-1]]
     assert all(lines[1].split() == ["rank", "distance", "picture"] for lines in blocks)
     rows = {query: [line.split(maxsplit=2) for line in lines] for query, _, *lines in blocks}
@@ -38,8 +38,8 @@ def finds_of(output):
 
 
 @pytest.mark.slow
-def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop, tmp_path):
-    """A copy under another name is the nearest; the picture itself, asked for in the folder, is called so."""
+def test_picture_is_found_in_a_folder_and_the_next_search_uses_the_index(workdir, shop, tmp_path):
+    """A copy under another name is the nearest; a query that is a gallery file is marked as the same file."""
     shutil.copy(shop / "sub/d.e.bmp", tmp_path / "child.bmp")
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", "--top=5"]
     status, output, errors = search(*command, f"--query={tmp_path / 'child.bmp'}")
@@ -82,7 +82,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
         f"cannot read {shop / 'b.jpg'}: it is no picture",
         "error: cannot read the pictures named above (2), searched all others; replace or remove them",
     ]
-    # One more than can be read: an error, but no loss.
+    # One more than can be read: an error, but the index is kept.
     status, output, errors = search(*command, "--top=5")
     assert status == 1
     assert output.splitlines() == [
@@ -135,7 +135,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_lost(arguments, error, workdir, shop, tmp_path):
+def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, error, workdir, shop, tmp_path):
     write_pictures(tmp_path, ["child.png"])
     (tmp_path / "words.txt").write_text("no picture")
     (tmp_path / "empty").mkdir()
