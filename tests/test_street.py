@@ -26,7 +26,7 @@ def test_light_comes_from_above_and_renders_white_below_one(places):
     assert np.all((places.sun_softness >= 0) & (places.sun_softness <= 1))
 
 
-def test_relighting_changes_the_light_a_little_and_nothing_else(places):
+def test_relighting_changes_the_light_a_little_but_not_the_scene(places):
     later = jax.vmap(street.relight)(places, jax.random.split(jax.random.key(5), COUNT))
     np.testing.assert_allclose(np.linalg.norm(later.sun, axis=-1), 1, rtol=1e-5)
     ratio = np.asarray(later.sky_colour / places.sky_colour)
@@ -35,7 +35,7 @@ def test_relighting_changes_the_light_a_little_and_nothing_else(places):
         jax.tree.map(np.testing.assert_array_equal, getattr(later, field), getattr(places, field))
 
 
-def test_places_drawn_together_keep_their_streets_and_share_light_and_colour_response(places):
+def test_places_drawn_together_keep_their_streets_and_share_light_and_lens(places):
     alike = street.draw_together(places, jnp.float32(0.0))
     for field in jax.tree.leaves((alike.sun_colour, alike.sky_colour, alike.response)):
         np.testing.assert_allclose(field, jnp.broadcast_to(field[0], field.shape), rtol=1e-6)
