@@ -71,7 +71,7 @@ def pixels(png):
         return np.asarray(image).astype(int)
 
 
-def drawn_by_hand(generator, encoded_picture):
+def reference_texture(generator, encoded_picture):
     """Texture of one picture by the networks in eval mode: levels 0 to 255, not rounded, float [H H 3]."""
     shape, weights = generator.architecture, generator.weights
     picture = input_pipeline.decode(encoded_picture, height=shape.height, width=shape.width)
@@ -109,7 +109,7 @@ def test_texture_of_256_pixels_is_the_networks_output(tmp_path):
     generator = generator_of(save_run(tmp_path / "run", TALL))
     folder = write_pictures(tmp_path / "pictures", ["a.png"])
     draw(generator, folder, tmp_path / "out")
-    expected = drawn_by_hand(generator, (folder / "a.png").read_bytes())
+    expected = reference_texture(generator, (folder / "a.png").read_bytes())
     assert expected.std() > 20
     np.testing.assert_allclose(pixels(contents(tmp_path / "out")["a"]), expected, atol=0.51)
 
@@ -118,7 +118,7 @@ def test_smaller_texture_is_clipped_and_enlarged_bilinearly(generator, folder, t
     draw(generator, folder, tmp_path / "out")
     is_cut = []
     for name in ("a.png", "sub/deeper/a.webp"):
-        expected = drawn_by_hand(generator, (folder / name).read_bytes())
+        expected = reference_texture(generator, (folder / name).read_bytes())
         assert expected.shape == (32, 32, 3)
         assert expected.std() > 20
         is_cut += [expected.min() == 0 or expected.max() == 255]
@@ -203,7 +203,7 @@ def test_textures_of_a_set_can_be_read_by_its_textured_set(generator, tmp_path):
     textured = open_source("cuhk03/labeled_texture", "train", data_dir=tmp_path / "data", manual_dir=release)
     assert textured.has_textures
     assert textured.names == source.names
-    expected = drawn_by_hand(generator, source[5]["image"])
+    expected = reference_texture(generator, source[5]["image"])
     expected = jax.image.resize(expected, (256, 256, 3), "linear")
     np.testing.assert_allclose(pixels(textured[5]["texture"]), expected, atol=0.6)
 

@@ -29,7 +29,7 @@ def search(*arguments, **environment):
     return finish(start(*arguments, **environment))
 
 
-def finds_of(output):
+def hits_of(output):
     """Query -> its hits as (rank, distance, name); each block of the table begins with its query."""
     blocks = [block.splitlines() for block in output.split("\n\n")[1:-1]]
     assert all(lines[1].split() == ["rank", "distance", "picture"] for lines in blocks)
@@ -49,7 +49,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_uses_the_index(workdir
         f"{shop}: 5 pictures, 0 of them in the index",
         f"{place}: 5 pictures, 5 of them new or changed",
     ]
-    [(query, found)] = finds_of(output).items()
+    [(query, found)] = hits_of(output).items()
     assert query == str(tmp_path / "child.bmp")
     assert found[0] == (1, 0.0, "sub/d.e.bmp")
     assert [rank for rank, _, _ in found] == [1, 2, 3, 4, 5]
@@ -64,7 +64,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_uses_the_index(workdir
     status, output, errors = search(*command, f"--query={shop / 'a.png'}", f"--sheet={sheet}", "--distance=cosine")
     assert (status, errors) == (0, "")
     assert output.splitlines()[0] == f"{shop}: 5 pictures, 5 of them in the index"
-    assert finds_of(output)[str(shop / "a.png")][0] == (1, 0.0, "a.png  (the same file)")
+    assert hits_of(output)[str(shop / "a.png")][0] == (1, 0.0, "a.png  (the same file)")
     assert sheet.exists()
 
 
@@ -76,7 +76,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={queries}", f"--index={tmp_path / 'i.npz'}"]
     status, output, errors = search(*command, "--top=4")
     assert status == 1
-    assert list(finds_of(output)) == [str(queries / "x.png")]
+    assert list(hits_of(output)) == [str(queries / "x.png")]
     assert errors.splitlines() == [
         f"cannot read {queries / 'y.png'}: it is no picture",
         f"cannot read {shop / 'b.jpg'}: it is no picture",
@@ -109,7 +109,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
     assert f"cannot read {shop / 'b.jpg'}: it is no picture" in errors
     assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both.npz'}: 4 pictures, 4 of them new" in output
     assert "pictures" not in said
-    found, expected = (finds_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
+    found, expected = (hits_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
     assert [name for _, _, name in found] == [name for _, _, name in expected]
     np.testing.assert_allclose([far for _, far, _ in found], [far for _, far, _ in expected], atol=1e-4)
     one, both = (np.load(tmp_path / name) for name in ("alone.npz", "both.npz"))

@@ -79,7 +79,7 @@ def test_psnr_is_in_decibels_and_at_most_100():
     np.testing.assert_allclose(found, [20, 40, 100], atol=1e-4)
 
 
-def drawn_by_hand(rows):
+def reference_textures(rows):
     """Textures of the given rows in [-1, 1], by models in eval mode."""
     models = []
     for new, field in ((SHAPE.new_encoder, "encoder"), (SHAPE.new_decoder, "decoder")):
@@ -97,7 +97,7 @@ def test_pairs_are_scored_in_order_with_running_statistics_and_without_padding()
     assert scores.shape == (11, 3)
     assert drawn.shape == (4, 32, 32, 3)
     rows = [5, 10]
-    textures = drawn_by_hand(rows)
+    textures = reference_textures(rows)
     expected = np.round(np.clip((np.asarray(textures) + 1) / 2, 0, 1) * 255)
     assert np.ptp(expected) > 20, "there is something to see"
     assert np.abs(drawn[[1, 3]] - expected).max() <= 1

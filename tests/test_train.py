@@ -66,9 +66,9 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, data):
+def uninterrupted(tmp_path_factory, data):
     """An uninterrupted run: workdir and output."""
-    workdir = tmp_path_factory.mktemp("unbroken")
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     status, output = finish(start(workdir, data | NO_WORKERS))
     assert status == 0, output
     return workdir, output
@@ -89,7 +89,7 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))
 
 
-def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(unbroken, data, tmp_path):
+def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, data, tmp_path):
     """SIGKILL three times, at random moments: during a step, a save or the scoring."""
     seed, kills, step = time.time_ns(), 0, 0
     print(f"moments of the kills by random.Random({seed})")
@@ -109,7 +109,7 @@ def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(unbroken, data,
             break
     assert status == 0, output
     assert kills >= 2, "the run ended before it could be killed"
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
@@ -126,12 +126,12 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_sigterm_and_ctrl_c_save_and_the_run_resumes(number, expected, unbroken, data, tmp_path):
-    stop_and_go_on(tmp_path, data, number=number, expected=expected)
-    assert_same_bits(unbroken[0], tmp_path)
+def test_sigterm_and_ctrl_c_save_and_the_run_resumes(number, expected, uninterrupted, data, tmp_path):
+    stop_and_resume(tmp_path, data, number=number, expected=expected)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
-def stop_and_go_on(workdir, *arguments, number=signal.SIGTERM, expected=143):
+def stop_and_resume(workdir, *arguments, number=signal.SIGTERM, expected=143):
     """Sends a signal to a run after its first checkpoint, then starts it again and lets it finish."""
     process = start(workdir, *arguments)
     while stored.newest(workdir) is None and process.poll() is None:
@@ -149,7 +149,7 @@ def stop_and_go_on(workdir, *arguments, number=signal.SIGTERM, expected=143):
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, unbroken, data, tmp_path):
+def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, uninterrupted, data, tmp_path):
     """During imports, data preparation, compiling and steps; each run resumes in the same workdir."""
     for seconds in (0.2, 1, 2, 4, 6, 8, 12, 16):
         process = start(tmp_path, data)
@@ -163,7 +163,7 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected
         assert output.splitlines()[-1].startswith("stopped"), output
     status, output = finish(start(tmp_path, data))
     assert status == 0, output
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
 def start_on_two(workdirs, fields):
@@ -195,15 +195,15 @@ def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_
         assert status == 0, output
 
 
-def test_two_processes_that_do_not_share_their_workdir_are_an_error(unbroken, data, tmp_path):
-    both = start_on_two([unbroken[0], tmp_path], data)
+def test_two_processes_that_do_not_share_their_workdir_are_an_error(uninterrupted, data, tmp_path):
+    both = start_on_two([uninterrupted[0], tmp_path], data)
     for status, output in map(finish, both):
         assert status == 1, output
         assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
     assert not (tmp_path / "config.json").exists()
 
 
-def test_second_run_in_a_workdir_is_refused_and_the_first_continues(unbroken, data, tmp_path):
+def test_second_run_in_a_workdir_is_refused_and_the_first_continues(uninterrupted, data, tmp_path):
     first = start(tmp_path, data)
     while not (tmp_path / "config.json").exists() and first.poll() is None:
         time.sleep(0.05)
@@ -213,18 +213,18 @@ def test_second_run_in_a_workdir_is_refused_and_the_first_continues(unbroken, da
     assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
     status, output = finish(first)
     assert status == 0, output
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
-def test_finished_run_prints_its_scores_when_started_again(unbroken, data):
-    workdir, output = unbroken
+def test_finished_run_prints_its_scores_when_started_again(uninterrupted, data):
+    workdir, output = uninterrupted
     status, again = finish(start(workdir, data | NO_WORKERS))
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
 
-def test_loss_decreases_and_the_workdir_is_complete(unbroken):
-    workdir, output = unbroken
+def test_loss_decreases_and_the_workdir_is_complete(uninterrupted):
+    workdir, output = uninterrupted
     assert "10 people under 2 cameras" in output
     assert {"config.json", "events", "checkpoints", "best"} <= {path.name for path in workdir.iterdir()}
     assert json.loads((workdir / "config.json").read_text())["encoder"]["depth"] == 10
@@ -233,8 +233,8 @@ def test_loss_decreases_and_the_workdir_is_complete(unbroken):
     assert last < first
 
 
-def test_eval_scores_the_run_with_best_metric_and_data_flags(unbroken):
-    workdir, output = unbroken
+def test_eval_scores_the_run_with_best_metric_and_data_flags(uninterrupted):
+    workdir, output = uninterrupted
     scores = {}
     for flags in (["--best"], ["--metric=cuhk03"], ["--data=cuhk03/labeled,cuhk03/detected"]):
         done = subprocess.run(
@@ -267,7 +267,7 @@ def generator(tmp_path_factory, data):
 
 
 def test_texture_generator_resumes_after_a_stop_and_writes_its_textures(generator, data, tmp_path):
-    stop_and_go_on(tmp_path, data | GENERATOR, "configs/san_pg.py:small")
+    stop_and_resume(tmp_path, data | GENERATOR, "configs/san_pg.py:small")
     assert_same_bits(generator[0], tmp_path)
     names = ["step_000018.png", "step_000036.png"]
     assert sorted(path.name for path in (tmp_path / "textures").iterdir()) == names
@@ -294,13 +294,13 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
     fields |= {"loss.texture_triplets": 0.0} | NO_WORKERS
-    status, output = finish(start(tmp_path / "unbroken", data | fields))
+    status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
     assert "pit/release: 76 pairs of picture and texture, 4 in a batch" in output
     assert "texture_triplets" not in output
-    stop_and_go_on(tmp_path / "stopped", data | fields)
-    assert_same_bits(tmp_path / "unbroken", tmp_path / "stopped")
+    stop_and_resume(tmp_path / "stopped", data | fields)
+    assert_same_bits(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize(
@@ -333,8 +333,8 @@ def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, 
     assert stored.newest(workdir) is None
 
 
-def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(unbroken, data):
-    workdir, _ = unbroken
+def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(uninterrupted, data):
+    workdir, _ = uninterrupted
     before = arrays_in(workdir)[0]
     status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
     assert status == 1
@@ -343,9 +343,9 @@ def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(unbroken
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
-def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(unbroken, data, tmp_path):
+def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(uninterrupted, data, tmp_path):
     """Simulated by `ulimit -f`: no file may exceed this many blocks."""
-    workdir = shutil.copytree(unbroken[0], tmp_path / "run")
+    workdir = shutil.copytree(uninterrupted[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
     line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 12}))
     # The limit would also truncate compiled programs in the cache, which later runs read.
