@@ -28,7 +28,7 @@ def has_double(crowd):
     return (skin[:, 0] == skin[:, 1]).all(axis=-1)
 
 
-def test_same_number_is_the_same_person():
+def test_same_number_gives_the_same_person():
     first, again = (person(jax.random.key(3), jnp.int32(7)) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, again)
 
@@ -38,7 +38,7 @@ def test_person_is_the_same_alone_and_under_vmap(crowd):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[3, 1], rtol=1e-5, atol=1e-6), alone[:2], crowd)
 
 
-def test_another_number_or_world_is_another_person():
+def test_another_number_or_world_gives_another_person():
     world, other_world = jax.random.key(3), jax.random.key(4)
     textures = [person(key, jnp.int32(number)).texture for key, number in ((world, 7), (world, 12), (other_world, 7))]
     for one, other in ((0, 1), (0, 2), (1, 2)):

@@ -12,7 +12,7 @@ from runs import SMALL_RUN
 ROOT = Path(__file__).parent.parent
 
 
-def test_page_needs_no_other_file_and_no_internet(san_page):
+def test_page_needs_no_other_file_and_no_network_access(san_page):
     page = Page(san_page[0])  # parses, and every element closes
     assert "://" not in san_page[0]
     assert not page.named("script")

@@ -6,7 +6,7 @@ from san_jax.data.identity_sampler import Plan
 from san_jax.training import schedule
 
 
-def test_schedule_of_the_paper_on_cuhk03():
+def test_default_schedule_is_that_of_the_paper_on_cuhk03():
     """20 warm-up and 300 main epochs; the rate is 8e-4 at step 0 of the main phase and half of it after epoch 40."""
     config = san.get_config()
     plan = Plan(np.zeros((320 * 93, 64), np.int32), 93 * np.arange(321))

@@ -110,7 +110,7 @@ def test_rays_may_share_one_start():
     np.testing.assert_allclose(one.distance, many.distance, rtol=1e-5)
 
 
-def test_solids_behind_a_ray_are_not_met():
+def test_solids_behind_a_ray_are_not_hit():
     starts, directions = planes([[0], [0], [-3]]), planes([[0], [0], [-1]])
     hits = trace(ball(), starts, directions)
     assert hits.distance[0] == FAR
@@ -125,7 +125,7 @@ def test_nearest_solid_is_given_by_its_index_in_the_concatenated_groups():
     assert hits.distance[0] == pytest.approx(2.5, rel=1e-5)
 
 
-def test_absent_solids_are_not_met():
+def test_absent_solids_are_not_hit():
     """Not even by rays straight through the points to which they shrink."""
     group = random_solids(8)
     absent = group._replace(bottom=0 * group.bottom, top=0 * group.top)

@@ -51,7 +51,7 @@ def config_of(name):
 
 
 @pytest.mark.parametrize(("config", "train", "test"), [("full", 767, 700), ("small", 200, 100), ("ablation", 200, 400)])
-def test_people_cameras_and_protocol(config, train, test, tmp_path):
+def test_plan_has_the_documented_people_cameras_and_protocol(config, train, test, tmp_path):
     splits = SyntheticReid(config=config, data_dir=tmp_path).plan(None)
     assert {item.person for item in splits["train"]} == set(range(train))
     tested = set(range(train, train + test))

@@ -22,7 +22,7 @@ def crowds():
     return jax.jit(jax.vmap(crowd))(jax.random.split(jax.random.key(0), 200), jnp.tile(jnp.array([-1.0, 1.0]), 100))
 
 
-def test_things_stand_outside_and_not_in_front_of_the_walking_area(crowds):
+def test_things_stand_behind_or_beside_the_walking_area(crowds):
     x, z = np.moveaxis(np.asarray(crowds[0].at), -1, 0)
     assert np.all((z > FAR) | (np.abs(x) > HALF_WIDTH))
 
