@@ -13,7 +13,7 @@ def san_jax(*words, cwd=ROOT):
     return subprocess.run([sys.executable, "-m", "san_jax", *words], cwd=cwd, capture_output=True, text=True)
 
 
-def test_version_is_that_of_the_package():
+def test_version_is_the_package_version():
     assert san_jax("--version").stdout == f"san_jax {metadata.version('san_jax')}\n"
 
 
@@ -24,12 +24,12 @@ def test_help_names_every_command():
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
-def test_what_nobody_reads_is_no_error(word, unread):
+def test_closed_pipe_is_not_an_error(word, unread):
     done = subprocess.run([sys.executable, "-m", "san_jax", word], stdout=unread, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_unknown_command_is_one_line_with_the_nearest_name():
+def test_unknown_command_prints_one_line_with_the_nearest_name():
     done = san_jax("serach")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: san-jax has no command 'serach'; did you mean search?\n"

@@ -51,7 +51,7 @@ def test_importing_the_package_does_not_import_jax():
     assert printed.strip() == "[] ['evaluate', 'load', 'search', 'train']"
 
 
-def test_paths_pillow_s_pictures_and_arrays_have_the_same_features(model, paths):
+def test_paths_pillow_images_and_arrays_give_the_same_features(model, paths):
     pictures = [Image.open(path) for path in paths]
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
     found = [model.features(kind) for kind in (paths, list(map(str, paths)), pictures, arrays)]
@@ -61,7 +61,7 @@ def test_paths_pillow_s_pictures_and_arrays_have_the_same_features(model, paths)
         np.testing.assert_array_equal(other, found[0])
 
 
-def test_array_of_pictures_of_another_size_is_resized_as_files_are(model, paths):
+def test_arrays_of_another_size_are_resized_as_files_are(model, paths):
     size = dict(height=model.architecture.height, width=model.architecture.width)
     resized = np.stack([input_pipeline.decode(path.read_bytes(), **size) for path in paths])
     np.testing.assert_allclose(model.features(resized), model.features(paths), rtol=1e-5, atol=1e-6)
@@ -73,13 +73,13 @@ def test_features_do_not_depend_on_the_batch(model, paths):
         np.testing.assert_allclose(model.features(paths, batch_size=batch_size), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_no_pictures_have_no_features_and_no_textures(model):
+def test_empty_input_gives_empty_features_and_textures(model):
     assert model.features([]).shape == (0, model.num_feats)
     assert model.textures([]).shape == (0, 32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", ["path", "array"])
-def test_picture_that_cannot_be_read_is_named_before_any_result(kind, model, paths, tmp_path):
+def test_unreadable_picture_is_named_before_any_result(kind, model, paths, tmp_path):
     (tmp_path / "torn.png").write_bytes(paths[0].read_bytes()[:50])
     wrong = {"path": tmp_path / "torn.png", "array": np.zeros((4, 4), np.float32)}[kind]
     named = {"path": "torn.png", "array": "picture 1: it is an array float32"}[kind]
@@ -87,14 +87,14 @@ def test_picture_that_cannot_be_read_is_named_before_any_result(kind, model, pat
         model.features([paths[0], wrong])
 
 
-def test_textures_are_as_high_as_the_network_s_pictures(model, paths):
+def test_textures_are_squares_as_high_as_the_network_input(model, paths):
     drawn = model.textures(paths)
     assert (drawn.shape, drawn.dtype) == ((5, 32, 32, 3), np.uint8)
     assert np.ptp(drawn) > 20, "there is something to see"
     np.testing.assert_allclose(model.textures(paths, batch_size=2).astype(int), drawn, atol=1)
 
 
-def test_baseline_draws_nothing_and_a_texture_generator_has_met_no_people(tmp_path, paths):
+def test_baseline_has_no_textures_and_texture_generator_has_no_features(tmp_path, paths):
     baseline, generator = (san_jax.load(save_run(tmp_path / mode, mode=mode)) for mode in ("baseline", "san_pg"))
     assert (baseline.mode, generator.mode) == ("baseline", "san_pg")
     with pytest.raises(UserError, match="has no decoder"):
@@ -104,7 +104,7 @@ def test_baseline_draws_nothing_and_a_texture_generator_has_met_no_people(tmp_pa
     assert generator.textures(paths[:1]).shape == (1, 32, 32, 3)
 
 
-def test_saved_network_is_loaded_again_without_further_words(model, paths, tmp_path):
+def test_saved_network_loads_again_from_its_file_alone(model, paths, tmp_path):
     model.save(tmp_path / "san.safetensors")
     with safetensors.safe_open(tmp_path / "san.safetensors", "numpy") as saved:
         about = json.loads(saved.metadata()["san_jax"])
@@ -115,7 +115,7 @@ def test_saved_network_is_loaded_again_without_further_words(model, paths, tmp_p
     np.testing.assert_array_equal(again.textures(paths), model.textures(paths))
 
 
-def test_height_and_width_of_a_run_can_be_others(run, paths):
+def test_height_and_width_of_a_run_can_be_overridden(run, paths):
     wide = san_jax.load(run, height=64, width=32)
     assert (wide.architecture.height, wide.architecture.width) == (64, 32)
     assert np.abs(wide.features(paths) - loaded(run).features(paths)).max() > 1e-4
@@ -131,7 +131,7 @@ def test_height_and_width_of_a_run_can_be_others(run, paths):
         ({"last_stride": 2}, r"set encoder\.last_stride to 1"),
     ],
 )
-def test_networks_that_cannot_be_are_refused_by_the_name_of_the_field(given, named, run, tmp_path):
+def test_impossible_networks_are_refused_by_the_name_of_the_field(given, named, run, tmp_path):
     loaded(run).save(tmp_path / "san.safetensors")
     for source in (run, tmp_path / "san.safetensors"):
         with pytest.raises(UserError, match=named):
@@ -149,7 +149,7 @@ def test_networks_that_cannot_be_are_refused_by_the_name_of_the_field(given, nam
         ({"neck": "zzz"}, "neck"),
     ],
 )
-def test_description_of_a_file_that_cannot_be_true_is_refused(change, named, run, tmp_path):
+def test_wrong_description_of_the_networks_in_a_file_is_refused(change, named, run, tmp_path):
     loaded(run).save(tmp_path / "san.safetensors")
     with safetensors.safe_open(tmp_path / "san.safetensors", "numpy") as saved:
         tensors, metadata = {name: saved.get_tensor(name) for name in saved.keys()}, saved.metadata()  # noqa: SIM118
@@ -160,7 +160,7 @@ def test_description_of_a_file_that_cannot_be_true_is_refused(change, named, run
         san_jax.load(tmp_path / "san.safetensors")
 
 
-def test_one_picture_in_place_of_a_list_and_batches_of_none_are_said(model, paths):
+def test_single_picture_in_place_of_a_list_and_batch_size_below_1_are_refused(model, paths):
     with pytest.raises(UserError, match=r"pictures is one picture, .*; give a list"):
         model.features(str(paths[0]))
     for size in (0, -1):
@@ -169,7 +169,7 @@ def test_one_picture_in_place_of_a_list_and_batches_of_none_are_said(model, path
 
 
 @pytest.mark.parametrize(("query", "gallery"), [((8,), (5, 8)), ((3, 8), (8,)), ((1, 3, 8), (1, 5, 8))])
-def test_search_names_features_that_are_no_table(query, gallery):
+def test_search_names_features_that_are_not_a_matrix(query, gallery):
     with pytest.raises(UserError, match=r"(query|gallery) features have the shape \[.*\]; give \[pictures, numbers"):
         san_jax.search(np.zeros(query, np.float32), np.zeros(gallery, np.float32), k=1)
 
@@ -178,13 +178,13 @@ def test_search_names_features_that_are_no_table(query, gallery):
     ("source", "reason"),
     [(name, "holds no checkpoint") for name in ("nothing", ".", 300 * "x")] + [("w\udcff", "is no UTF-8")],
 )
-def test_source_that_is_none_says_what_to_give(source, reason, tmp_path):
+def test_source_without_a_checkpoint_is_an_error(source, reason, tmp_path):
     with pytest.raises(UserError, match=reason):
         san_jax.load(tmp_path / source)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_checkpoint_with_numbers_that_are_not_finite_is_refused_by_the_name_of_the_array(number, tmp_path):
+def test_checkpoint_with_non_finite_numbers_is_refused_naming_the_array(number, tmp_path):
     state = state_of("baseline")
     state.encoder["fc"]["linear"]["kernel"] = state.encoder["fc"]["linear"]["kernel"].at[1, 2].set(number)
     state = jax.device_put(state, devices.replicated(devices.make_mesh()))
@@ -194,7 +194,7 @@ def test_checkpoint_with_numbers_that_are_not_finite_is_refused_by_the_name_of_t
         san_jax.load(tmp_path)
 
 
-def test_search_gives_the_nearest_first(model, paths):
+def test_search_returns_the_nearest_first(model, paths):
     feats = model.features(paths)
     hits = san_jax.search(feats[2:3], feats, k=3)
     assert int(hits.rows[0, 0]) == 2
@@ -203,13 +203,13 @@ def test_search_gives_the_nearest_first(model, paths):
     np.testing.assert_allclose(hits.distances[0], np.sort(distances)[:3], rtol=1e-3, atol=1e-4)
 
 
-def test_model_of_fresh_weights_is_one_too(model, paths):
-    """Weights at hand, as a notebook has them, need no file."""
+def test_model_is_built_from_weights_in_memory(model, paths):
+    """Weights already in memory, as in a notebook, need no file."""
     mine = Model(SHAPE, "san", model.weights, devices.make_mesh())
     np.testing.assert_array_equal(mine.features(paths), model.features(paths))
 
 
-def test_lines_of_the_readme_run_as_they_stand(run, tmp_path, monkeypatch):
+def test_python_example_of_the_readme_runs_unchanged(run, tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0]
     assert 8 <= len(code.splitlines()) <= 20

@@ -12,7 +12,7 @@ from san_jax.scoring import distances, nearest
 
 
 def random_feats(seed, num_query, num_gallery, *, ties):
-    """Small whole numbers where pictures shall tie, so that distances are exact."""
+    """Query and gallery features; with `ties`, small whole numbers, so that distances are exact and many are equal."""
     rng = np.random.default_rng(seed)
     draw = (lambda n: rng.integers(-2, 3, (n, 3))) if ties else (lambda n: rng.standard_normal((n, 16)))
     return tuple(draw(num).astype(np.float32) for num in (num_query, num_gallery))
@@ -40,7 +40,7 @@ def test_nearest_are_the_first_of_a_stable_sort(num_query, num_gallery, k, ties)
     check(random_feats(k, num_query, num_gallery, ties=ties), k)
 
 
-def test_equal_pictures_come_in_gallery_order_wherever_they_stand():
+def test_equal_distances_are_returned_in_gallery_order():
     gallery_feats = np.ones((2000, 4), np.float32)
     gallery_feats[[1999, 1200, 1201, 3]] = 0
     found = nearest.nearest(np.zeros((2, 4), np.float32), gallery_feats, k=7)
@@ -49,7 +49,7 @@ def test_equal_pictures_come_in_gallery_order_wherever_they_stand():
 
 
 @pytest.mark.parametrize("tile", [1, 7, 100])
-def test_tile_changes_nothing(tile):
+def test_tile_does_not_change_the_result(tile):
     check(random_feats(0, 23, 150, ties=True), 7, tile=tile)
 
 
@@ -85,13 +85,13 @@ def test_cosine_neighbours_are_those_of_unit_vectors():
         ((np.zeros((2, 4)), np.full((3, 4), np.nan)), 1, "^gallery features hold NaN"),
     ],
 )
-def test_what_cannot_be_searched_is_an_error(feats, k, message):
+def test_invalid_input_is_an_error(feats, k, message):
     with pytest.raises(UserError, match=message):
         nearest.nearest(*(x.astype(np.float32) for x in feats), k=k)
 
 
 def check_meshes():
-    """For a process of eight devices: they find what one finds, with fewer rows each than are asked for too."""
+    """Runs in a process with eight devices: they find what one device finds, also with fewer than k rows on each."""
     devices = np.array(jax.devices())
     assert len(devices) == 8
     line, grid = jax.sharding.Mesh(devices, ("data",)), jax.sharding.Mesh(devices.reshape(4, 2), ("data", "fsdp"))
@@ -99,7 +99,7 @@ def check_meshes():
         check(random_feats(0, 23, num_gallery, ties=True), k, mesh=mesh, tile=10)
 
 
-def test_gallery_spread_over_eight_devices_is_searched_alike():
+def test_gallery_sharded_over_eight_devices_gives_the_same_result():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = subprocess.run(
         [sys.executable, "-c", "import test_nearest; test_nearest.check_meshes()"],

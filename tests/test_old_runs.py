@@ -1,10 +1,10 @@
-"""Runs that were written by earlier versions of this code: their checkpoints load, and training goes on from them.
+"""Runs written by earlier versions of this code: their checkpoints load, and training resumes from them.
 
 `golden/run_layout_1.tar.xz` is the workdir of a run as commit f462b4d wrote it (JAX 0.10.2, orbax 0.11), without its
-events and pictures: checkpoints/11, best/11 (whose `state`, the same numbers, was left out to save room; `unpack`
+events and pictures: checkpoints/11, best/11 (whose `state`, the same arrays, is left out to save space; `unpack`
 copies it back), config.json, and digests.json, the SHA-256 of the bytes of every field of the final TrainState. It was
 made by `config_of` and `build` of old_runs with schedule.epochs=1, then `run_config.keep(config, workdir)` and
-`train_loop.train(run)`. It must not be written anew: a new layout gets a file of its own.
+`train_loop.train(run)`. It must not be regenerated: a new layout gets a file of its own.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def digests_of(state):
     return {field: digest.hexdigest() for field, digest in found.items()}
 
 
-def test_config_of_an_old_run_is_read_with_every_field_of_today(workdir):
+def test_config_of_an_old_run_is_read_with_every_current_field(workdir):
     written = json.loads((workdir / "config.json").read_text())
     assert "neck" not in written["encoder"]
     assert "same_camera" not in written["scoring"]
@@ -55,7 +55,7 @@ def test_old_checkpoint_restores_bit_for_bit(workdir):
         assert digests_of(found) == expected
 
 
-def test_networks_of_an_old_checkpoint_are_read_alone(workdir):
+def test_networks_of_an_old_checkpoint_load_without_the_optimizers(workdir):
     checkpoint = stored.find(workdir, best=True)
     architecture = stored.read_architecture(checkpoint)
     assert (architecture.depth, architecture.encoder_width, architecture.num_pids) == (10, 0.02, 6)
@@ -69,7 +69,7 @@ def test_networks_of_an_old_checkpoint_are_read_alone(workdir):
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
+def test_training_resumes_from_an_old_checkpoint(workdir, capsys):
     assert run_config.read(workdir).encoder.depth == 10
     config = config_of(**{"schedule.epochs": 2})
     built = build(config, workdir)
@@ -83,7 +83,7 @@ def test_training_goes_on_from_an_old_checkpoint(workdir, capsys):
 
 
 @pytest.mark.parametrize("fields", [{"schedule.epochs": 1}, {"batch.identities": 6}], ids=str)
-def test_run_with_nothing_left_says_so_and_is_scored(fields, workdir, capsys):
+def test_finished_run_says_so_and_is_scored(fields, workdir, capsys):
     built = build(config_of(**fields), workdir)
     state = train_loop.train(built)
     assert int(state.step) == 11
@@ -94,7 +94,7 @@ def test_run_with_nothing_left_says_so_and_is_scored(fields, workdir, capsys):
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["11"]
 
 
-def test_training_may_run_in_a_thread_of_a_notebook(workdir):
+def test_training_can_run_in_a_thread_as_in_a_notebook(workdir):
     built, ended = build(config_of(), workdir), []
     thread = threading.Thread(target=lambda: ended.append(train_loop.train(built)))
     thread.start()
@@ -102,7 +102,7 @@ def test_training_may_run_in_a_thread_of_a_notebook(workdir):
     assert [int(state.step) for state in ended] == [11]
 
 
-def test_second_training_of_a_workdir_is_refused_before_anything_is_written(workdir):
+def test_second_training_in_a_workdir_is_refused_before_anything_is_written(workdir):
     built = build(config_of(**{"schedule.epochs": 2}), workdir)
     before = (workdir / "config.json").read_bytes()
     with train_loop.held_workdir(workdir), pytest.raises(UserError, match=f"in use by a training, pid {os.getpid()}"):
@@ -110,7 +110,7 @@ def test_second_training_of_a_workdir_is_refused_before_anything_is_written(work
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_hosts_that_do_not_share_the_workdir_are_told(workdir, monkeypatch):
+def test_hosts_that_do_not_share_the_workdir_are_an_error(workdir, monkeypatch):
     monkeypatch.setattr(devices, "of_all_processes", lambda step: [step, resuming.NO_STEP])
     said = f"in {workdir} process 0 finds the checkpoint of step 11, process 1 no checkpoint: the workdir must be one"
     with pytest.raises(UserError, match=said):

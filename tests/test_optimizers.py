@@ -36,13 +36,13 @@ def path_of(tx, start, grads):
 
 
 @pytest.mark.parametrize("name", GOLDEN_PATHS)
-def test_parameters_take_the_path_of_pytorch(name):
+def test_parameters_follow_those_of_pytorch(name):
     grads = GOLDEN["grads"] * (1e-6 if name == "amsgrad_small" else 1.0)
     path = path_of(GOLDEN_PATHS[name], jnp.asarray(GOLDEN["start"]), jnp.asarray(grads, jnp.float32))
     np.testing.assert_allclose(path, GOLDEN[name], rtol=0, atol=1e-6)
 
 
-def test_sgd_with_momentum_and_weight_decay_of_two_hand_computed_steps():
+def test_sgd_with_momentum_and_weight_decay_matches_two_hand_computed_steps():
     tx = optimizers.make_optimizer("sgd", 0.1, weight_decay=0.5, momentum=0.9)
     # gradient 1 + 0.5 * 2 = 2, velocity 2: 2 - 0.2; gradient 1 + 0.9 = 1.9, velocity 1.8 + 1.9 = 3.7: 1.8 - 0.37
     np.testing.assert_allclose(path_of(tx, jnp.array([2.0]), jnp.ones((2, 1))), [[1.8], [1.43]], rtol=1e-6)
@@ -54,7 +54,7 @@ def test_nesterov_looks_one_velocity_ahead():
     np.testing.assert_allclose(path_of(tx, jnp.zeros(1), jnp.ones((2, 1))), [[-0.19], [-0.461]], rtol=1e-6)
 
 
-def test_rmsprop_of_two_hand_computed_steps():
+def test_rmsprop_matches_two_hand_computed_steps():
     tx = optimizers.make_optimizer("rmsprop", 0.1, momentum=0.5)
     # mean squares 0.04 and 0.0396 + 0.01; scaled gradients 2 / 0.2 and 1 / sqrt(0.0496), the first halved in the second
     first, second = 10.0, 5.0 + 1 / 0.0496**0.5
@@ -62,7 +62,7 @@ def test_rmsprop_of_two_hand_computed_steps():
     np.testing.assert_allclose(path, [[-0.1 * first], [-0.1 * (first + second)]], rtol=1e-5)
 
 
-def test_epsilon_of_rmsprop_stands_outside_the_root():
+def test_epsilon_of_rmsprop_is_added_outside_the_root():
     tx = optimizers.make_optimizer("rmsprop", 1.0)
     # The root is 0.1 * 1e-7 = 1e-8, as large as epsilon; with epsilon inside, the step would be about 1e-3.
     np.testing.assert_allclose(path_of(tx, jnp.zeros(1), jnp.full((1, 1), 1e-7)), [[-5.0]], rtol=1e-5)
@@ -91,7 +91,7 @@ def test_second_phase_starts_from_a_fresh_state_and_its_own_count():
     jax.tree.map(lambda ours, expected: np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-7), path, alone)
 
 
-def test_gradients_of_the_first_phase_leave_the_second_ones_state_untouched():
+def test_gradients_of_the_first_phase_do_not_change_the_state_of_the_second():
     tx = optimizers.in_phases([(3, make_phases()[0]), (None, make_phases()[1])])
     params = {"kernel": jnp.ones(3)}
     state = fresh = tx.init(params)
@@ -125,20 +125,20 @@ def test_state_can_be_donated():
     assert state.count == 3
 
 
-def test_phase_of_no_steps_is_left_out_with_its_state():
+def test_phase_of_zero_steps_has_no_state():
     adam, amsgrad = make_phases()
     params = {"kernel": jnp.ones(3)}
     assert len(optimizers.in_phases([(0, adam), (None, amsgrad)]).init(params).phases) == 1
 
 
 @pytest.mark.parametrize("steps", [(None, None), (3, 4), (None, 3)])
-def test_only_the_last_phase_goes_on_for_ever(steps):
+def test_only_the_last_phase_has_no_end(steps):
     with pytest.raises(ValueError, match="last phase"):
         optimizers.in_phases([(n, tx) for n, tx in zip(steps, make_phases(), strict=True)])
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
-def test_frozen_layers_do_not_move_and_open_ones_move_as_if_alone(name):
+def test_frozen_layers_do_not_change_and_open_ones_train_as_if_alone(name):
     tx = optimizers.make_optimizer(name, 0.1, weight_decay=0.5, momentum=0.9)
     params = {"stem": {"kernel": jnp.ones(2)}, "fc": {"kernel": jnp.ones(2)}, "classifier": {"bias": jnp.ones(2)}}
     grads = jax.tree.map(lambda p: jnp.stack([p, -3 * p, 2 * p]), params)
@@ -151,7 +151,7 @@ def test_frozen_layers_do_not_move_and_open_ones_move_as_if_alone(name):
         jax.tree.map(np.testing.assert_array_equal, path[layer], expected[layer])
 
 
-def test_frozen_phase_hands_over_to_one_that_moves_everything():
+def test_frozen_phase_is_followed_by_one_that_trains_every_layer():
     adam, amsgrad = make_phases()
     params = {"stem": jnp.ones(2), "fc": jnp.ones(2)}
     grads = jax.tree.map(lambda p: jnp.stack([p] * 3), params)
@@ -160,7 +160,7 @@ def test_frozen_phase_hands_over_to_one_that_moves_everything():
     assert np.all(path["stem"][2] < 1)
 
 
-def test_open_layer_that_the_network_lacks_names_the_field_and_what_there_is():
+def test_unknown_open_layer_names_the_field_and_the_existing_layers():
     tx = optimizers.frozen_except(optax.sgd(0.1), ("fc", "classifyer"))
     with pytest.raises(UserError, match=r"schedule\.open_layers names classifyer; .*stem, fc, classifier"):
         tx.init({"stem": jnp.ones(1), "fc": jnp.ones(1), "classifier": jnp.ones(1)})

@@ -22,7 +22,7 @@ def names_in(folder, paths):
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def test_pictures_of_a_tree_are_listed_in_order_and_all_other_files_too(tmp_path):
+def test_pictures_of_a_tree_are_listed_in_order_and_other_files_apart(tmp_path):
     pictures = ["a.png", "b.JPG", "c.tif", "d.gif", "e.webp", "f.avif", "sub/c.jpeg", "sub/deep/d.bmp"]
     others = ["clip.mpg", "f.npy", "g.png.part", "notes.txt", "png", "print.eps"]
     write(tmp_path, [*pictures, *others])
@@ -45,8 +45,8 @@ def test_picture_without_a_suffix_is_recognised_by_its_content(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.ppm", "a.webp", "a.jp2", "a.tga", "a.bmp"])
-def test_formats_that_pillow_writes_without_loss_are_read_as_png_is(name, tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 10, 3), np.uint8) // 64 * 85  # 64 colours: GIF's palette
+def test_lossless_formats_decode_to_the_same_pixels(name, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 10, 3), np.uint8) // 64 * 85  # 64 colours fit a GIF
     options = {".webp": {"lossless": True}, ".jp2": {"irreversible": False}}.get(name[1:], {})
     Image.fromarray(picture).save(tmp_path / name, **options)
     [path] = picture_folder.list_files(tmp_path).pictures
@@ -72,7 +72,7 @@ def test_hidden_files_and_folders_are_ignored(tmp_path):
         ("empty", r"empty holds no pictures .* like.; give a folder that does"),
     ],
 )
-def test_what_is_no_folder_of_pictures_is_named(name, error, tmp_path):
+def test_path_that_is_no_folder_of_pictures_is_named(name, error, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=error):
@@ -86,14 +86,14 @@ def test_picture_is_decoded_as_the_data_sets_are():
 
 
 def turned(picture):
-    """As a phone stores it that was held sideways: pixels turned, and a note how to turn them back."""
+    """PNG as a phone held sideways stores it: rotated pixels and the EXIF orientation that undoes the rotation."""
     exif, file = Image.Exif(), io.BytesIO()
     exif[ORIENTATION] = 6
     Image.fromarray(np.rot90(picture).copy()).save(file, "PNG", exif=exif)
     return file.getvalue()
 
 
-def test_photograph_of_a_turned_phone_is_upright(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     picture = np.zeros((40, 20, 3), np.uint8)
     picture[:20] = 255
     np.testing.assert_array_equal(picture_folder.decode(turned(picture), height=40, width=20), picture)
@@ -101,7 +101,7 @@ def test_photograph_of_a_turned_phone_is_upright(tmp_path):
     np.testing.assert_array_equal(picture_folder.thumbnail(tmp_path / "a.png", height=40), picture)
 
 
-def test_array_is_filled_or_the_reason_told_in_one_line(tmp_path):
+def test_array_is_filled_or_the_reason_returned_in_one_line(tmp_path):
     whole = encoded(np.full((4, 2, 3), 7, np.uint8))
     into = np.zeros((8, 4, 3), np.uint8)
     assert picture_folder.decode_into(lambda: b"no picture", into) == "it is no picture"
@@ -114,7 +114,7 @@ def test_array_is_filled_or_the_reason_told_in_one_line(tmp_path):
     assert (into == 7).all()
 
 
-def test_damaged_data_set_is_no_reason_but_an_end():
+def test_damaged_data_set_raises_instead_of_returning_a_reason():
     def damaged():
         raise UserError("prepare it again")
 
@@ -130,7 +130,7 @@ def test_thumbnail_keeps_proportions_up_to_twice_as_wide_as_high(size, width, tm
     assert (found == 9).all()
 
 
-def test_thumbnail_of_what_cannot_be_read_is_grey(tmp_path):
+def test_thumbnail_of_an_unreadable_file_is_grey(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert np.unique(picture_folder.thumbnail(tmp_path / "a.png", height=10)).tolist() == [200]
 
@@ -166,7 +166,7 @@ def test_picture_of_any_mode_is_read_as_a_viewer_shows_it(encoded):
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_parts_are_white(mode):
     layers = np.zeros((8, 8, 4), np.uint8)
-    layers[:4, :, 3] = 255  # black above, nothing below
+    layers[:4, :, 3] = 255  # black above, transparent below
     picture = Image.fromarray(layers)
     found = picture_folder.decode(encoded_as(picture.convert(mode), "PNG"), height=8, width=8)
     assert (found[:4] == 0).all()

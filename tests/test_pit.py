@@ -45,7 +45,7 @@ def records_of(source) -> list:
 
 
 def refused(config, manual_dir, data_dir) -> str:
-    """The message, of one line, with which preparing ends."""
+    """The one-line message of the error that preparing raises."""
     with pytest.raises(UserError) as caught:
         open_source(f"tiny_pit/{config}", "train", data_dir=data_dir, manual_dir=manual_dir)
     message = str(caught.value)
@@ -57,7 +57,7 @@ def refused(config, manual_dir, data_dir) -> str:
 # ---- Rendered pairs.
 
 
-def test_procedural_pairs_are_as_many_as_the_paper_s_and_the_default(tmp_path):
+def test_default_is_procedural_with_as_many_pairs_as_the_paper(tmp_path):
     assert whole_name("pit") == "pit/procedural"
     splits = Pit(data_dir=tmp_path).plan(None)
     train, test = splits["train"], splits["test"]
@@ -66,13 +66,13 @@ def test_procedural_pairs_are_as_many_as_the_paper_s_and_the_default(tmp_path):
     assert not wardrobes[0] & wardrobes[1]
     assert wardrobes[0] | wardrobes[1] == set(range(929))
     assert len(wardrobes[1]) / 929 == pytest.approx(0.05, abs=0.003)
-    assert {number ^ 1 for number in wardrobes[1]} == wardrobes[1]  # a double on the other side would be a hint
+    assert {number ^ 1 for number in wardrobes[1]} == wardrobes[1]  # a double in the other split would be leakage
     for items, own in zip((train, test), wardrobes, strict=True):
         assert {item.pid for item in items} == set(range(len(own)))
 
 
 @pytest.mark.slow
-def test_pairs_of_a_wardrobe_have_its_texture_and_pictures_of_their_own(data_dir):
+def test_pairs_of_a_wardrobe_share_its_texture_but_not_their_pictures(data_dir):
     train, test = (open_source("tiny_pit/procedural", split, data_dir=data_dir) for split in ("train", "test"))
     assert train.names == ["0002_00", "0002_01", "0003_00", "0003_01", "0004_00", "0004_01"]
     assert test.names == ["0000_00", "0000_01", "0001_00", "0001_01"]
@@ -105,7 +105,7 @@ def test_building_twice_gives_the_same_bytes(data_dir, tmp_path):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A manual_dir with a red and a blue photograph, of other shapes than the pictures."""
+    """A manual_dir with a red and a blue photograph, whose shapes differ from that of the pictures."""
     folder = tmp_path / "manual" / "photographs"
     folder.mkdir(parents=True)
     Image.new("RGB", (90, 60), (230, 20, 20)).save(folder / "a.jpg")
@@ -114,7 +114,7 @@ def photographs(tmp_path):
 
 
 @pytest.mark.slow
-def test_photographs_stand_behind_the_same_people(photographs, data_dir, tmp_path):
+def test_photographs_are_backgrounds_of_the_same_people(photographs, data_dir, tmp_path):
     train = open_source("tiny_pit/photographs", "train", data_dir=tmp_path / "data", manual_dir=photographs)
     rendered = open_source("tiny_pit/procedural", "train", data_dir=data_dir)
     assert [r["texture"] for r in records_of(train)] == [r["texture"] for r in records_of(rendered)]
@@ -125,7 +125,7 @@ def test_photographs_stand_behind_the_same_people(photographs, data_dir, tmp_pat
     assert is_blue.any()
 
 
-def test_missing_photographs_are_asked_for(tmp_path):
+def test_missing_photographs_are_requested(tmp_path):
     assert "manual_dir holds photographs/, a folder of .jpg or .png" in refused("photographs", "", tmp_path)
 
 
@@ -160,7 +160,7 @@ def picture_of(stem, kind):
 
 @pytest.fixture(params=["folders", "suffixes"])
 def release(request, tmp_path):
-    """A manual_dir with a release in one of the two layouts, and how its files are called."""
+    """The folder of a release in one of the two layouts, and the name patterns of its files."""
     root = tmp_path / "manual" / "pit"
     names = {
         "folders": {"image": "images/{}.jpg", "texture": "textures/{}.png"},
@@ -189,19 +189,19 @@ def test_released_pairs_are_stored_as_they_are(release, tmp_path):
     assert seen["train"] == [("man_03_0", 0), ("woman_1_0", 1), ("woman_1_1", 1)]
 
 
-def test_missing_release_is_asked_for(tmp_path):
+def test_missing_release_is_requested(tmp_path):
     message = refused("release", tmp_path / "nowhere", tmp_path / "data")
     assert "manual_dir holds pit/images/ and pit/textures/" in message
 
 
-def test_folder_that_is_no_release_is_named(tmp_path):
+def test_folder_without_a_release_is_named(tmp_path):
     manual_dir = tmp_path / "manual"
     (manual_dir / "other").mkdir(parents=True)
     assert f"{manual_dir / 'pit'} holds no pictures" in refused("release", manual_dir, tmp_path / "data")
 
 
 @pytest.mark.parametrize("kind", ["image", "texture"])
-def test_picture_or_texture_alone_is_named(kind, release, tmp_path):
+def test_unpaired_picture_or_texture_is_named(kind, release, tmp_path):
     root, names = release
     for stem in ("0012_0", "man_03_0"):
         (root / names[kind].format(stem)).unlink()
@@ -217,7 +217,7 @@ def test_two_files_of_one_stem_are_named(release, tmp_path):
     assert f"{first.with_suffix('.jpeg')} and {first} have the same stem" in message
 
 
-def test_too_few_wardrobes_to_hold_some_out_are_told(release, tmp_path):
+def test_too_few_wardrobes_for_a_test_split_are_an_error(release, tmp_path):
     root, names = release
     for stem in STEMS[4:]:
         for name in names.values():
@@ -225,7 +225,7 @@ def test_too_few_wardrobes_to_hold_some_out_are_told(release, tmp_path):
     assert f"{root} has pairs of 2 wardrobes, but needs" in refused("release", root.parent, tmp_path / "data")
 
 
-def test_pictures_in_neither_layout_are_told(tmp_path):
+def test_pictures_in_neither_layout_are_an_error(tmp_path):
     (tmp_path / "manual" / "pit").mkdir(parents=True)
     Image.new("RGB", (4, 8)).save(tmp_path / "manual" / "pit" / "0001.png")
     assert "has pairs of 0 wardrobes" in refused("release", tmp_path / "manual", tmp_path / "data")

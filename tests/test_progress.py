@@ -10,7 +10,7 @@ from san_jax.training.progress import Progress
 
 
 def scalars(folder):
-    """(tag, step) of all scalars in a folder's event files, and the steps from which on older ones are purged."""
+    """(tag, step) of all scalars in a folder's event files, and the steps from which earlier events are purged."""
     found, purged = [], []
     for path in sorted(folder.glob("events*")):
         data, at = path.read_bytes(), 0
@@ -30,7 +30,7 @@ def run(folder, start, stop, total=40, loss=1.0):
         progress.settle()
 
 
-def test_plain_lines_name_steps_terms_and_speed(tmp_path, capsys):
+def test_printed_lines_show_step_loss_terms_and_speed(tmp_path, capsys):
     run(tmp_path, 0, 40)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "step 1/40  id 1"
@@ -38,7 +38,7 @@ def test_plain_lines_name_steps_terms_and_speed(tmp_path, capsys):
     assert last.endswith(" pictures/s  00:00 left")
 
 
-def test_scalars_behind_a_resumed_step_are_purged(tmp_path):
+def test_scalars_after_a_resumed_step_are_purged(tmp_path):
     run(tmp_path, 0, 25)
     time.sleep(1.1)  # event files are named by the second
     run(tmp_path, 20, 40)
@@ -55,7 +55,7 @@ def test_picture_is_shown_at_its_step(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_broken_loss_stops_the_run_and_names_step_and_term(tmp_path, loss):
+def test_non_finite_loss_stops_the_run_and_names_step_and_term(tmp_path, loss):
     with pytest.raises(UserError, match=r"loss id is (nan|inf) at step 3; .*learning_rate"):
         run(tmp_path, 3, 5, loss=loss)
 
@@ -67,7 +67,7 @@ def test_terms_are_read_one_step_late(tmp_path):
             progress.show(1, {"id": jnp.float32(1)})
 
 
-def test_process_that_shows_nothing_still_checks(capsys):
+def test_process_without_output_still_checks_the_loss(capsys):
     run(None, 0, 3)
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError):

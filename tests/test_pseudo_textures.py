@@ -59,7 +59,7 @@ def draw(generator, folder, output, **options):
 
 
 def contents(output):
-    """Every texture by its name, and nothing beside them but the note of who drew them."""
+    """PNG bytes of each texture by name; the folder holds nothing else but DRAWN_BY."""
     paths = [path for path in output.rglob("*") if path.is_file() and path.name != DRAWN_BY]
     assert {path.suffix for path in paths} <= {".png"}
     return {path.relative_to(output).with_suffix("").as_posix(): path.read_bytes() for path in paths}
@@ -71,8 +71,8 @@ def pixels(png):
         return np.asarray(image).astype(int)
 
 
-def drawn_by_hand(generator, encoded_picture):
-    """What the networks draw of one picture by running statistics: uint8 levels as float [H H 3], not rounded."""
+def reference_texture(generator, encoded_picture):
+    """Texture of one picture by the networks in eval mode: levels 0 to 255, not rounded, float [H H 3]."""
     shape, weights = generator.architecture, generator.weights
     picture = input_pipeline.decode(encoded_picture, height=shape.height, width=shape.width)
 
@@ -97,7 +97,7 @@ def test_every_picture_of_the_tree_gets_a_texture_under_its_name(generator, fold
     assert len({pixels(png).tobytes() for png in found.values()}) == len(NAMES)
 
 
-def test_other_files_are_no_pictures(generator, folder, tmp_path):
+def test_files_that_are_no_pictures_are_ignored(generator, folder, tmp_path):
     for name in ("notes.txt", "a.npy", "jpg", "g.gif", "sub/a.png.part"):
         (folder / name).write_text("no picture")
     assert draw(generator, folder, tmp_path / "out") == {}
@@ -105,20 +105,20 @@ def test_other_files_are_no_pictures(generator, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_texture_of_the_size_of_the_file_is_what_the_networks_draw(tmp_path):
+def test_texture_of_256_pixels_is_the_networks_output(tmp_path):
     generator = generator_of(save_run(tmp_path / "run", TALL))
     folder = write_pictures(tmp_path / "pictures", ["a.png"])
     draw(generator, folder, tmp_path / "out")
-    expected = drawn_by_hand(generator, (folder / "a.png").read_bytes())
+    expected = reference_texture(generator, (folder / "a.png").read_bytes())
     assert expected.std() > 20
     np.testing.assert_allclose(pixels(contents(tmp_path / "out")["a"]), expected, atol=0.51)
 
 
-def test_smaller_texture_is_cut_to_the_range_and_enlarged_bilinearly(generator, folder, tmp_path):
+def test_smaller_texture_is_clipped_and_enlarged_bilinearly(generator, folder, tmp_path):
     draw(generator, folder, tmp_path / "out")
     is_cut = []
     for name in ("a.png", "sub/deeper/a.webp"):
-        expected = drawn_by_hand(generator, (folder / name).read_bytes())
+        expected = reference_texture(generator, (folder / name).read_bytes())
         assert expected.shape == (32, 32, 3)
         assert expected.std() > 20
         is_cut += [expected.min() == 0 or expected.max() == 255]
@@ -135,7 +135,7 @@ def test_textures_do_not_depend_on_the_batch(generator, folder, tmp_path):
         np.testing.assert_allclose(pixels(one[name]), pixels(other[name]), atol=1)
 
 
-def test_whole_textures_stay_and_torn_ones_are_drawn_again(generator, folder, tmp_path):
+def test_complete_textures_are_kept_and_damaged_ones_are_drawn_again(generator, folder, tmp_path):
     output = tmp_path / "out"
     draw(generator, folder, output)
     whole = contents(output)
@@ -155,7 +155,7 @@ def test_whole_textures_stay_and_torn_ones_are_drawn_again(generator, folder, tm
     assert kept.stat().st_mtime_ns == before
 
 
-def test_flipped_bit_anywhere_is_found(generator, folder, tmp_path):
+def test_flipped_bit_anywhere_is_detected(generator, folder, tmp_path):
     draw(generator, folder, tmp_path / "out")
     whole, path = (tmp_path / "out/a.png").read_bytes(), tmp_path / "broken.png"
     path.write_bytes(whole)
@@ -183,7 +183,7 @@ def test_unreadable_pictures_are_named_with_the_reason_and_the_rest_is_drawn(gen
     assert "b" in contents(tmp_path / "out")
 
 
-def test_set_whose_records_are_damaged_ends_the_drawing(generator, tmp_path):
+def test_damaged_record_of_a_data_set_is_an_error(generator, tmp_path):
     class Damaged(ArraySource):
         def __getitem__(self, row):
             raise UserError("delete the prepared data set")
@@ -193,8 +193,8 @@ def test_set_whose_records_are_damaged_ends_the_drawing(generator, tmp_path):
         pseudo_textures.write_textures(generator, pictures, tmp_path)
 
 
-def test_textures_of_a_set_are_what_the_next_set_reads(generator, tmp_path):
-    """`cuhk03/labeled` to `cuhk03/labeled_texture`: the folder, the names and the pictures fit."""
+def test_textures_of_a_set_can_be_read_by_its_textured_set(generator, tmp_path):
+    """`cuhk03/labeled` to `cuhk03/labeled_texture`: the folder, the names and the pictures match."""
     release = write_release(tmp_path / "release", textures=False)
     source = open_source("cuhk03/labeled", "train", data_dir=tmp_path / "data", manual_dir=release)
     output = release / "cuhk03" / "texture_cuhk03_labeled"
@@ -203,12 +203,12 @@ def test_textures_of_a_set_are_what_the_next_set_reads(generator, tmp_path):
     textured = open_source("cuhk03/labeled_texture", "train", data_dir=tmp_path / "data", manual_dir=release)
     assert textured.has_textures
     assert textured.names == source.names
-    expected = drawn_by_hand(generator, source[5]["image"])
+    expected = reference_texture(generator, source[5]["image"])
     expected = jax.image.resize(expected, (256, 256, 3), "linear")
     np.testing.assert_allclose(pixels(textured[5]["texture"]), expected, atol=0.6)
 
 
-def test_folder_keeps_to_the_generator_that_began_it(generator, folder, tmp_path):
+def test_folder_accepts_textures_of_one_generator_only(generator, folder, tmp_path):
     output = tmp_path / "out"
     draw(generator, folder, output)
     before = contents(output)
@@ -223,7 +223,7 @@ def test_folder_keeps_to_the_generator_that_began_it(generator, folder, tmp_path
         draw(generator, folder, output)
 
 
-def test_textures_of_unknown_origin_are_not_taken_for_drawn_ones(generator, folder, tmp_path):
+def test_folder_with_textures_of_unknown_origin_is_refused(generator, folder, tmp_path):
     output = tmp_path / "released"
     (output / "sub").mkdir(parents=True)
     (output / "sub" / "a.png").write_bytes(b"somebody's")
@@ -252,7 +252,7 @@ def test_checkpoint_without_a_decoder_says_what_to_give(tmp_path):
         (["a.png"], "file", r"cannot write .*file/drawn_by\.json .*choose another place"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_before_anything_is_written(files, output, error, generator, tmp_path):
+def test_invalid_input_or_output_is_an_error_before_anything_is_written(files, output, error, generator, tmp_path):
     folder = tmp_path / "pictures"
     (tmp_path / "file").write_text("")
     if files is not None:
@@ -286,7 +286,7 @@ def shown(png):
 
 
 def holds(sheet, picture):
-    """Whether the picture lies somewhere in the sheet, pixel by pixel."""
+    """Whether the sheet contains the picture, pixel for pixel."""
     height, width = picture.shape[:2]
     tops, lefts = np.nonzero((sheet[: -height + 1, : -width + 1] == picture[0, 0]).all(axis=2))
     places = zip(tops, lefts, strict=True)
@@ -294,8 +294,8 @@ def holds(sheet, picture):
 
 
 @pytest.mark.slow
-def test_killed_drawing_ends_like_an_unbroken_one_on_two_devices(workdir, generator, tmp_path):
-    """SIGKILL at three moments that nobody chose; what is whole then is not drawn again."""
+def test_killed_and_restarted_drawing_equals_an_uninterrupted_one_on_two_devices(workdir, generator, tmp_path):
+    """SIGKILL at three arbitrary moments; textures complete by then are not drawn again."""
     folder = write_pictures(tmp_path / "pictures", [f"{place // 100}/{place:03d}.png" for place in range(300)])
     draw(generator, folder, tmp_path / "unbroken")
     output, kills, count = tmp_path / "out", 0, 0
@@ -351,7 +351,7 @@ def test_two_processes_share_the_work(workdir, generator, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_command_lists_what_it_cannot_read_and_ends_with_1(workdir, folder, tmp_path):
+def test_command_lists_unreadable_pictures_and_exits_with_1(workdir, folder, tmp_path):
     (folder / "b.jpg").write_bytes(b"no picture")
     command = [f"--checkpoint={workdir}", f"--input={folder}", f"--output={tmp_path / 'out'}"]
     status, output, errors = finish(start(*command, f"--sheet={tmp_path / 'sheet.png'}"))
@@ -388,7 +388,7 @@ def test_command_reads_a_data_set_by_name_and_split(workdir, tmp_path):
         (["--checkpoint={run}", "--input=tfds:market1501"], "there is no data set market1501"),
     ],
 )
-def test_command_says_in_one_line_what_is_wrong(arguments, error, workdir, tmp_path):
+def test_command_reports_an_error_in_one_line(arguments, error, workdir, tmp_path):
     arguments = [argument.format(tmp=tmp_path, run=workdir) for argument in arguments]
     status, output, errors = finish(start(*arguments, f"--output={tmp_path / 'out'}"))
     assert (status, output) == (1, "")

@@ -17,16 +17,16 @@ def test_query_becomes_the_mean_of_itself_and_its_nearest(num_query, num_gallery
     np.testing.assert_allclose(query_expansion.expand(query_feats, gallery_feats, k=k), expected, atol=1e-6)
 
 
-def test_neighbours_are_found_by_the_distance_asked_for():
-    """The gallery's first picture is the nearer one, its second points the same way."""
+def test_neighbours_are_found_by_the_given_distance():
+    """The first gallery vector is nearer to the query, the second has the same direction."""
     query_feats, gallery_feats = np.float32([[1, 1]]), np.float32([[1, 0], [5, 5]])
     expand = query_expansion.expand
     np.testing.assert_allclose(expand(query_feats, gallery_feats, k=1), [[1, 0.5]])
     np.testing.assert_allclose(expand(query_feats, gallery_feats, k=1, distance="cosine"), [[3, 3]])
 
 
-def test_query_among_its_own_pictures_moves_to_their_middle():
-    """Two people far apart: each query ends at the middle of its person's pictures and itself."""
+def test_query_moves_to_the_mean_of_its_identity():
+    """Two identities far apart: each query moves to the mean of itself and its identity's pictures."""
     rng = np.random.default_rng(0)
     centres = 100 * np.eye(2, 4)
     gallery_feats = np.repeat(centres, 5, axis=0) + rng.uniform(-1, 1, (10, 4))

@@ -21,7 +21,7 @@ def test_right_pictures_are_marked_right_and_wrong_ones_wrong(san_page):
     assert all(kind in alt for kind, alt in zip(framed, found, strict=True))
 
 
-def test_pictures_by_the_query_s_own_camera_of_its_person_are_not_shown(san_page):
+def test_pictures_of_the_query_pid_by_the_query_camera_are_not_shown(san_page):
     for image in Page(san_page[0]).named("img"):
         if image["alt"].startswith("query "):
             asked = re.search(r"person \d+, camera \d+", image["alt"])[0]
@@ -29,7 +29,7 @@ def test_pictures_by_the_query_s_own_camera_of_its_person_are_not_shown(san_page
             assert not image["alt"].endswith(asked)
 
 
-def test_hardest_and_easiest_are_by_average_precision_one_a_person():
+def test_hardest_and_easiest_are_by_average_precision_with_one_query_per_pid():
     pids = np.repeat(np.arange(12), 2)
     ranks = np.arange(1, 25)[:, None]  # query 0 is the easiest, 23 the hardest
     hardest, easiest = hardest_and_easiest(average_precisions(ranks), pids)
@@ -37,7 +37,7 @@ def test_hardest_and_easiest_are_by_average_precision_one_a_person():
     assert easiest == [0, 2, 4, 6, 8]
 
 
-def test_query_is_in_one_list_alone_and_without_a_right_picture_in_none():
+def test_query_is_in_at_most_one_list_and_in_none_without_a_right_picture():
     ranks = np.array([[3, 0], [0, 0], [1, 2], [1, 0]])
     hardest, easiest = hardest_and_easiest(average_precisions(ranks), np.arange(4))
     assert hardest[0] == 0

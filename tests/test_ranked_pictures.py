@@ -19,14 +19,14 @@ def feats(*numbers):
     return np.array([[number, 0] for number in numbers], np.float32)
 
 
-def test_nearest_are_in_order_of_distance_and_leave_out_the_query_persons_own_camera(test_set):
+def test_nearest_are_in_order_of_distance_without_the_query_pid_by_the_query_camera(test_set):
     query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
     found = ranked_pictures.top_rows(test_set, np.array([2, 0]), query, gallery, first=4)
     # Row 4 is person 2 by camera 0, as the query; row 0 is person 0 by camera 0.
     np.testing.assert_array_equal(found, [[5, 2, 3, 1], [1, 3, 2, 4]])
 
 
-def test_same_camera_that_is_kept_leaves_out_the_very_same_picture_alone(test_set):
+def test_keeping_the_same_camera_leaves_out_only_the_query_picture_itself(test_set):
     kept = dataclasses.replace(test_set, same_camera="keep")
     kept.gallery.names[:] = ["a", "b", "c", "d", kept.query.names[2], "f"]
     query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
@@ -34,7 +34,7 @@ def test_same_camera_that_is_kept_leaves_out_the_very_same_picture_alone(test_se
     np.testing.assert_array_equal(found, [[5, 2, 3], [0, 1, 3]])
 
 
-def test_small_gallery_gives_as_many_as_there_are(test_set):
+def test_small_gallery_gives_fewer_pictures_than_requested(test_set):
     query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
     [found] = ranked_pictures.top_rows(test_set, np.array([2]), query, gallery, first=6)
     np.testing.assert_array_equal(found, [5, 2, 3, 1, 0])
@@ -42,12 +42,12 @@ def test_small_gallery_gives_as_many_as_there_are(test_set):
     assert [cell.frame for cell in row] == [None, contact_sheet.GREEN, *[contact_sheet.RED] * 4]
 
 
-def test_of_equally_far_pictures_the_first_of_the_gallery_comes_first(test_set):
+def test_equal_distances_are_in_gallery_order(test_set):
     found = ranked_pictures.top_rows(test_set, np.array([1]), feats(0, 0, 0), feats(1, 1, 1, 1, 1, 1), first=5)
     np.testing.assert_array_equal(found, [[0, 1, 2, 4, 5]])
 
 
-def test_rows_show_the_query_unframed_and_frame_what_was_found_by_whether_it_is_right(test_set):
+def test_rows_show_the_query_unframed_and_matches_framed_by_correctness(test_set):
     query, gallery = feats(0.0, 1.0, 2.0), feats(0.0, 0.1, 1.2, 1.1, 2.0, 2.5)
     rows = ranked_pictures.sheet_rows(test_set, np.array([0, 2]), query, gallery, first=3, height=20, width=10)
     assert [[cell.frame for cell in row] for row in rows] == [

@@ -13,7 +13,7 @@ from san_jax.scoring import distances, ranking, tiles
 
 
 def random_case(seed, *, num_query=23, num_gallery=150, num_pids=12, num_camids=3):
-    """Small whole numbers, so that distances are exact and many pictures tie; some people are in one half only."""
+    """Small whole numbers, so that distances are exact and many tie; some pids are only in query or only in gallery."""
     rng = np.random.default_rng(seed)
     feats = tuple(rng.integers(-2, 3, (num, 4)).astype(np.float32) for num in (num_query, num_gallery))
     labels = {
@@ -55,7 +55,7 @@ def plain_scores(all_ranks, max_rank):
 
 
 def expected_single_shot_scores(feats, labels, max_rank):
-    """CMC and mAP of endless draws: every other person is nearer with a probability of its own."""
+    """Expected CMC and mAP over all draws: every other pid is nearer with a probability of its own."""
     query_feats, gallery_feats = (x.astype(np.float64) for x in feats)
     rank_odds = []
     for i in range(len(query_feats)):
@@ -63,7 +63,7 @@ def expected_single_shot_scores(feats, labels, max_rank):
         same_person = labels["gallery_pids"] == labels["query_pids"][i]
         correct = distance[same_person & (labels["gallery_camids"] != labels["query_camids"][i])]
         people = np.setdiff1d(labels["gallery_pids"], labels["query_pids"][i])
-        odds = np.zeros((len(correct), len(people) + 2))  # [:, k]: of rank k
+        odds = np.zeros((len(correct), len(people) + 2))  # [:, k]: probability of rank k
         odds[:, 1] = 1
         for pid in people:
             nearer = np.mean(distance[labels["gallery_pids"] == pid] < correct[:, None], axis=1, keepdims=True)
@@ -75,7 +75,7 @@ def expected_single_shot_scores(feats, labels, max_rank):
 
 
 @pytest.mark.parametrize("case", range(4))
-def test_scores_are_those_of_the_peers(case):
+def test_scores_are_those_of_other_implementations(case):
     feats, labels = golden_case(case)
     found = ranking.scores(ranking.rank(*feats, **labels))
     np.testing.assert_allclose(found.cmc, GOLDEN[f"{case}/cmc"], atol=1e-6)
@@ -83,8 +83,8 @@ def test_scores_are_those_of_the_peers(case):
 
 
 @pytest.mark.parametrize("case", range(4))
-def test_single_shot_scores_are_those_of_endless_draws_and_of_the_peers(case):
-    """The peers' numbers are means of 200 draws, whose standard error is up to 0.006 in the two small cases."""
+def test_single_shot_scores_are_the_expected_ones_and_those_of_other_implementations(case):
+    """The golden numbers are means of 200 draws, whose standard error is up to 0.006 in the two small cases."""
     feats, labels = golden_case(case)
     ranks = np.asarray(ranking.draw_ranks(*feats, **labels, key=jax.random.key(case), draws=2000))
     mean, _ = ranking.mean_and_spread([ranking.scores(draw[:, None], max_rank=10) for draw in ranks])
@@ -115,19 +115,19 @@ def test_cosine_ranks_are_those_of_unit_vectors():
     assert listed(ranking.rank(*feats, **labels, distance="cosine")) == plain_ranks(unit, labels)
 
 
-def test_chi_square_ranks_are_those_of_the_distance_by_hand():
-    """Of zeros and ones it is half the squared Euclidean distance."""
+def test_chi_square_ranks_of_binary_features_are_those_of_the_euclidean_distance():
+    """For zeros and ones, it is half the squared Euclidean distance."""
     feats, labels = binary_case(0)
     assert listed(ranking.rank(*feats, **labels, distance="chi_square")) == plain_ranks(feats, labels)
 
 
 @pytest.mark.parametrize("tile", [1, 7, 22, 1000])
-def test_tile_changes_no_rank(tile):
+def test_tile_does_not_change_the_ranks(tile):
     feats, labels = random_case(0)
     np.testing.assert_array_equal(ranking.rank(*feats, **labels, tile=tile), ranking.rank(*feats, **labels))
 
 
-def test_tile_changes_no_draw():
+def test_tile_does_not_change_the_draws():
     feats, labels = random_case(0)
     in_one, in_many = (ranking.draw_ranks(*feats, **labels, key=jax.random.key(0), tile=tile) for tile in (None, 7))
     np.testing.assert_array_equal(in_one, in_many)
@@ -138,7 +138,7 @@ def test_tile_changes_no_draw():
     [({"tile": 20}, 301, (17, 301)), ({"tile": None}, 302, (11, 302)), ({"tile": None}, 3000, (1, 3000))],
 )
 def test_only_a_tile_of_distances_is_computed_at_a_time(options, num_gallery, shape, monkeypatch, traced_anew):
-    """101 queries make six tiles where 20 are asked for, and ten where 4 * 302 * 11 bytes are allowed."""
+    """101 queries make six tiles for tile=20, and ten where TILE_BYTES is 4 * 302 * 11."""
     real, shapes = distances.distmat, []
 
     def recorded(*args, **kwargs):
@@ -182,7 +182,7 @@ def test_no_query_with_a_hit_is_an_error():
 
 @pytest.mark.parametrize(("broken", "name"), [(0, "query"), (1, "gallery")])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_are_an_error(broken, name, value):
+def test_non_finite_features_are_an_error(broken, name, value):
     feats, labels = random_case(0)
     feats[broken][5, 2] = value
     for ranks in (ranking.rank, lambda *a, **k: ranking.draw_ranks(*a, **k, key=jax.random.key(0))):
@@ -191,7 +191,7 @@ def test_features_that_are_not_finite_are_an_error(broken, name, value):
 
 
 @pytest.mark.parametrize("empty", ["query", "gallery"])
-def test_no_pictures_are_an_error(empty):
+def test_empty_query_or_gallery_is_an_error(empty):
     (query_feats, gallery_feats), labels = random_case(0)
     labels[f"{empty}_pids"], labels[f"{empty}_camids"] = labels[f"{empty}_pids"][:0], labels[f"{empty}_camids"][:0]
     feats = (query_feats[:0], gallery_feats) if empty == "query" else (query_feats, gallery_feats[:0])
@@ -199,7 +199,7 @@ def test_no_pictures_are_an_error(empty):
         ranking.rank(*feats, **labels)
 
 
-def test_single_shot_of_one_picture_a_person_is_the_whole_gallery():
+def test_single_shot_with_one_picture_per_pid_ranks_the_whole_gallery():
     feats, labels = random_case(3, num_query=40, num_gallery=30)
     labels["gallery_pids"] = np.random.default_rng(3).permutation(30)
     expected = [ranks[0] if ranks else 0 for ranks in plain_ranks(feats, labels)]
@@ -240,7 +240,7 @@ def test_draws_differ_between_keys_draws_and_queries():
     assert np.any(one != other)
 
 
-def test_mean_and_spread_go_field_by_field():
+def test_mean_and_spread_are_computed_field_by_field():
     runs = [ranking.scores(np.array([[rank], [4]]), max_rank=3) for rank in (1, 2)]
     mean, spread = ranking.mean_and_spread(runs)
     np.testing.assert_allclose(mean.cmc, [0.25, 0.5, 0.5])
@@ -250,7 +250,7 @@ def test_mean_and_spread_go_field_by_field():
 
 
 def check_meshes():
-    """For a process of eight devices: a spread gallery is ranked as an unspread one is, whether or not it divides."""
+    """Runs in a process with eight devices: a sharded gallery has the ranks of one device, divisible or not."""
     devices = np.array(jax.devices())
     assert len(devices) == 8
     line, grid = jax.sharding.Mesh(devices, ("data",)), jax.sharding.Mesh(devices.reshape(4, 2), ("data", "fsdp"))
@@ -270,7 +270,7 @@ def check_meshes():
     )
 
 
-def test_gallery_spread_over_eight_devices_is_ranked_alike():
+def test_gallery_sharded_over_eight_devices_has_the_same_ranks():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = subprocess.run(
         [sys.executable, "-c", "import test_ranking; test_ranking.check_meshes()"],

@@ -37,7 +37,7 @@ def test_pids_are_any_numbers_or_words_and_the_same_in_all_splits(pids, numbers,
         assert [sources[split][row]["pid"] for row in (0, len(sources[split]) - 1)] == [numbers[0], numbers[-1]]
 
 
-def test_person_of_one_split_alone_moves_no_number_of_another(monkeypatch, tmp_path):
+def test_pids_of_one_split_do_not_shift_those_of_another(monkeypatch, tmp_path):
     splits = splits_of(["b", "d"]) | {"train": pictures(["a", "c"])}
     sources = opened(monkeypatch, tmp_path, splits)
     assert {split: sorted(set(source.pids.tolist())) for split, source in sources.items()} == {
@@ -56,12 +56,12 @@ def test_cameras_are_any_numbers_or_words_too(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("pid", [None, "", " ", float("nan")])
-def test_picture_without_a_person_is_refused_by_its_name(pid, monkeypatch, tmp_path):
+def test_picture_without_a_pid_is_refused_by_its_name(pid, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"^p7 has no pid; give every picture"):
         opened(monkeypatch, tmp_path, {split: [(pid, 0, "p7")] for split in ("train", "query", "gallery")})
 
 
-def test_label_is_a_whole_number_wherever_a_text_spells_one():
+def test_label_is_an_integer_where_a_text_spells_one_canonically():
     labels = [whole_label(value, field="pid", name="x") for value in ("7", "-3", "007", "+7", "7.0", " 8 ", "٣", True)]
     assert labels == [7, -3, "007", "+7", "7.0", 8, "٣", "True"]
 

@@ -1,4 +1,4 @@
-"""The command as people start it, on a small release."""
+"""The command in a process of its own, on a small release."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ def run(*arguments):
 
 
 @pytest.mark.slow
-def test_table_and_file_have_the_references_of_every_set(tmp_path):
+def test_table_and_file_have_the_reference_scores_of_every_set(tmp_path):
     release = f"--manual_dir={write_release(tmp_path / 'release')}"
     names, output = ["cuhk03/labeled", "cuhk03/detected"], tmp_path / "scores.json"
     found = run(f"--data={','.join(names)}", f"--data_dir={tmp_path}", release, "--metric=cuhk03", f"--output={output}")
@@ -36,7 +36,7 @@ def test_table_and_file_have_the_references_of_every_set(tmp_path):
     ("data", "error"),
     [(",", "--data names no data set"), ("market1501", "there is no data set market1501")],
 )
-def test_what_cannot_be_scored_is_told_in_one_line(data, error, tmp_path):
+def test_invalid_data_set_is_an_error_of_one_line(data, error, tmp_path):
     found = run(f"--data={data}", f"--data_dir={tmp_path}")
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.startswith(f"error: {error}")

@@ -11,7 +11,7 @@ from san_jax.scoring.evaluation import RetrievalSet
 
 
 class ClothedSource(ArraySource):
-    """Pictures of eight bands in a person's colours, which camera 1 sees at half their brightness."""
+    """Pictures of eight bands in the colours of the pid, at half the brightness by camera 1."""
 
     def __getitem__(self, row):
         record = super().__getitem__(row)
@@ -29,7 +29,7 @@ def evaluate(*test_sets, metric="market1501"):
     return references.evaluate(test_sets, mesh=devices.make_mesh(), metric=metric, workers=0)
 
 
-def test_colours_come_in_order_and_are_those_of_the_resized_pictures():
+def test_colours_are_in_order_and_are_those_of_the_resized_pictures():
     found = references.colours(GALLERY, mesh=devices.make_mesh(), workers=0)
     picture = input_pipeline.decode(GALLERY[70]["image"], height=references.HEIGHT, width=references.WIDTH)
     np.testing.assert_array_equal(found[70], histograms(picture[None])[0])
@@ -43,7 +43,7 @@ def test_colours_come_in_order_and_are_those_of_the_resized_pictures():
         ("cuhk03", {"rank1": 1 / 30, "rank10": 1 / 3}),
     ],
 )
-def test_people_are_found_by_their_clothes_and_chance_is_what_the_labels_say(metric, chance):
+def test_histograms_match_clothes_and_chance_follows_from_the_labels(metric, chance):
     scores = evaluate(RetrievalSet("one", QUERY, GALLERY), metric=metric)["one"]
     assert list(scores) == ["chance", "colour histogram"]
     assert list(scores["chance"]) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
@@ -52,7 +52,7 @@ def test_people_are_found_by_their_clothes_and_chance_is_what_the_labels_say(met
     assert scores["colour histogram"]["mAP"] > 0.9
 
 
-def test_every_test_set_is_scored_by_itself():
+def test_every_test_set_is_scored_separately():
     few = ClothedSource(np.repeat(np.arange(30), 2), textures=False)
     found = evaluate(RetrievalSet("one", QUERY, GALLERY), RetrievalSet("two", QUERY, few))
     assert list(found) == ["one", "two"]

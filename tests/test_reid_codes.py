@@ -1,4 +1,4 @@
-"""Weights of fast-reid, reid-strong-baseline and layumi's baseline: ours computes their features, or says why not."""
+"""Weights of fast-reid, reid-strong-baseline and layumi's baseline give the features of their code, or an error."""
 
 import functools
 from collections import OrderedDict
@@ -46,7 +46,7 @@ def error(ours, theirs) -> float:
 
 
 @pytest.mark.parametrize("network", golden_reid_codes.FEATURES)
-def test_features_are_those_of_the_code_that_the_weights_are_of(tmp_path, network):
+def test_features_are_those_of_the_original_code(tmp_path, network):
     loaded = load(write(tmp_path / "theirs", tensors_of(network)))
     assert error(features(loaded), golden_reid_codes.features_of(network)) < 1e-5
 
@@ -63,7 +63,7 @@ def test_features_are_those_of_the_code_that_the_weights_are_of(tmp_path, networ
         ("layumi_no_linear", "layumi's Person_reID_baseline_pytorch", "torchvision", "bn", 0, 2),
     ],
 )
-def test_networks_are_known_by_their_names_and_the_report_says_so(
+def test_networks_are_recognised_by_parameter_names_and_the_report_says_so(
     tmp_path, network, name, stem, neck, fc_dim, last_stride
 ):
     loaded = load(write(tmp_path / "theirs", tensors_of(network)))
@@ -73,8 +73,8 @@ def test_networks_are_known_by_their_names_and_the_report_says_so(
     assert f"known as  {name}: stem {stem}, neck {neck}, average pool" in loaded.report
 
 
-def test_what_is_told_apart_changes_the_features(tmp_path):
-    """Or else the comparison above could not fail."""
+def test_unrecognised_stem_changes_the_features(tmp_path):
+    """Otherwise the comparison above could not fail."""
     bare = {name.removeprefix("base."): values for name, values in tensors_of("strong").items()}
     loaded = load(write(tmp_path / "bare", bare))
     assert (loaded.architecture.stem, loaded.architecture.neck) == ("torchvision", "bn")
@@ -101,7 +101,7 @@ def test_state_dicts_of_their_resnet50_are_complete(tmp_path, network):
         ("layumi", lambda saved: with_prefix("module.", saved) | as_saved({"n_averaged": np.array(5)})),
     ],
 )
-def test_wrappers_and_prefixes_change_nothing(tmp_path, network, wrap):
+def test_wrappers_and_prefixes_do_not_matter(tmp_path, network, wrap):
     plain = read_state_dict(write(tmp_path / "plain", tensors_of(network)))
     kept = {name: it for name, it in tensors_of(network).items() if not name.endswith("num_batches_tracked")}
     save_zip(tmp_path / "wrapped.pth", wrap(as_saved(kept)))
@@ -126,7 +126,7 @@ def with_prefix(prefix, saved):
         ("layumi", "classifier.classifier.", None, 1),
     ],
 )
-def test_missing_classifier_is_zero_and_so_are_missing_biases(tmp_path, network, leave_out, zero, num_pids):
+def test_missing_classifier_and_biases_are_zero(tmp_path, network, leave_out, zero, num_pids):
     kept = {name: values for name, values in tensors_of(network).items() if not name.startswith(leave_out)}
     loaded = load(write(tmp_path / "theirs", kept))
     assert loaded.architecture.num_pids == num_pids
@@ -150,7 +150,7 @@ def test_missing_classifier_is_zero_and_so_are_missing_biases(tmp_path, network,
         ("layumi_pcb", r"a classifier for each part of the body \(PCB\)", r"classifier0\.add_block"),
     ],
 )
-def test_layers_that_no_network_here_has_are_refused_by_name(tmp_path, network, what, name):
+def test_unsupported_layers_are_refused_by_name(tmp_path, network, what, name):
     shapes = golden_reid_codes.shapes_of(network)
     path = write(tmp_path / "theirs", {key: np.ones(shape, np.float32) for key, shape in shapes.items()})
     with pytest.raises(UserError, match=rf"theirs has {what}, which is not supported \({name}") as refused:
@@ -169,14 +169,14 @@ def test_layers_that_no_network_here_has_are_refused_by_name(tmp_path, network, 
         ({"heads.bottleneck.0.weight": np.ones((8, 512, 1, 1))}, r"bottleneck\.0\.bias is \[512\], ours \[8\]"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path, edit, message):
+def test_tensors_that_do_not_fit_are_refused_in_one_line(tmp_path, edit, message):
     path = write(tmp_path / "theirs", tensors_of("fastreid") | {k: v.astype(np.float32) for k, v in edit.items()})
     with pytest.raises(UserError, match=message) as refused:
         load(path)
     assert "\n" not in str(refused.value)
 
 
-def test_pixels_that_older_fast_reid_keeps_in_its_files_are_imagenet_s(tmp_path):
+def test_imagenet_pixel_mean_and_std_of_older_fast_reid_files_are_accepted(tmp_path):
     mean, std = (
         255 * np.array(it, np.float32).reshape(1, 3, 1, 1) for it in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
@@ -184,7 +184,7 @@ def test_pixels_that_older_fast_reid_keeps_in_its_files_are_imagenet_s(tmp_path)
     assert load(path).architecture.stem == "fastreid"
 
 
-def test_older_names_of_fast_reid_s_head_mean_the_same(tmp_path):
+def test_older_names_of_the_fast_reid_head_are_read(tmp_path):
     older = {
         {"heads.weight": "heads.classifier.weight"}.get(
             name, name.replace("heads.bottleneck.0", "heads.bnneck")
@@ -197,7 +197,7 @@ def test_older_names_of_fast_reid_s_head_mean_the_same(tmp_path):
     np.testing.assert_array_equal(old["bottleneck.running_var"], new["bottleneck.running_var"])
 
 
-def test_last_stride_and_size_are_those_that_are_given(tmp_path):
+def test_last_stride_height_and_width_are_taken_from_the_arguments(tmp_path):
     path = write(tmp_path / "theirs", tensors_of("layumi"))
     found = load_weights(path, height=96, last_stride=1).architecture
     assert (found.height, found.width, found.last_stride) == (96, 128, 1)

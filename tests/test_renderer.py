@@ -14,7 +14,7 @@ from san_jax.synthesis.street import Place
 HEIGHT, WIDTH = 64, 32
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 BOX = Box(*map(jnp.float32, (-0.12, 0.12, -0.24, 0.24)))
-FRONT, BACK, FROM_THEIR_LEFT = np.pi, 0.0, np.pi / 2  # the person's yaw, before a camera that looks along z
+FRONT, BACK, FROM_THEIR_LEFT = np.pi, 0.0, np.pi / 2  # yaw of the person in front of a camera that looks along z
 
 
 def jitted(function, **options):
@@ -28,7 +28,7 @@ view = camera.look_at(jnp.array([0.0, 4.0, -4.0]), jnp.array([0.0, 0.9, 0.0]))
 
 @pytest.fixture(scope="module")
 def stand():
-    """Makes somebody who stands in the origin, arms a little off the body."""
+    """Builds a person standing at the origin, arms slightly away from the body."""
     outfit = jitted(wardrobe.random_outfit)(jax.random.key(0), jax.random.key(1))
     outfit = outfit._replace(skirt=jnp.zeros_like(outfit.skirt), bag=jnp.zeros_like(outfit.bag))
     shape = jitted(body.random_proportions)(jax.random.key(2), outfit.female)
@@ -45,7 +45,7 @@ def noise():
 
 
 def pole(radius):
-    """Stands before the person, from the ground upwards; radius 0 for nothing."""
+    """A pole in front of the person, from the ground upwards; none with radius 0."""
     one = jnp.ones(1)
     at = jnp.array([[0.1, 0.0, -1.0]])
     return Solids(jnp.eye(3)[None], at, radius * one, radius * one, 3 * one, one)
@@ -59,7 +59,7 @@ def look(somebody, *, occluders=NOTHING, height=HEIGHT, width=WIDTH):
 
 
 def light(*, sun=(0.0, 1.0, 0.0), strength=1.0, sky=0.0, softness=0.0):
-    """A place of which only the light matters."""
+    """A place with only its light set."""
     sun = jnp.array(sun) / jnp.linalg.norm(jnp.array(sun))
     return Place(**dict.fromkeys(Place._fields))._replace(
         sun=sun, sun_colour=jnp.full(3, strength), sky_colour=jnp.full(3, sky), sun_softness=jnp.float32(softness)
@@ -67,7 +67,7 @@ def light(*, sun=(0.0, 1.0, 0.0), strength=1.0, sky=0.0, softness=0.0):
 
 
 def empty_ground(*, colour=1.0, on_ground=True):
-    """A plane without walls, of one colour, as the camera sees it."""
+    """A ground plane of one colour without walls, seen by the camera."""
     x, y, z = (np.asarray(each) for each in camera.rays(view, BOX, height=HEIGHT, width=WIDTH))
     distance = np.where(y < -1e-3, 4 / np.maximum(-y, 1e-3), 1e3)
     points = np.stack([distance * x, 0 * y, distance * z - 4], axis=-1)
@@ -80,7 +80,7 @@ def picture(somebody, texture, place, backdrop, *, occluders=NOTHING):
 
 
 def coverage(somebody):
-    """The share of every pixel that shows the person, by 2 x 2 rays."""
+    """Fraction of each pixel that the person covers, from 2 x 2 rays."""
     samples = look(somebody, height=2 * HEIGHT, width=2 * WIDTH).person
     return samples.reshape(HEIGHT, 2, WIDTH, 2).mean(axis=(1, 3))
 
@@ -90,7 +90,7 @@ def plain(*colour):
 
 
 def bilinear(texture, row, column):
-    """Lookup, one axis after the other."""
+    """Bilinear lookup, one axis after the other."""
     rows = np.clip(np.floor(row), 0, 254).astype(int), np.clip(np.floor(column), 0, 254).astype(int)
     down, right = row - rows[0], column - rows[1]
     got = 0
@@ -120,7 +120,7 @@ def test_uv_lies_in_the_chart_of_the_part(stand, yaw):
     assert len(np.unique(shown.part[shown.person])) >= 10
 
 
-def test_nothing_is_said_of_pixels_without_a_person(stand):
+def test_pixels_without_a_person_have_no_part_uv_or_distance(stand):
     shown = look(stand(FRONT))
     assert not shown.part[~shown.person].any()
     assert not shown.uv[~shown.person].any()
@@ -128,7 +128,7 @@ def test_nothing_is_said_of_pixels_without_a_person(stand):
 
 
 @pytest.mark.parametrize(("yaw", "columns"), [(FRONT, (0, 84)), (BACK, (84, 168))])
-def test_view_from_before_shows_the_front_of_the_trunk_and_from_behind_the_back(stand, yaw, columns):
+def test_trunk_shows_its_front_from_the_front_and_its_back_from_behind(stand, yaw, columns):
     shown = look(stand(yaw))
     column = shown.uv[shown.person & (shown.part == atlas.PARTS.index("trunk")), 1]
     assert len(column) > 50
@@ -146,7 +146,7 @@ def test_left_side_of_a_face_is_on_the_viewers_right(stand):
     assert np.corrcoef(x, column)[0, 1] > 0.8
 
 
-def test_left_hand_is_on_the_viewers_right_from_before_and_left_from_behind(stand):
+def test_left_hand_is_on_the_viewers_right_from_the_front_and_left_from_behind(stand):
     for yaw, sign in ((FRONT, 1), (BACK, -1)):
         shown = look(stand(yaw), height=2 * HEIGHT, width=2 * WIDTH)
         for side, towards in (("left", sign), ("right", -sign)):
@@ -155,7 +155,7 @@ def test_left_hand_is_on_the_viewers_right_from_before_and_left_from_behind(stan
             assert ((x - WIDTH) * towards > 0).all()
 
 
-def test_what_stands_before_a_person_hides_them(stand, noise):
+def test_occluder_hides_the_person_behind_it(stand, noise):
     somebody = stand(FRONT)
     free, hidden = look(somebody), look(somebody, occluders=pole(0.15))
     pole_seen = hidden.solid == len(somebody.solids.length)
@@ -169,7 +169,7 @@ def test_what_stands_before_a_person_hides_them(stand, noise):
     assert not lit[inside][:, [0, 2]].any()
 
 
-def test_pixels_at_the_edge_are_covered_by_the_share_of_their_samples(stand):
+def test_coverage_of_edge_pixels_is_the_fraction_of_their_samples(stand):
     somebody = stand(FRONT)
     got = picture(somebody, plain(0, 0, 0), light(), empty_ground(on_ground=False))
     covered = coverage(somebody)
@@ -192,7 +192,7 @@ def test_colours_of_the_texture_are_lit_linearly(stand):
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_shadow_falls_away_from_the_sun_and_the_side_towards_it_is_lit(stand, side):
-    """With side 1 the sun stands at +x, on the viewer's left. Rays of our own tell where it is hidden."""
+    """With side 1 the sun is at +x, on the viewer's left. Rays traced in the test show where it is hidden."""
     somebody, backdrop = stand(FRONT), empty_ground()
     got = picture(somebody, plain(1, 1, 1), light(sun=(side, 1.5, -0.3), sky=0.1), backdrop)[..., 0]
     shown = look(somebody)
@@ -201,7 +201,7 @@ def test_shadow_falls_away_from_the_sun_and_the_side_towards_it_is_lit(stand, si
     sun = np.broadcast_to(np.array([side, 1.5, -0.3]), backdrop.ground.shape)
     starts, towards = (tuple(jnp.moveaxis(jnp.asarray(x, jnp.float32), -1, 0)) for x in (backdrop.ground, sun))
     hidden = np.asarray(trace(somebody.solids, starts, towards).distance < solids.FAR)
-    # Neighbouring pixels share what they see of the sun, so a shadow is wrong by two pixels.
+    # Neighbouring pixels share their sun visibility, so a shadow may be off by two pixels.
     assert got[ground & ~ndimage.maximum_filter(hidden, 5)].min() > 0.85
     inside = ground & ndimage.minimum_filter(hidden, 3)
     assert inside.sum() > 20
@@ -223,7 +223,7 @@ def test_softer_suns_have_wider_penumbras(stand):
     assert widths[0] < widths[1] < widths[2]
 
 
-def test_sky_is_hidden_from_the_ground_at_the_feet_and_open_far_away(stand):
+def test_sky_light_is_occluded_on_the_ground_at_the_feet_but_not_far_away(stand):
     backdrop = empty_ground()
     got = picture(stand(FRONT), plain(1, 1, 1), light(strength=0.0, sky=1.0), backdrop)[..., 0]
     ground = np.asarray(backdrop.on_ground > 0) & (coverage(stand(FRONT)) == 0)
@@ -240,7 +240,7 @@ def test_background_that_is_not_ground_keeps_its_light(stand):
     np.testing.assert_allclose(got[away], 0.3, rtol=1e-6)
 
 
-def test_pictures_repeat_bit_for_bit(stand, noise):
+def test_pictures_are_deterministic_bit_for_bit(stand, noise):
     one, other = (
         picture(stand(FRONT), noise, light(sun=(1, 1, 0), sky=0.2, softness=0.5), empty_ground()) for _ in range(2)
     )

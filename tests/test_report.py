@@ -12,7 +12,7 @@ from runs import SMALL_RUN
 ROOT = Path(__file__).parent.parent
 
 
-def test_page_needs_no_other_file_and_no_network(san_page):
+def test_page_needs_no_other_file_and_no_network_access(san_page):
     page = Page(san_page[0])  # parses, and every element closes
     assert "://" not in san_page[0]
     assert not page.named("script")
@@ -23,14 +23,14 @@ def test_page_needs_no_other_file_and_no_network(san_page):
     assert len(san_page[0]) < 1e6
 
 
-def test_checkpoint_step_and_config_are_named(san_page):
+def test_page_shows_checkpoint_step_and_config(san_page):
     words = Page(san_page[0]).texts
     assert "1,234" in words
     assert any(word.endswith("checkpoints/7") for word in words)
     assert words[words.index("reid.learning_rate") + 1] == "0.001"
 
 
-def test_baseline_draws_nothing_and_every_test_set_has_its_section(tmp_path):
+def test_baseline_has_no_texture_section_and_every_test_set_has_its_section(tmp_path):
     sets = [people_set("test/one"), people_set("test/<b>two</b>")]
     text = page_of(tmp_path, *sets, mode="baseline")
     assert "Textures" not in Page(text).texts
@@ -39,7 +39,7 @@ def test_baseline_draws_nothing_and_every_test_set_has_its_section(tmp_path):
     assert text.count("Hardest queries") == 2
 
 
-def test_names_are_escaped(tmp_path):
+def test_names_are_escaped_in_html(tmp_path):
     test = people_set()
     test.query.names = [f"<i>{name}</i>&" for name in test.query.names]
     text = page_of(tmp_path, test)

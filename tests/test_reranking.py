@@ -13,7 +13,7 @@ from san_jax.scoring import distances, ranking, reranking
 
 
 def random_feats(seed, num_query, num_gallery, *, num_pids=8):
-    """People with a few pictures each, near enough to each other that sets of neighbours overlap."""
+    """Identities with a few pictures each, close enough to each other that sets of neighbours overlap."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((num_pids, 8))
     draw = lambda n: centres[rng.integers(0, num_pids, n)] + 0.7 * rng.standard_normal((n, 8))  # noqa: E731
@@ -55,7 +55,7 @@ def plain_distmat(feats, k1, k2, weight):
 
 
 @pytest.mark.parametrize("case", range(4))
-def test_scores_are_those_of_the_peers(case):
+def test_scores_are_those_of_other_implementations(case):
     feats, labels = golden_case(case)
     found = ranking.scores(reranking.rank(*feats, **labels))
     np.testing.assert_allclose(found.cmc, GOLDEN[f"{case}/reranked_cmc"], atol=1e-6)
@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_peers(case):
 
 
 @pytest.mark.parametrize("case", [0, 2])
-def test_distances_are_those_of_the_peers(case):
+def test_distances_are_those_of_other_implementations(case):
     feats, _ = golden_case(case)
     np.testing.assert_allclose(reranking.distmat(*feats), GOLDEN[f"{case}/reranked"], atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_distances_are_those_of_the_peers(case):
         (1, 30, dict(k1=1, k2=2, weight=0.3)),
     ],
 )
-def test_distances_are_those_of_whole_matrices(num_query, num_gallery, options):
+def test_distances_are_those_of_the_plain_computation(num_query, num_gallery, options):
     feats = random_feats(num_query, num_query, num_gallery)
     np.testing.assert_allclose(reranking.distmat(*feats, **options), plain_distmat(feats, **options), atol=2e-6)
 
@@ -90,7 +90,7 @@ def test_sets_smaller_than_k1_take_all_points(num_query, num_gallery):
     np.testing.assert_allclose(reranking.distmat(*feats), expected, atol=2e-6)
 
 
-def test_order_of_the_gallery_changes_no_distance():
+def test_order_of_the_gallery_does_not_change_the_distances():
     query_feats, gallery_feats = random_feats(0, 20, 130)
     order = np.random.default_rng(0).permutation(130)
     one, other = (reranking.distmat(query_feats, feats) for feats in (gallery_feats, gallery_feats[order]))
@@ -98,7 +98,7 @@ def test_order_of_the_gallery_changes_no_distance():
 
 
 def test_equal_pictures_rank_in_gallery_order():
-    """Of so few points all are neighbours of all, so equal features mean equal descriptions."""
+    """With so few points, every point is a neighbour of every other, so equal features mean equal neighbour vectors."""
     query_feats, gallery_feats = random_feats(1, 3, 4)
     gallery_feats = np.tile(gallery_feats, (3, 1))
     distmat = np.asarray(reranking.distmat(query_feats, gallery_feats))
@@ -115,24 +115,24 @@ def test_equal_pictures_rank_in_gallery_order():
     assert listed(reranking.rank(query_feats, gallery_feats, **labels)) == expected
 
 
-def test_pictures_that_are_all_the_same_are_equally_far():
-    """More of them than k1: the first ones are everybody's neighbours, and nobody is left without a distance."""
+def test_identical_pictures_have_distance_zero():
+    """More than k1 of them: the first ones are neighbours of every picture, and every picture has a distance."""
     distmat = np.asarray(reranking.distmat(np.ones((20, 8), np.float32), np.ones((130, 8), np.float32)))
     np.testing.assert_array_equal(distmat, np.zeros_like(distmat))
 
 
-def test_weight_one_leaves_the_euclidean_order():
+def test_weight_one_keeps_the_euclidean_order():
     feats, labels = random_feats(4, 20, 130), some_labels(20, 130)
     assert listed(reranking.rank(*feats, **labels, weight=1.0)) == listed(ranking.rank(*feats, **labels))
 
 
 @pytest.mark.parametrize("tile", [1, 7, 1000])
-def test_tile_changes_no_rank(tile):
+def test_tile_does_not_change_the_ranks(tile):
     feats, labels = random_feats(4, 20, 130), some_labels(20, 130)
     np.testing.assert_array_equal(reranking.rank(*feats, **labels, tile=tile), reranking.rank(*feats, **labels))
 
 
-def test_long_lists_are_read_run_by_run(monkeypatch, traced_anew):
+def test_long_lists_are_read_in_runs(monkeypatch, traced_anew):
     monkeypatch.setattr(reranking, "RUN", 3)
     monkeypatch.setattr(reranking, "RUNS", 7)
     feats = random_feats(6, 11, 97)
@@ -151,7 +151,7 @@ def test_only_tiles_of_distances_are_computed(monkeypatch, traced_anew):
     assert shapes == {(10, 143), (10, 123)}
 
 
-def test_single_shot_of_one_picture_a_person_is_the_whole_gallery():
+def test_single_shot_with_one_picture_per_pid_ranks_the_whole_gallery():
     feats, labels = random_feats(5, 20, 130), some_labels(20, 130)
     labels["gallery_pids"] = np.random.default_rng(3).permutation(130)
     refinement = reranking.refinement(*feats)
@@ -161,13 +161,13 @@ def test_single_shot_of_one_picture_a_person_is_the_whole_gallery():
 
 
 @pytest.mark.parametrize("options", [dict(k1=0), dict(k2=0), dict(weight=-0.1), dict(weight=1.5)])
-def test_settings_without_sense_are_an_error(options):
+def test_parameters_out_of_range_are_an_error(options):
     with pytest.raises(UserError, match="k1 and k2 must be 1 or more, the weight must be from 0 to 1"):
         reranking.distmat(*random_feats(0, 2, 3), **options)
 
 
 @pytest.mark.parametrize(("broken", "name"), [(0, "query"), (1, "gallery")])
-def test_features_that_are_not_finite_are_an_error(broken, name):
+def test_non_finite_features_are_an_error(broken, name):
     feats = random_feats(0, 8, 12)
     feats[broken][5, 2] = np.nan
     with pytest.raises(UserError, match=rf"^{name} features .* row 5;"):
@@ -175,13 +175,13 @@ def test_features_that_are_not_finite_are_an_error(broken, name):
 
 
 @pytest.mark.parametrize(("num_query", "num_gallery"), [(0, 3), (3, 0)])
-def test_no_pictures_are_an_error(num_query, num_gallery):
+def test_empty_query_or_gallery_is_an_error(num_query, num_gallery):
     with pytest.raises(UserError, match="nothing to rank"):
         reranking.distmat(np.ones((num_query, 8), np.float32), np.ones((num_gallery, 8), np.float32))
 
 
 def check_meshes():
-    """For a process of eight devices: distances are those of one device, whether or not points divide over them."""
+    """Runs in a process with eight devices: distances are those of one device, whether or not the points divide."""
     devices = np.array(jax.devices())
     assert len(devices) == 8
     line, grid = jax.sharding.Mesh(devices, ("data",)), jax.sharding.Mesh(devices.reshape(4, 2), ("data", "fsdp"))
@@ -193,7 +193,7 @@ def check_meshes():
     assert listed(reranking.rank(*feats, **labels, mesh=grid)) == listed(reranking.rank(*feats, **labels))
 
 
-def test_points_spread_over_eight_devices_are_ranked_alike():
+def test_points_sharded_over_eight_devices_have_the_same_ranks():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = subprocess.run(
         [sys.executable, "-c", "import test_reranking; test_reranking.check_meshes()"],

@@ -58,7 +58,7 @@ def test_docs_show_the_table_of_the_code():
 
 
 @pytest.mark.parametrize("fields", MUST_STAY, ids=str)
-def test_change_that_must_not_be_names_the_field_and_leaves_the_run_as_it_was(fields, workdir):
+def test_forbidden_change_names_the_field_and_does_not_touch_the_run(fields, workdir):
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(UserError) as error:
         build(config_of(**fields), workdir)
@@ -71,7 +71,7 @@ def test_change_that_must_not_be_names_the_field_and_leaves_the_run_as_it_was(fi
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_all_that_may_change_may_change_at_once(workdir):
+def test_all_changeable_fields_may_change_at_once(workdir):
     assert build(config_of(**MAY_CHANGE), workdir).total > 11
 
 
@@ -88,7 +88,7 @@ def test_all_that_may_change_may_change_at_once(workdir):
     ],
     ids=str,
 )
-def test_state_that_does_not_fit_names_the_field_where_the_config_is_lost(fields, named, workdir):
+def test_state_that_does_not_fit_names_the_field_even_without_a_config(fields, named, workdir):
     (workdir / "config.json").unlink()
     with pytest.raises(UserError, match=f"11 does not fit this run: it was trained with another {named}") as error:
         build(config_of(**fields), workdir)
@@ -103,13 +103,13 @@ def test_field_that_an_older_config_lacks_counts_as_unchanged(workdir):
     resuming.check_config(config_of(), workdir)
 
 
-def test_workdir_without_a_checkpoint_takes_any_config(workdir):
+def test_workdir_without_a_checkpoint_accepts_any_config(workdir):
     shutil.rmtree(workdir / "checkpoints")
     for module in (baseline, san_pg):
         resuming.check_config(module.get_config(), workdir)
 
 
-def test_config_is_written_only_once_the_state_is_restored(workdir):
+def test_config_is_written_only_after_the_state_is_restored(workdir):
     before = (workdir / "config.json").read_bytes()
     built = build(config_of(**{"schedule.epochs": 2}), workdir)
     for path in stored.find(workdir).glob("state/**/d/*"):

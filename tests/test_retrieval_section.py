@@ -10,7 +10,7 @@ from san_jax.scoring import evaluation, ranking
 from san_jax.scoring.evaluation import RetrievalFeats
 
 
-def test_scores_are_those_of_scores_json_with_references_below(san_page):
+def test_scores_are_those_of_scores_json_above_the_references(san_page):
     rows = table_rows(san_page[0])
     assert list(rows) == ["this run", "colour histogram", "chance"]
     assert rows["this run"] == [f"{100 * value:.2f}" for value in san_page[1]["test/people"].values()]
@@ -29,7 +29,7 @@ def test_curve_goes_through_the_scores(tmp_path, metric):
 
 
 @pytest.mark.parametrize("metric", evaluation.METRICS)
-def test_features_are_ranked_once_and_all_numbers_follow_from_these_ranks(monkeypatch, metric):
+def test_features_are_ranked_once_for_all_numbers(monkeypatch, metric):
     test, mesh, ranked = people_set(), devices.make_mesh(), []
     rng = np.random.default_rng(0)
     feats = RetrievalFeats(

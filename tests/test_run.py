@@ -24,7 +24,7 @@ from san_jax.training.schedule import Phases
 PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
 
 
-def test_fixbase_comes_before_the_warm_up_and_freezes_its_steps_alone():
+def test_fixbase_precedes_the_warm_up_and_only_its_steps_freeze_layers():
     config = config_of(**{"schedule.fixbase_epoch": 2, "schedule.warmup_epochs": 1, "schedule.epochs": 1})
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     phases = Phases.of(config, plan)
@@ -34,7 +34,7 @@ def test_fixbase_comes_before_the_warm_up_and_freezes_its_steps_alone():
 
 
 def one_camera_set(same_camera="remove"):
-    """Four people before one camera, two queries of whom are not in the gallery."""
+    """Four queries by one camera, two of whose pids are not in the gallery."""
     query, gallery = ArraySource([0, 1, 2, 3], name="own/all"), ArraySource([0, 0, 1, 1], name="own/all")
     query.camids, gallery.camids = np.zeros(4, np.int32), np.zeros(4, np.int32)
     return RetrievalSet("own/all", query, gallery, same_camera)
@@ -51,7 +51,7 @@ def test_set_of_one_camera_is_refused_before_the_first_step():
     assert build_scored(one_camera_set(), **{"schedule.eval_every": 0}).total > 0
 
 
-def test_table_of_a_run_tells_the_queries_without_a_match():
+def test_table_of_a_run_counts_the_queries_without_a_match():
     built = build_scored(one_camera_set("keep"), **{"scoring.same_camera": "keep"})
     assert built.validation.units == "market1501 metric with the same camera kept, in percent"
     *_, line = built.validation.as_table({"own/all": {"mAP": 0.5}}).splitlines()
@@ -91,7 +91,7 @@ def test_baseline_needs_no_textures():
         ({"mode": "baseline", "batch.pit_pictures": 4}, "batch.pit_pictures is 4, but mode baseline uses no pairs"),
     ],
 )
-def test_field_that_does_not_fit_is_named(fields, named):
+def test_invalid_field_is_named(fields, named):
     with pytest.raises(UserError, match=named):
         build(config_of(**fields))
 
@@ -103,12 +103,12 @@ def test_field_that_does_not_fit_is_named(fields, named):
         (ArraySource([0, 1], textures=False), 2, "data.pit is test/people, which has no textures"),
     ],
 )
-def test_pairs_that_do_not_fit_are_named(pairs, pictures, named):
+def test_unsuitable_pairs_are_named(pairs, pictures, named):
     with pytest.raises(UserError, match=named):
         build(config_of(**{"batch.pit_pictures": pictures}), pairs=pairs)
 
 
-def test_pairs_stand_behind_the_people_in_every_batch_and_a_resumed_run_reads_on():
+def test_pairs_follow_the_reid_pictures_in_every_batch_and_a_resumed_run_continues_them():
     config = config_of(**{"batch.pit_pictures": 4})
     built, without = build(config, pairs=PAIRS), build(config_of())
     assert (built.total, built.batch_size) == (without.total, 20)
@@ -126,12 +126,12 @@ def test_pairs_stand_behind_the_people_in_every_batch_and_a_resumed_run_reads_on
             np.testing.assert_array_equal(getattr(batch, field), getattr(resumed, field))
 
 
-def test_textures_are_missed_before_anything_starts():
+def test_missing_textures_are_an_error_before_training_starts():
     with pytest.raises(UserError, match=r"data\.train is test/people, which has no textures; mode san needs them"):
         build(config_of(), ArraySource(PEOPLE.pids, textures=False))
 
 
-def test_texture_generator_is_the_better_the_lower_its_l1():
+def test_best_texture_generator_has_the_lowest_l1():
     built = build(config_of(san_pg, **{"batch.identities": 3}), PAIRS)
     assert built.validation.best_by == ("L1", False)
     assert built.notes == ("test/pairs: 14 training pairs of picture and texture",)
@@ -139,7 +139,7 @@ def test_texture_generator_is_the_better_the_lower_its_l1():
 
 
 @pytest.mark.slow
-def test_first_weights_are_the_same_bits_as_compiled_without_fast_compilation():
+def test_initial_weights_are_bit_identical_without_fast_compilation():
     built = build(config_of(baseline, seed=3))
     make = functools.partial(train_step.make_state, built.networks, recon_tx=optax.identity(), seed=3)
     found, expected = built.make_state(), jax.jit(functools.partial(make, reid_tx=optax.identity()))()
@@ -148,7 +148,7 @@ def test_first_weights_are_the_same_bits_as_compiled_without_fast_compilation():
 
 
 def fields_read(code):
-    """Fields SECTION.FIELD, or FIELD of the whole config, that Python code reads; SECTION.* where all are handed on."""
+    """SECTION.FIELD, or FIELD of the whole config, for each one that Python code reads; SECTION.* for **SECTION."""
     found = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -159,7 +159,7 @@ def fields_read(code):
     return found
 
 
-def test_fields_that_code_reads_are_told_from_what_is_spelt_like_them():
+def test_fields_read_ignores_comments_assignments_and_other_objects():
     code = """
 reid, total = config.reid, other.widths  # reid.gamma
 config.encoder.width = reid.b1 + config.seed
@@ -170,10 +170,10 @@ say(f"{config.recon.gamma}", "recon.b1", **config.loss)
 
 
 def test_every_field_of_the_config_is_read():
-    """An option that nothing reads would be a promise that nobody keeps; to check it is not to read it."""
+    """An option that nothing reads would have no effect; validating it does not count as reading it."""
     files = {*Path("san_jax").rglob("*.py"), *Path().glob("*.py")} - {Path("san_jax/training/config_fields.py")}
     found = set().union(*(fields_read(path.read_text()) for path in files))
-    # These are handed on whole: what gets them must use every one.
+    # These sections are passed on as a whole: their receivers must use every field.
     found |= {f"loss.{name}" for name in attributes_of("objective", train_step)}
     found |= {f"augmentation.{name}" for name in names_in(augmentation._augment_one)}
     assert {"loss.*", "augmentation.*"} <= found
@@ -182,7 +182,7 @@ def test_every_field_of_the_config_is_read():
 
 
 def attributes_of(name, module):
-    """Attributes of a variable that a module reads."""
+    """Attributes of the named variable that a module reads."""
     nodes = ast.walk(ast.parse(inspect.getsource(module)))
     return {node.attr for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == name}
 

@@ -7,7 +7,7 @@ from san_jax.errors import UserError
 from san_jax.training import run_config
 
 
-def test_config_comes_back_as_it_was_kept(tmp_path, capsys):
+def test_config_is_read_as_it_was_written(tmp_path, capsys):
     config = san.get_config("small")
     run_config.keep(config, tmp_path / "run")
     kept = run_config.read(tmp_path / "run")
@@ -16,7 +16,7 @@ def test_config_comes_back_as_it_was_kept(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_run_that_goes_on_under_another_config_says_what_changed(tmp_path, capsys):
+def test_run_resumed_with_another_config_says_what_changed(tmp_path, capsys):
     config = san.get_config()
     run_config.keep(config, tmp_path)
     config.reid.learning_rate = 1e-4
@@ -25,24 +25,24 @@ def test_run_that_goes_on_under_another_config_says_what_changed(tmp_path, capsy
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"scoring": 3}'])
-def test_file_that_is_no_config_is_named(content, tmp_path):
+def test_invalid_config_file_is_named(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         run_config.read(tmp_path)
 
 
-def test_folder_that_is_no_run_is_named(tmp_path):
+def test_folder_without_a_config_is_named(tmp_path):
     with pytest.raises(UserError, match=r"config\.json cannot be read .* --workdir of a run"):
         run_config.read(tmp_path)
 
 
-def test_workdir_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_workdir_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*config\.json .*; choose another place"):
         run_config.keep(san.get_config(), tmp_path / "file" / "run")
 
 
-def test_baseline_differs_from_san_in_mode_and_data_alone():
+def test_baseline_differs_from_san_only_in_mode_and_data():
     one, other = (module.get_config().to_dict() for module in (san, baseline))
     differ = {key for key in one if one[key] != other[key]}
     assert differ == {"mode", "data"}
@@ -50,7 +50,7 @@ def test_baseline_differs_from_san_in_mode_and_data_alone():
 
 
 @pytest.mark.parametrize(("size", "decoder_width"), [("full", 1.0), ("small", 0.5)])
-def test_texture_generator_has_the_networks_of_san_and_when_small_a_wider_decoder(size, decoder_width):
+def test_texture_generator_has_the_networks_of_san_but_a_wider_decoder_when_small(size, decoder_width):
     one, other = (module.get_config(size).to_dict() for module in (san, san_pg))
     assert one["encoder"] == other["encoder"]
     assert {**one["decoder"], "width": decoder_width} == other["decoder"]
@@ -58,7 +58,7 @@ def test_texture_generator_has_the_networks_of_san_and_when_small_a_wider_decode
     assert other["data"]["train"] == one["data"]["pit"]
 
 
-def test_small_configs_read_what_can_be_rendered():
+def test_small_configs_use_data_sets_that_can_be_rendered():
     named = {module.get_config("small").data.train for module in (san, baseline, san_pg)}
     assert named == {"synthetic_reid/small", "pit/small"}
 

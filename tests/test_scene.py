@@ -33,7 +33,7 @@ def places():
 
 @pytest.fixture(scope="module")
 def shoot(person, places):
-    """Takes a picture of the person in one of two places."""
+    """Returns a function that takes a picture of the person in one of two places."""
     take = jitted(scene.on_a_walk, static_argnames=("height", "width"))
 
     def shoot(key, place=0, **troubles):
@@ -57,19 +57,19 @@ def far_from(one, other):
     return np.abs(one.astype(int) - other.astype(int)).mean()
 
 
-def test_picture_is_of_bytes(shoot):
+def test_picture_is_uint8(shoot):
     got = shoot(0)
     assert got.shape == (HEIGHT, WIDTH, 3)
     assert got.dtype == np.uint8
     assert got.std() > 10
 
 
-def test_same_key_is_the_same_picture_and_another_key_another(shoot):
+def test_same_key_gives_the_same_picture_and_another_key_a_different_one(shoot):
     np.testing.assert_array_equal(shoot(0), shoot(0))
     assert far_from(shoot(0), shoot(1)) > 5
 
 
-def test_another_place_is_another_picture(shoot):
+def test_another_place_gives_a_different_picture(shoot):
     assert far_from(shoot(0), shoot(0, place=1)) > 10
 
 
@@ -80,31 +80,31 @@ def test_trouble_changes_pictures(shoot):
     assert max(hidden) > 5
 
 
-def test_careful_box_stays_as_it_is():
+def test_careful_box_is_unchanged():
     for seed in range(3):
         got = scene.random_box(jax.random.key(seed), CAREFUL, jnp.float32(0))
         np.testing.assert_allclose(got, CAREFUL, atol=1e-7)
 
 
-def test_sloppy_boxes_have_the_spread_that_is_told(sloppy_boxes):
+def test_sloppy_boxes_have_the_documented_spread(sloppy_boxes):
     left, right, bottom, top = sloppy_boxes
     middle, wide = (left + right) / 2, right - left
     assert middle.mean() == pytest.approx(0, abs=0.002)
     assert middle.std() == pytest.approx(0.1 * 0.2, rel=0.1)
     assert np.log(wide).std() == pytest.approx(0.1 * np.sqrt(2), rel=0.1)
-    # Half of the height moves with the size, all of it with the place.
+    # The top moves by half the change of the height and by the whole shift.
     assert top.std() == pytest.approx(np.hypot(0.05 * 0.4, 0.1 * 0.2), rel=0.1)
     assert (bottom < top).all()
 
 
-def test_every_fourth_sloppy_box_loses_a_part_of_the_legs(sloppy_boxes):
-    """Three tenths of half the height, on average; the heads stay where they are."""
+def test_one_in_four_sloppy_boxes_cuts_off_part_of_the_legs(sloppy_boxes):
+    """It loses 0.3 of half the height on average; the top edge does not change."""
     assert sloppy_boxes.top.mean() == pytest.approx(0.15, abs=0.003)
     assert sloppy_boxes.bottom.mean() == pytest.approx(-0.25 + 0.25 * 0.3 * 0.2, abs=0.003)
 
 
 def test_box_holds_all_of_the_person_and_is_twice_as_high_as_wide(person):
-    """The person is looked for in a box that is one and a half times as large, of 96 x 48 pixels."""
+    """The person is rendered in a box 1.5 times as large, at 96 x 48 pixels."""
 
     def see(key):
         posing, shape, where = jax.random.split(key, 3)
@@ -131,7 +131,7 @@ def test_box_holds_all_of_the_person_and_is_twice_as_high_as_wide(person):
     assert rows[:, 74:80].any(axis=1).mean() > 0.8
 
 
-def test_walks_begin_where_people_walk_and_go_all_ways(places):
+def test_walks_begin_in_the_walking_area_and_go_in_all_directions(places):
     place = jax.tree.map(lambda field: field[0], places)
     walks = jitted(jax.vmap(lambda key: scene.random_walk(key, place)))(jax.random.split(jax.random.key(0), 500))
     x, z = np.asarray(walks.start).T
@@ -144,8 +144,8 @@ def test_walks_begin_where_people_walk_and_go_all_ways(places):
     assert quarters.min() > 80
 
 
-def test_person_is_in_the_middle_of_a_pair_and_the_photograph_behind_them(person):
-    """In pictures of somebody all in white before a black photograph."""
+def test_person_is_in_the_middle_of_a_pair_picture_before_the_photograph(person):
+    """Pictures of a person all in white in front of a black photograph."""
     photograph = jnp.zeros((40, 40, 3), jnp.uint8)
     white = person._replace(texture=jnp.ones_like(person.texture))
     take = jitted(scene.anywhere, static_argnames=("height", "width"))

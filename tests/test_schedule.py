@@ -6,8 +6,8 @@ from san_jax.data.identity_sampler import Plan
 from san_jax.training import schedule
 
 
-def test_schedule_of_the_paper_on_cuhk03():
-    """20 warm-up and 300 main epochs; at step 0 of the main phase the rate is 8e-4, after epoch 40 half of it."""
+def test_default_schedule_is_that_of_the_paper_on_cuhk03():
+    """20 warm-up and 300 main epochs; the rate is 8e-4 at step 0 of the main phase and half of it after epoch 40."""
     config = san.get_config()
     plan = Plan(np.zeros((320 * 93, 64), np.int32), 93 * np.arange(321))
     phases = schedule.Phases.of(config, plan)
@@ -19,14 +19,14 @@ def test_schedule_of_the_paper_on_cuhk03():
     np.testing.assert_allclose([rate(step) for step in expected], list(expected.values()), rtol=1e-5)
 
 
-def test_milestones_lie_where_epochs_of_varying_length_begin():
+def test_milestones_are_first_steps_of_epochs_of_varying_length():
     config = config_of(**{"schedule.warmup_epochs": 1, "schedule.epochs": 3, "reid.milestones": (1, 2, 9)})
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     phases = schedule.Phases.of(config, plan)
     assert (phases.warmup, phases.milestones) == (7, (8, 18))
 
 
-def test_run_is_scored_every_so_many_epochs_and_at_the_end():
+def test_run_is_scored_every_n_epochs_and_at_the_end():
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     assert schedule.score_at(plan, 2) == {15, 31}
     assert schedule.score_at(plan, 3) == {25, 31}

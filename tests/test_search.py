@@ -29,8 +29,8 @@ def search(*arguments, **environment):
     return finish(start(*arguments, **environment))
 
 
-def finds_of(output):
-    """Query -> what it finds as (rank, distance, name); the blocks of a table begin with their query."""
+def hits_of(output):
+    """Query -> its hits as (rank, distance, name); each block of the table begins with its query."""
     blocks = [block.splitlines() for block in output.split("\n\n")[1:-1]]
     assert all(lines[1].split() == ["rank", "distance", "picture"] for lines in blocks)
     rows = {query: [line.split(maxsplit=2) for line in lines] for query, _, *lines in blocks}
@@ -38,8 +38,8 @@ def finds_of(output):
 
 
 @pytest.mark.slow
-def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop, tmp_path):
-    """A copy under another name is the nearest; the picture itself, asked for in the folder, is called so."""
+def test_picture_is_found_in_a_folder_and_the_next_search_uses_the_index(workdir, shop, tmp_path):
+    """A copy under another name is the nearest; a query that is a gallery file is marked as the same file."""
     shutil.copy(shop / "sub/d.e.bmp", tmp_path / "child.bmp")
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", "--top=5"]
     status, output, errors = search(*command, f"--query={tmp_path / 'child.bmp'}")
@@ -49,7 +49,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop
         f"{shop}: 5 pictures, 0 of them in the index",
         f"{place}: 5 pictures, 5 of them new or changed",
     ]
-    [(query, found)] = finds_of(output).items()
+    [(query, found)] = hits_of(output).items()
     assert query == str(tmp_path / "child.bmp")
     assert found[0] == (1, 0.0, "sub/d.e.bmp")
     assert [rank for rank, _, _ in found] == [1, 2, 3, 4, 5]
@@ -64,7 +64,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_knows_it(workdir, shop
     status, output, errors = search(*command, f"--query={shop / 'a.png'}", f"--sheet={sheet}", "--distance=cosine")
     assert (status, errors) == (0, "")
     assert output.splitlines()[0] == f"{shop}: 5 pictures, 5 of them in the index"
-    assert finds_of(output)[str(shop / "a.png")][0] == (1, 0.0, "a.png  (the same file)")
+    assert hits_of(output)[str(shop / "a.png")][0] == (1, 0.0, "a.png  (the same file)")
     assert sheet.exists()
 
 
@@ -76,13 +76,13 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={queries}", f"--index={tmp_path / 'i.npz'}"]
     status, output, errors = search(*command, "--top=4")
     assert status == 1
-    assert list(finds_of(output)) == [str(queries / "x.png")]
+    assert list(hits_of(output)) == [str(queries / "x.png")]
     assert errors.splitlines() == [
         f"cannot read {queries / 'y.png'}: it is no picture",
         f"cannot read {shop / 'b.jpg'}: it is no picture",
         "error: the 2 pictures named above cannot be read, all others were searched; replace or remove them",
     ]
-    # One more than can be read: an error, but no loss.
+    # One more than can be read: an error, but the index is kept.
     status, output, errors = search(*command, "--top=5")
     assert status == 1
     assert output.splitlines() == [
@@ -109,7 +109,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
     assert f"cannot read {shop / 'b.jpg'}: it is no picture" in errors
     assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both.npz'}: 4 pictures, 4 of them new" in output
     assert "pictures" not in said
-    found, expected = (finds_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
+    found, expected = (hits_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
     assert [name for _, _, name in found] == [name for _, _, name in expected]
     np.testing.assert_allclose([far for _, far, _ in found], [far for _, far, _ in expected], atol=1e-4)
     one, both = (np.load(tmp_path / name) for name in ("alone.npz", "both.npz"))
@@ -135,7 +135,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_lost(arguments, error, workdir, shop, tmp_path):
+def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, error, workdir, shop, tmp_path):
     write_pictures(tmp_path, ["child.png"])
     (tmp_path / "words.txt").write_text("no picture")
     (tmp_path / "empty").mkdir()

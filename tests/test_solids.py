@@ -12,7 +12,7 @@ trace, normals = jax.jit(solids.trace), jax.jit(solids.normals)
 
 
 def random_solids(number, seed=0):
-    """Rounded cones, some of them balls, turned, moved and squashed, about half a metre around the origin."""
+    """Rounded cones, some of them balls, rotated, moved and squashed, within about half a metre of the origin."""
     rng = np.random.default_rng(seed)
     squash = rng.uniform(0.5, 1.6, (number, 3))
     bottom, top = rng.uniform(0.02, 0.4, (2, number))
@@ -30,7 +30,7 @@ def random_solids(number, seed=0):
 
 
 def random_rays(seed=1):
-    """From all sides to somewhere near the origin; not of unit length."""
+    """Rays from all sides towards points near the origin; directions are not of unit length."""
     rng = np.random.default_rng(seed)
     starts = rng.normal(size=(3, RAYS))
     starts *= 4 / np.linalg.norm(starts, axis=0)
@@ -43,7 +43,7 @@ def planes(vectors):
 
 
 def signed_distance(group, index, points):
-    """In the own frame of one solid: to the union of balls whose radius goes evenly from one to the other."""
+    """In the frame of one solid: distance to the union of balls whose radius changes linearly along its axis."""
     frame, origin, bottom, top, length, _ = (np.asarray(field[index], np.float64) for field in group)
     x, y, z = frame @ (points - origin[:, None])
     across = np.square(x) + np.square(z)
@@ -52,7 +52,7 @@ def signed_distance(group, index, points):
 
 
 def march(group, index, starts, directions):
-    """Where rays meet one solid, by steps as long as they are free; and how near they came to it."""
+    """Ray marching to one solid by its signed distance: distances of the hits, and the closest approach of each ray."""
     frame = np.asarray(group.frame[index], np.float64)
     speed = np.linalg.norm(frame @ directions, axis=0)
     distance, nearest = np.zeros(RAYS), np.full(RAYS, np.inf)
@@ -69,17 +69,17 @@ def ball(*, at=(0.0, 0.0, 0.0), radius=0.5):
 
 
 def cone(*, capped):
-    """A metre high, its lower end in the origin, wider below."""
+    """A cone 1 m high, its lower and wider end at the origin."""
     one = jnp.ones(1)
     return Solids(jnp.eye(3)[None], jnp.zeros((1, 3)), 0.5 * one, 0.25 * one, one, capped * one)
 
 
-def test_rays_meet_what_a_march_in_small_steps_meets():
+def test_rays_hit_the_same_solids_as_ray_marching():
     group = random_solids(8)
     starts, directions = random_rays()
     marched = [march(group, index, starts, directions) for index in range(8)]
     distances, nearest = (np.stack(each) for each in zip(*marched, strict=True))
-    clear = ((nearest < 1e-4) | (nearest > 3e-3)).all(axis=0)  # a march never gets by where it only just passes
+    clear = ((nearest < 1e-4) | (nearest > 3e-3)).all(axis=0)  # marching stalls where a ray only just misses
     assert clear.mean() > 0.9
     hits = trace(group, planes(starts), planes(directions))
     met = distances.min(axis=0) < FAR
@@ -93,12 +93,12 @@ def test_rays_meet_what_a_march_in_small_steps_meets():
     np.testing.assert_array_equal(np.asarray(hits.solid)[told_apart], distances.argmin(axis=0)[told_apart])
 
 
-def test_distance_is_counted_in_lengths_of_the_direction():
+def test_distance_is_in_lengths_of_the_direction():
     starts, directions = planes([[0], [0], [-3]]), planes([[0], [0], [0.25]])
     assert trace(ball(radius=0.5), starts, directions).distance[0] == pytest.approx(10, rel=1e-5)
 
 
-def test_rays_may_begin_at_one_point():
+def test_rays_may_share_one_start():
     group = random_solids(8)
     _, directions = random_rays()
     start = np.array([0.3, 0.2, 4.0])
@@ -110,14 +110,14 @@ def test_rays_may_begin_at_one_point():
     np.testing.assert_allclose(one.distance, many.distance, rtol=1e-5)
 
 
-def test_solids_behind_a_ray_are_not_met():
+def test_solids_behind_a_ray_are_not_hit():
     starts, directions = planes([[0], [0], [-3]]), planes([[0], [0], [-1]])
     hits = trace(ball(), starts, directions)
     assert hits.distance[0] == FAR
     assert hits.solid[0] == 0
 
 
-def test_nearest_solid_is_told_by_its_place_in_the_groups():
+def test_nearest_solid_is_given_by_its_index_in_the_concatenated_groups():
     starts, directions = planes([[0, 0], [0, 0], [-5, -5]]), planes([[0, 0.5], [0, 0], [1, 1]])
     group = solids.concatenate(ball(at=(0.0, 0.0, 2.0)), ball(at=(0.0, 0.0, -2.0)), ball(at=(2.5, 0.0, 0.0)))
     hits = trace(group, starts, directions)
@@ -125,8 +125,8 @@ def test_nearest_solid_is_told_by_its_place_in_the_groups():
     assert hits.distance[0] == pytest.approx(2.5, rel=1e-5)
 
 
-def test_absent_solids_are_not_met():
-    """Not even by rays that go right through the points that are left of them."""
+def test_absent_solids_are_not_hit():
+    """Not even by rays straight through the points to which they shrink."""
     group = random_solids(8)
     absent = group._replace(bottom=0 * group.bottom, top=0 * group.top)
     starts, directions = random_rays()
@@ -136,25 +136,25 @@ def test_absent_solids_are_not_met():
 
 
 def test_cone_without_caps_is_open_at_its_ends_and_closed_at_its_side():
-    """Rays through the ends and aslant through both, and one against the mantle."""
+    """Two rays along the axis, one oblique through both ends, and one against the side."""
     starts = planes([[0.1, 0.1, -0.2, 2], [-3, 3, -3, 0.5], [0, 0, 0, 0]])
     directions = planes([[0, 0, 0.05, -1], [1, -1, 1, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(trace(cone(capped=0), starts, directions).distance < FAR, [False, False, False, True])
     np.testing.assert_array_equal(trace(cone(capped=1), starts, directions).distance < FAR, True)
 
 
-def test_mantle_of_a_cone_without_caps_goes_from_radius_to_radius():
+def test_side_of_a_cone_without_caps_joins_both_radii():
     heights = np.array([0.01, 0.25, 0.5, 0.99, -0.01, 1.01])
     starts = planes((np.full(6, 2.0), heights, np.zeros(6)))
     directions = planes((np.full(6, -1.0), np.zeros(6), np.zeros(6)))
     got = np.asarray(trace(cone(capped=0), starts, directions).distance)
-    # Where the mantle touches both balls it is wider than they are at their centres.
+    # At the heights of the centres, the side, which touches both balls, is wider than the balls.
     slope = -0.25 / np.sqrt(1 - 0.25**2)
     np.testing.assert_allclose(got[:4], 2 - (0.5 * np.sqrt(1 + slope**2) + slope * heights[:4]), atol=1e-5)
     np.testing.assert_array_equal(got[4:], FAR)
 
 
-def test_normals_are_the_slope_of_the_signed_distance():
+def test_normals_are_the_gradient_of_the_signed_distance():
     group = random_solids(8)
     starts, directions = random_rays()
     hits = trace(group, planes(starts), planes(directions))
@@ -178,7 +178,7 @@ def test_normals_are_the_slope_of_the_signed_distance():
     assert checked > RAYS / 3
 
 
-def test_ray_from_just_above_a_surface_meets_the_solid_only_if_it_goes_into_it():
+def test_ray_from_just_above_a_surface_hits_the_solid_only_if_it_points_inwards():
     group = jax.tree.map(lambda field: field[1:2], random_solids(2))
     starts, directions = random_rays()
     directions += np.asarray(group.origin).T
@@ -194,7 +194,7 @@ def test_ray_from_just_above_a_surface_meets_the_solid_only_if_it_goes_into_it()
     np.testing.assert_array_equal(trace(group, raised, planes(0.1 * towards - out)).distance < FAR, True)
 
 
-def test_turned_is_the_product_with_one_matrix_or_with_each_points_own():
+def test_turned_multiplies_by_one_matrix_or_by_one_per_point():
     rng = np.random.default_rng(0)
     matrices, vectors = rng.normal(size=(3, 3, 7)).astype(np.float32), rng.normal(size=(3, 7)).astype(np.float32)
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: by the module, in small processes that it watches."""
+"""Ctrl-C and SIGTERM, handled by the module in small processes of their own."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ LINE = {
 
 
 def start(code):
-    """A process that is watched, and says `ready` when it is."""
+    """Starts a process that handles signals, and waits until it prints `ready`."""
     code = "from san_jax.process import stopping\nstopping.end_on_signals()\n" + textwrap.dedent(code)
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -42,7 +42,7 @@ def start(code):
         "import os; [os.read(os.pipe()[0], 1)]",
     ],
 )
-def test_process_ends_in_one_line_whatever_its_main_thread_is_at(number, busy):
+def test_process_ends_with_one_line_whatever_its_main_thread_does(number, busy):
     process = start(f"print('ready', flush=True)\n{busy}")
     process.send_signal(number)
     output, errors = process.communicate(timeout=10)
@@ -72,7 +72,7 @@ def test_signal_is_remembered_while_something_is_unsaved_and_a_second_one_ends_t
     assert (process.communicate(timeout=10)[1], process.returncode) == (LINE[number], STATUS[number])
 
 
-def test_signal_ends_a_loop_at_once_that_has_saved_all():
+def test_signal_ends_a_loop_with_nothing_unsaved_at_once():
     process = start("""
     import time
     with stopping.remembered() as stop:
@@ -84,7 +84,7 @@ def test_signal_ends_a_loop_at_once_that_has_saved_all():
 
 
 @pytest.mark.parametrize(("hangs", "cleared"), [(False, "cleared\n"), (True, "")])
-def test_signal_lets_the_main_thread_clear_away_but_not_for_ever(hangs, cleared):
+def test_signal_lets_the_main_thread_clean_up_for_a_limited_time(hangs, cleared):
     process = start(f"""
     import signal, time
     from san_jax.errors import Stopped
@@ -104,7 +104,7 @@ def test_signal_lets_the_main_thread_clear_away_but_not_for_ever(hangs, cleared)
     assert (*process.communicate(timeout=10), process.returncode) == (cleared, LINE[signal.SIGINT], 130)
 
 
-def test_started_workers_hear_neither_signal():
+def test_started_workers_receive_neither_signal():
     with stopping.unheard():
         worker = subprocess.Popen([sys.executable, "-c", "print(input())"], stdin=-1, stdout=-1, text=True)
     for number in STATUS:
@@ -113,7 +113,7 @@ def test_started_workers_hear_neither_signal():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
-def test_without_a_watching_command_handlers_last_as_long_as_the_loop():
+def test_without_end_on_signals_handlers_last_as_long_as_the_loop():
     before = [signal.getsignal(number) for number in STATUS]
     with stopping.remembered() as stop:
         stop.unsaved = True

@@ -18,7 +18,7 @@ def test_people_walk_where_the_camera_can_see_them(places):
     assert np.all((places.half_width >= 1) & (places.half_width <= 4))
 
 
-def test_light_comes_from_above_and_shows_white_below_one(places):
+def test_light_comes_from_above_and_renders_white_below_one(places):
     np.testing.assert_allclose(np.linalg.norm(places.sun, axis=-1), 1, rtol=1e-5)
     assert np.all(places.sun[:, 1] > 0.3)
     white = np.mean(places.sun_colour * places.sun[:, 1:2] + places.sky_colour, axis=-1)
@@ -26,7 +26,7 @@ def test_light_comes_from_above_and_shows_white_below_one(places):
     assert np.all((places.sun_softness >= 0) & (places.sun_softness <= 1))
 
 
-def test_relighting_changes_the_light_a_little_and_nothing_that_stands(places):
+def test_relighting_changes_the_light_a_little_but_not_the_scene(places):
     later = jax.vmap(street.relight)(places, jax.random.split(jax.random.key(5), COUNT))
     np.testing.assert_allclose(np.linalg.norm(later.sun, axis=-1), 1, rtol=1e-5)
     ratio = np.asarray(later.sky_colour / places.sky_colour)

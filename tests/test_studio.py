@@ -6,14 +6,14 @@ import pytest
 from san_jax.synthesis import people, studio
 from san_jax.synthesis.studio import AT_ONCE, Moment
 
-pytestmark = pytest.mark.slow  # for what is compiled
+pytestmark = pytest.mark.slow  # because of compilation
 
 DRESSER = jax.random.key(5)
 SIZE = dict(height=32, width=16)
 
 
 def snapshot(person, shot, setting, *, height, width):
-    """A corner of the texture, and the shot's and the setting's numbers in its first pixel."""
+    """A corner of the texture, with the shot and the setting as numbers in its first pixel."""
     corner = jnp.round(255 * person.texture[64 : 64 + height, 64 : 64 + width]).astype(jnp.uint8)
     return corner.at[0, 0].set(jnp.stack([shot, setting, 0]).astype(jnp.uint8))
 
@@ -58,7 +58,7 @@ def test_pictures_of_one_person_share_a_texture_and_others_do_not():
     assert (a != c).any()
 
 
-def test_people_who_come_back_are_drawn_again():
+def test_people_who_come_back_have_the_same_texture():
     textures = [texture for _, texture in snapshots([*range(AT_ONCE), *range(4)], range(AT_ONCE + 4))]
     for first, again in zip(textures[:4], textures[AT_ONCE:], strict=True):
         np.testing.assert_array_equal(first, again)
@@ -72,7 +72,7 @@ def test_smaller_texture_is_the_mean_of_the_large_one():
     assert np.abs(small - means).max() <= 1
 
 
-def test_picture_is_a_function_of_its_moment_whatever_stands_beside_it(world):
+def test_picture_depends_only_on_its_moment_not_on_the_others_of_the_call(world):
     moments = [(person, camera, index) for person in range(AT_ONCE + 1) for camera in (0, 2) for index in (1, 2)]
     pictures = dict(zip(moments, shots_of(world, moments), strict=True))
     for alone in [(0, 0, 1), (5, 2, 2), (AT_ONCE, 0, 1)]:
@@ -80,7 +80,7 @@ def test_picture_is_a_function_of_its_moment_whatever_stands_beside_it(world):
     assert len({picture.tobytes() for picture in pictures.values()}) == len(moments)
 
 
-def test_trouble_is_what_changes_between_worlds_of_one_key(world):
+def test_worlds_of_one_key_differ_only_in_their_trouble(world):
     moments = [(person, 1, 1) for person in range(8)]
     calm = shots_of(world, moments)
     troubled = studio.make_world(jax.random.key(1), cameras=3, occlusion=1.0, sloppiness=0.0)

@@ -14,14 +14,14 @@ def drawn():
     return jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(0), 200)))
 
 
-def test_indices_are_the_order_of_the_table():
+def test_indices_are_positions_in_the_table():
     names = list(surfaces.SURFACES)
     assert surfaces.indices(names) == list(range(len(names)))
     with pytest.raises(ValueError, match="marble"):
         surfaces.indices(["marble"])
 
 
-def test_every_part_of_a_place_has_one_of_its_candidates_and_the_last_is_trees(drawn):
+def test_every_part_of_a_place_has_one_of_its_candidates_and_the_last_has_trees(drawn):
     pebble = [surfaces.SURFACES[name].pebble for name in ("asphalt", "hedge", "hedge", "trees")]
     np.testing.assert_array_equal(drawn.pebble[:, [0, 2, 3, 4]], np.tile(pebble, (200, 1)))
     grass = drawn.pebble[:, 1] == surfaces.SURFACES["grass"].pebble
@@ -29,7 +29,7 @@ def test_every_part_of_a_place_has_one_of_its_candidates_and_the_last_is_trees(d
     np.testing.assert_array_equal(drawn.pebble[~grass, 1], surfaces.SURFACES["slabs"].pebble)
 
 
-def test_surfaces_vary_about_the_table_and_stay_darker_than_white(drawn):
+def test_surfaces_vary_around_the_table_and_stay_darker_than_white(drawn):
     asphalt = surfaces.SURFACES["asphalt"]
     for ratio in (drawn.colour[:, 0] / asphalt.colour, drawn.other[:, 0] / asphalt.other):
         assert np.exp(np.log(ratio).mean()) == pytest.approx(1, abs=0.06)

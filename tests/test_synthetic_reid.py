@@ -51,7 +51,7 @@ def config_of(name):
 
 
 @pytest.mark.parametrize(("config", "train", "test"), [("full", 767, 700), ("small", 200, 100), ("ablation", 200, 400)])
-def test_people_cameras_and_protocol(config, train, test, tmp_path):
+def test_plan_has_the_documented_people_cameras_and_protocol(config, train, test, tmp_path):
     splits = SyntheticReid(config=config, data_dir=tmp_path).plan(None)
     assert {item.person for item in splits["train"]} == set(range(train))
     tested = set(range(train, train + test))
@@ -79,7 +79,7 @@ def test_docstring_counts_the_pictures(tmp_path):
         assert numbers[:6] == sizes
 
 
-def test_trouble_stands_in_the_name():
+def test_occlusion_and_sloppiness_are_read_from_the_config_name():
     config = config_of("full-occlusion0.6-sloppiness1")
     assert (config.name, config.occlusion, config.sloppiness) == ("full-occlusion0.6-sloppiness1", 0.6, 1.0)
     assert (config.height, config.train_people, config.seed) == (256, 767, config_of("full").seed)
@@ -90,20 +90,20 @@ def test_trouble_stands_in_the_name():
 @pytest.mark.parametrize(
     "settings", ["occlusion1.5", "occlusion-1", "fog0.5", "occlusion", "", "occlusion0-occlusion1", "occlusion0.5/../x"]
 )
-def test_bad_trouble_is_one_line_with_the_way_out(settings, tmp_path):
+def test_invalid_settings_are_an_error_of_one_line_with_the_way_out(settings, tmp_path):
     message = "synthetic_reid/full-.* is not understood after 'full'; write -occlusionX, -sloppinessX, -varietyX, or"
     with pytest.raises(UserError, match=message) as caught:
         open_source(f"synthetic_reid/full-{settings}", "train", data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_an_unknown_config_list_those_there_are(tmp_path):
+def test_settings_of_an_unknown_config_list_the_known_configs(tmp_path):
     with pytest.raises(UserError, match=r"no data set synthetic_reid/huge-occlusion1; there are .*synthetic_reid/full"):
         open_source("synthetic_reid/huge-occlusion1", "train", data_dir=tmp_path)
 
 
 @pytest.mark.slow
-def test_records_are_those_of_the_plan(data_dir, tmp_path):
+def test_records_follow_the_plan(data_dir, tmp_path):
     plan = TinyReid(config="tiny", data_dir=tmp_path).plan(None)
     for split, items in plan.items():
         source = open_source("tiny_reid/tiny", split, data_dir=data_dir)
@@ -118,7 +118,7 @@ def test_records_are_those_of_the_plan(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_and_textures_are_the_world_s(data_dir):
+def test_pictures_and_textures_are_those_of_the_world(data_dir):
     world = studio.make_world(jax.random.key(5), cameras=6, occlusion=0.25, sloppiness=0.5)
     for record in records_of(data_dir, "train")[::5]:
         shot = Moment(*(np.array([int(record["name"][part])], np.int32) for part in (slice(4), 6, slice(8, None))))
@@ -140,7 +140,7 @@ def test_building_twice_gives_the_same_bytes(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_trouble_hides_the_same_people(data_dir):
+def test_other_occlusion_and_sloppiness_keep_people_and_textures(data_dir):
     for split in ("train", "query", "gallery"):
         usual, hidden = records_of(data_dir, split), records_of(data_dir, split, "tiny-occlusion1-sloppiness1")
         assert [r["name"] for r in usual] == [r["name"] for r in hidden]
@@ -149,7 +149,7 @@ def test_other_trouble_hides_the_same_people(data_dir):
     assert (data_dir / "tiny_reid" / "tiny-occlusion1-sloppiness1").is_dir()
 
 
-def test_twin_is_known_by_its_name_and_by_the_trouble_of_the_set_it_is_made_from():
+def test_twin_name_and_settings_follow_the_original_set():
     config = config_of("small_pseudo-occlusion0.6")
     assert (config.drawn_for, config.occlusion) == ("small-occlusion0.6", 0.6)
     drawn = tfds_builders.drawn_textures("synthetic_reid/small_pseudo-occlusion0.6")
@@ -179,7 +179,7 @@ def test_twin_has_the_same_pictures_and_the_textures_of_manual_dir(data_dir, tmp
 
 
 @pytest.mark.slow
-def test_twin_with_a_texture_missing_says_which_and_how_to_draw_it(data_dir, tmp_path):
+def test_twin_with_a_missing_texture_names_it_and_how_to_generate_it(data_dir, tmp_path):
     textures = tmp_path / "manual" / "synthetic_reid" / "texture_tiny-occlusion0"
     textures.mkdir(parents=True)
     Image.new("RGB", (256, 256)).save(textures / "other.png")

@@ -30,7 +30,7 @@ def textures(outfits):
 
 @pytest.fixture(scope="module")
 def lookalikes():
-    """The same colours, other details."""
+    """Textures of the same colours with different details."""
     return np.asarray(paint_all(dress_all(keys(0), keys(2))))
 
 
@@ -39,7 +39,7 @@ def colour(*rgb):
 
 
 def plainly_dressed(**changes):
-    """A man in a black top and trousers, of which some fields are changed."""
+    """A man in a black top and trousers, with some fields changed."""
     outfit = dress(*keys(3, 2))
     black = outfit.top._replace(ground=colour(0, 0, 0), figure=colour(1, 1, 1), pattern=jnp.int32(wardrobe.PLAIN),
                                 mixed=jnp.array(False), face=jnp.int32(wardrobe.BOTH_FACES), period=jnp.float32(0.08))
@@ -61,14 +61,14 @@ def chart(texture, part):
 
 
 def histograms(textures):
-    """Shares of 4 x 4 x 4 colours; a colour counts for its neighbours too, so that edges of bins do not matter."""
+    """Histograms of 4 x 4 x 4 colours shared linearly between neighbouring bins, so that bin edges do not matter."""
     place = textures[:, ::3, ::3].reshape(len(textures), -1, 3) * 3
     near = np.maximum(0, 1 - np.abs(place[..., None] - np.arange(4)))
     red, green, blue = np.moveaxis(near, 2, 0)
     return np.einsum("bnr,bng,bnc->brgc", red, green, blue, optimize=True).reshape(len(textures), -1) / place.shape[1]
 
 
-def test_textures_are_colours(textures):
+def test_textures_are_finite_colours(textures):
     assert textures.shape == (PEOPLE, 256, 256, 3)
     assert textures.dtype == np.float32
     assert np.isfinite(textures).all()
@@ -76,25 +76,25 @@ def test_textures_are_colours(textures):
     assert textures.max() <= 1
 
 
-def test_one_texture_is_that_of_the_batch(outfits, textures):
+def test_texture_does_not_depend_on_the_batch(outfits, textures):
     one = jax.tree.map(lambda field: field[5], outfits)
     np.testing.assert_allclose(paint(one), textures[5], atol=1e-3)
 
 
-def test_those_who_share_colours_differ_in_details_that_no_histogram_sees(textures, lookalikes):
+def test_people_who_share_colours_differ_in_details_that_no_histogram_shows(textures, lookalikes):
     between = histograms(textures), histograms(lookalikes)
     alike = np.abs(between[0] - between[1]).sum(1)
     others = np.abs(between[0] - np.roll(between[1], 1, axis=0)).sum(1)
     assert np.median(alike) < 0.06
     assert alike.max() < 0.2
     assert np.median(others) > 10 * np.median(alike)
-    seen = (np.abs(textures - lookalikes).max(-1) > 0.2).mean((1, 2))  # texels of clearly another colour
+    seen = (np.abs(textures - lookalikes).max(-1) > 0.2).mean((1, 2))  # texels of a clearly different colour
     assert np.mean(seen > 0.01) > 0.9
     assert np.median(seen) > 0.05
 
 
-def test_faces_of_a_sex_have_the_same_features():
-    face = np.s_[25:75, 60:108]  # clear of the hair
+def test_faces_of_one_sex_have_the_same_features():
+    face = np.s_[25:75, 60:108]  # excludes the hair
     first, second, woman = (
         np.asarray(paint(dress(*keys(seed, 2))._replace(
             female=jnp.array(female), skin=colour(0.8, 0.6, 0.5), hair_length=jnp.float32(0.2), fringe=jnp.float32(0)
@@ -120,7 +120,7 @@ def test_mixed_checks_have_the_colours_of_mixed_stripes():
     np.testing.assert_allclose(*(share / share.sum() for share in shares), atol=0.05)
 
 
-def test_half_that_is_light_goes_on_over_the_arm():
+def test_light_half_continues_on_the_arm_of_its_side():
     texture = paint(with_top(pattern=wardrobe.LEFT, share=0.5))
     assert chart(texture, "left_upper_arm").mean() > 0.6
     assert chart(texture, "right_upper_arm").mean() < 0.1
@@ -130,7 +130,7 @@ def test_half_that_is_light_goes_on_over_the_arm():
     ("face", "front", "back"), [(wardrobe.FRONT, 1, 0), (wardrobe.BACK, 0, 1), (wardrobe.BOTH_FACES, 1, 1)]
 )
 @pytest.mark.parametrize("shape", [wardrobe.BLOB, wardrobe.LINES, wardrobe.BADGE])
-def test_print_covers_half_of_its_box_on_its_face(face, front, back, shape):
+def test_print_covers_half_of_its_box_on_its_side_of_the_trunk(face, front, back, shape):
     mark = plainly_dressed().print._replace(size=jnp.float32(0.24), stretch=jnp.float32(1), face=jnp.int32(face),
                                             shape=jnp.int32(shape), angle=jnp.float32(0), along=jnp.float32(0.6))
     red = np.asarray(paint(plainly_dressed(print=mark)))[..., 0] > 0.5
@@ -155,6 +155,6 @@ def test_knee_length_skirt_covers_thighs_and_open_coat_shows_trousers_in_front()
     assert chart(opened, "left_thigh")[10:35, 20:24].max() < 0.3
 
 
-def test_where_there_is_no_bag_its_chart_is_grey():
+def test_chart_of_a_missing_bag_is_grey():
     assert (chart(paint(plainly_dressed()), "bag") == 0.5).all()
     assert chart(paint(plainly_dressed(bag=wardrobe.BACKPACK)), "bag").std() > 0.01

@@ -24,7 +24,7 @@ SEEN = np.clip(TRUE + RNG.normal(0, [[[[0.01]]], [[[0.1]]], [[[0.3]]]], TRUE.sha
 
 @functools.cache
 def weights():
-    """Of fresh networks, but running statistics that are not those of a fresh one, and a decoder that draws."""
+    """Fresh weights, except for changed running statistics and a decoder scaled up so that its textures vary."""
     encoder, encoder_stats = arrays_of(SHAPE.new_encoder(nnx.Rngs(params=jax.random.key(0, impl="rbg"))))
     decoder, decoder_stats = arrays_of(SHAPE.new_decoder(nnx.Rngs(params=jax.random.key(1, impl="rbg"))))
     decoder_stats = jax.tree.map(lambda leaf: leaf + 0.1, decoder_stats)
@@ -47,7 +47,7 @@ def scored_pairs():
 
 
 def ssim_in_float64(seen, true):
-    """Straight from the paper's formulas, by scipy's Gaussian; one channel of one picture."""
+    """SSIM of one channel of one picture by the formulas of its paper, with scipy's Gaussian filter."""
 
     def smooth(maps):
         return ndimage.gaussian_filter(maps.astype(np.float64), 1.5, radius=5)[5:-5, 5:-5]
@@ -58,7 +58,7 @@ def ssim_in_float64(seen, true):
     return np.mean(numerator / ((ux**2 + uy**2 + 0.01**2) * (vx + vy + 0.03**2)))
 
 
-def test_ssim_is_the_paper_s():
+def test_ssim_is_that_of_the_paper():
     seen, true = SEEN.astype(np.float64), TRUE.astype(np.float64)
     channels = zip(np.moveaxis(seen, 3, 1).reshape(9, 40, 32), np.moveaxis(true, 3, 1).reshape(9, 40, 32), strict=True)
     expected = np.reshape([ssim_in_float64(*pair) for pair in channels], (3, 3)).mean(axis=1)
@@ -73,14 +73,14 @@ def test_ssim_of_equal_pictures_is_one_and_of_opposite_ones_negative():
     assert found[1] < 0
 
 
-def test_psnr_counts_decibels_below_the_full_range():
+def test_psnr_is_in_decibels_and_at_most_100():
     flat = jnp.full((3, 8, 8, 3), 0.5)
     found = texture_scores.psnr(flat, flat + jnp.array([0.1, 0.01, 0])[:, None, None, None])
     np.testing.assert_allclose(found, [20, 40, 100], atol=1e-4)
 
 
-def drawn_by_hand(rows):
-    """Textures of some rows in [-1, 1], by models whose running statistics are used."""
+def reference_textures(rows):
+    """Textures of the given rows in [-1, 1], by models in eval mode."""
     models = []
     for new, field in ((SHAPE.new_encoder, "encoder"), (SHAPE.new_decoder, "decoder")):
         graph, *_ = nnx.split(nnx.eval_shape(lambda new=new: new(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
@@ -92,12 +92,12 @@ def drawn_by_hand(rows):
     return draw(images).texture
 
 
-def test_pairs_are_drawn_in_their_order_by_running_statistics_and_padding_counts_for_nothing():
+def test_pairs_are_scored_in_order_with_running_statistics_and_without_padding():
     scores, drawn = scored_pairs()
     assert scores.shape == (11, 3)
     assert drawn.shape == (4, 32, 32, 3)
     rows = [5, 10]
-    textures = drawn_by_hand(rows)
+    textures = reference_textures(rows)
     expected = np.round(np.clip((np.asarray(textures) + 1) / 2, 0, 1) * 255)
     assert np.ptp(expected) > 20, "there is something to see"
     assert np.abs(drawn[[1, 3]] - expected).max() <= 1
@@ -107,7 +107,7 @@ def test_pairs_are_drawn_in_their_order_by_running_statistics_and_padding_counts
         assert scores[row, 0] == pytest.approx(float(l1), rel=1e-4)
 
 
-def test_every_set_is_scored_by_itself_and_pairs_of_the_first_are_shown():
+def test_every_set_is_scored_separately_and_pairs_of_the_first_are_shown():
     others = ArraySource(np.arange(3), name="test/others", seed=1)
     found, sheet = evaluate([PAIRS, others])
     assert list(found) == ["test/pairs", "test/others"]
@@ -119,7 +119,7 @@ def test_every_set_is_scored_by_itself_and_pairs_of_the_first_are_shown():
     assert of_others.shape[1] < sheet.shape[1], "three columns, not eight"
 
 
-def test_sheet_shows_the_true_texture_under_the_drawing():
+def test_sheet_shows_the_true_texture_below_the_generated_one():
     drawn = np.zeros((1, 32, 32, 3), np.uint8)
     drawn[:] = (1, 2, 3)
     sheet = texture_scores.sheet(PAIRS, [4], drawn, height=32, width=16)
@@ -132,6 +132,6 @@ def test_sheet_shows_the_true_texture_under_the_drawing():
     np.testing.assert_array_equal(np.unique(drawn_columns), np.unique(true_columns))
 
 
-def test_table_has_a_row_a_set():
+def test_table_has_one_row_per_set():
     table = texture_scores.as_table({"pit/small": {"L1": 0.12345, "PSNR": 20.126, "SSIM": 0.5}})
     assert table.splitlines() == ["               L1    PSNR    SSIM", "pit/small  0.1235   20.13  0.5000"]

@@ -11,7 +11,7 @@ from small_networks import SHAPE
 from san_jax.report import texture_section
 
 
-def test_true_textures_stand_beside_drawn_ones(san_page):
+def test_true_textures_are_shown_beside_generated_ones(san_page):
     shown = [image for image in Page(san_page[0]).named("img") if image["alt"].startswith(("generated", "true"))]
     assert len(shown) == 2 * texture_section.NUM_PICTURES
     rng = np.random.default_rng(texture_section.SEED)
@@ -29,7 +29,7 @@ def decoded(image):
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def test_sets_without_textures_show_what_is_drawn_alone(tmp_path):
+def test_sets_without_textures_show_only_generated_ones(tmp_path):
     words = [image["alt"] for image in Page(page_of(tmp_path, people_set(textures=False))).named("img")]
     assert sum(alt.startswith("generated texture of") for alt in words) == texture_section.NUM_PICTURES
     assert not [alt for alt in words if alt.startswith("true texture of")]

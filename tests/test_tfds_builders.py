@@ -33,7 +33,7 @@ def prepared(release, tmp_path_factory):
 
 @pytest.fixture
 def own_data_dir(prepared, tmp_path):
-    """A copy to be damaged."""
+    """A copy that a test may damage."""
     return shutil.copytree(prepared, tmp_path / "data")
 
 
@@ -42,7 +42,7 @@ def records_of(source) -> list:
 
 
 def start(code: str, *arguments, **options) -> subprocess.Popen:
-    """Another Python process, which gives up its standard error."""
+    """Another Python process with captured standard error."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
@@ -52,7 +52,7 @@ def test_prepared_set_needs_no_release(prepared):
 
 
 @pytest.mark.parametrize("read_before", [False, True])
-def test_source_travels_to_worker_processes(read_before, prepared):
+def test_source_can_be_pickled_for_worker_processes(read_before, prepared):
     source = open_source(NAME, "train", data_dir=prepared)
     if read_before:
         assert source[0]["name"] == source.names[0]
@@ -61,8 +61,8 @@ def test_source_travels_to_worker_processes(read_before, prepared):
     np.testing.assert_array_equal(there.pids, source.pids)
 
 
-def test_worker_processes_start_no_backend(prepared):
-    """A worker that reads records must not take hold of the accelerator, though some builders render with JAX."""
+def test_worker_processes_initialise_no_jax_backend(prepared):
+    """A worker that reads records must not claim the accelerator, though some builders render with JAX."""
     source = open_source(NAME, "train", data_dir=prepared)
     reader = start(
         """
@@ -77,7 +77,7 @@ def test_worker_processes_start_no_backend(prepared):
     assert (reader.communicate()[1], reader.returncode) == ("", 0)
 
 
-def test_relative_folder_is_found_after_a_change_of_directory(prepared, monkeypatch, tmp_path):
+def test_relative_data_dir_is_found_after_a_change_of_directory(prepared, monkeypatch, tmp_path):
     monkeypatch.chdir(prepared.parent)
     source = open_source(NAME, "train", data_dir=prepared.name)
     monkeypatch.chdir(tmp_path)
@@ -85,12 +85,12 @@ def test_relative_folder_is_found_after_a_change_of_directory(prepared, monkeypa
 
 
 @pytest.mark.parametrize("name", ["cuhk03", "cuhk03/nothing", "market1501", "", "cuhk03/labeled/x"])
-def test_unknown_data_set_lists_those_there_are(name, tmp_path):
+def test_unknown_data_set_lists_the_known_ones(name, tmp_path):
     with pytest.raises(UserError, match=f"no data set {name}; there are cuhk03/labeled, cuhk03/detected, "):
         open_source(name, "train", data_dir=tmp_path)
 
 
-def test_unknown_split_lists_those_there_are(tmp_path):
+def test_unknown_split_lists_the_known_ones(tmp_path):
     with pytest.raises(UserError, match="no split test; it has train, query, gallery"):
         open_source(NAME, "test", data_dir=tmp_path)
 
@@ -127,13 +127,13 @@ def test_unwritable_folder_is_named(release, tmp_path):
         open_source(NAME, "train", data_dir=tmp_path / "file", manual_dir=release)
 
 
-def test_folder_that_is_no_utf_8_is_refused_before_anything_is_written(release, tmp_path):
+def test_folder_whose_name_is_not_utf_8_is_refused_before_anything_is_written(release, tmp_path):
     with pytest.raises(UserError, match=r"data_dir .*d\udcff is no UTF-8, .*; rename it"):
         open_source(NAME, "train", data_dir=tmp_path / "d\udcff", manual_dir=release)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_preparation_is_cleared_away_by_the_next(release, prepared, tmp_path):
+def test_leftovers_of_a_killed_preparation_are_removed_by_the_next(release, prepared, tmp_path):
     killed = start(
         """
         import os, signal, sys
@@ -161,7 +161,7 @@ def test_killed_preparation_is_cleared_away_by_the_next(release, prepared, tmp_p
 
 
 def unfinished(data_dir, name, **owner):
-    """A staging folder of a set, as a process leaves it that says this of itself."""
+    """A staging folder of a set, as left by a process with this owner record."""
     path = data_dir / f"{staging.prefix(name)}abcd1234"
     path.mkdir(parents=True)
     (path / "picture").write_text("")
@@ -176,7 +176,7 @@ def test_leftover_is_deleted_only_if_its_process_of_this_machine_is_dead(tmp_pat
     owners = {
         "alive": {},
         "dead": {"pid": dead},
-        "reused": {"started": "1"},  # another process has that number now
+        "reused": {"started": "1"},  # another process has that pid now
         "elsewhere": {"pid": dead, "host": "another"},
         "rebooted": {"pid": dead, "boot": "another"},
         "contained": {"pid": dead, "pid_namespace": "another"},
@@ -200,7 +200,7 @@ def test_leftover_is_deleted_only_if_its_process_of_this_machine_is_dead(tmp_pat
         ("set/full-x", "set-full/x"),
     ],
 )
-def test_leftover_of_a_set_whose_name_begins_alike_stays(cleared, other, tmp_path):
+def test_leftover_of_a_set_with_the_same_name_prefix_is_kept(cleared, other, tmp_path):
     path = unfinished(tmp_path, other, started="1")
     staging.clear(tmp_path, cleared)
     assert path.exists()
@@ -228,8 +228,8 @@ def test_of_two_processes_one_prepares_and_one_waits(release, prepared, tmp_path
     assert records_of(source) == records_of(open_source(NAME, "train", data_dir=prepared))
 
 
-def test_without_locks_the_first_to_finish_counts(release, prepared, tmp_path, monkeypatch):
-    """On such a file system another process's unfinished folder must stay, and its finished one be taken."""
+def test_without_locks_the_first_finished_preparation_is_used(release, prepared, tmp_path, monkeypatch):
+    """On such a file system the unfinished folder of another process is kept, and its finished one is used."""
 
     def no_locks(*_):
         raise OSError("locks are not supported")
@@ -249,7 +249,7 @@ def test_without_locks_the_first_to_finish_counts(release, prepared, tmp_path, m
     assert theirs.exists()
 
 
-def test_full_disk_is_one_line_and_leaves_nothing(release, tmp_path):
+def test_full_disk_is_an_error_of_one_line_and_leaves_no_files(release, tmp_path):
     command = 'ulimit -f 100 && exec "$0" -m tfds_builders cuhk03/labeled --manual_dir="$1" --data_dir="$2"'
     result = subprocess.run(
         ["bash", "-c", command, sys.executable, release, tmp_path], capture_output=True, text=True, check=False
@@ -261,7 +261,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(release, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".cuhk03-labeled.lock"]
 
 
-def test_command_prepares_and_counts(release, tmp_path, monkeypatch, capsys):
+def test_command_prepares_a_set_and_prints_its_counts(release, tmp_path, monkeypatch, capsys):
     arguments = ["cuhk03/labeled", f"--manual_dir={release}", f"--data_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["tfds_builders", *arguments])
     __main__.main()
@@ -274,13 +274,13 @@ def test_command_prepares_and_counts(release, tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_command_whose_reader_has_gone_says_nothing(prepared, unread):
+def test_command_with_a_closed_stdout_pipe_exits_quietly(prepared, unread):
     command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={prepared}"]
     done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_command_prints_what_stdout_cannot_write_with_escapes(prepared, tmp_path):
+def test_command_escapes_characters_that_stdout_cannot_encode(prepared, tmp_path):
     (tmp_path / "dätä").symlink_to(prepared)
     command = [sys.executable, "-m", "tfds_builders", NAME, f"--data_dir={tmp_path / 'dätä'}"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
@@ -289,7 +289,7 @@ def test_command_prints_what_stdout_cannot_write_with_escapes(prepared, tmp_path
     assert f"{NAME} is in {tmp_path}/d\\xe4t\\xe4/" in done.stdout
 
 
-def test_command_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys):
+def test_command_exits_with_1_and_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tfds_builders", "cuhk03/labeled", f"--data_dir={tmp_path}"])
     with pytest.raises(SystemExit) as caught:
         __main__.main()

@@ -11,7 +11,7 @@ BACK_WALL, SIDE_WALL = 14.0, 4.0
 
 @pytest.fixture(scope="module")
 def crowds():
-    """Things of all kinds between a back wall and one on the left or the right, many times over."""
+    """200 places with things of all kinds, a back wall and a wall on the left or the right."""
 
     def crowd(key, side):
         kinds = jax.random.randint(key, (7,), 0, len(things.KINDS))
@@ -22,18 +22,18 @@ def crowds():
     return jax.jit(jax.vmap(crowd))(jax.random.split(jax.random.key(0), 200), jnp.tile(jnp.array([-1.0, 1.0]), 100))
 
 
-def test_things_stand_where_nobody_walks_before_them(crowds):
+def test_things_stand_behind_or_beside_the_walking_area(crowds):
     x, z = np.moveaxis(np.asarray(crowds[0].at), -1, 0)
     assert np.all((z > FAR) | (np.abs(x) > HALF_WIDTH))
 
 
-def test_things_behind_those_who_walk_stand_before_the_back_wall(crowds):
+def test_things_behind_the_walking_area_stand_before_the_back_wall(crowds):
     radius, z = np.asarray(crowds[0].radius), np.asarray(crowds[0].at)[..., 1]
     assert np.all((z + radius)[z > FAR] < BACK_WALL + 0.11)
     assert 0.4 < np.mean(z > FAR) < 0.7
 
 
-def test_parts_of_a_thing_are_about_its_place_and_no_more_than_it_has(crowds):
+def test_parts_of_a_thing_are_near_its_place_and_as_many_as_its_kind_has(crowds):
     crowd, kinds = crowds
     origin = np.asarray(crowd.solids.origin).reshape(200, 7, things.PARTS_OF_A_THING, 3)
     present = np.asarray(crowd.solids.bottom).reshape(200, 7, -1) > 0
@@ -66,7 +66,7 @@ def test_shadow_falls_away_from_the_sun_and_is_darkest_at_the_foot(crowds):
     assert contact[0] < 0.01
 
 
-def test_in_sight_are_the_things_nearest_to_the_middle(crowds):
+def test_things_in_sight_are_those_nearest_to_the_middle(crowds):
     x = jnp.array([0.0, 5.0, -1.0, 0.5, -6.0, 2.0, 0.0])
     z = jnp.array([9.0, 9.0, 9.0, 9.0, 9.0, 9.0, -9.0])  # the last is behind the camera
     row = jax.tree.map(lambda field: field[0], crowds[0])
@@ -78,7 +78,7 @@ def test_in_sight_are_the_things_nearest_to_the_middle(crowds):
 
 
 def hidden_share(strength, key):
-    """The share of a slim person of 1.7 m that occluders hide from a camera."""
+    """Fraction that occluders hide of a slim person 1.7 m tall, their colours, and whether there are any."""
     position, person = jnp.array([0.0, 3.0, 0.0]), jnp.array([0.5, 0.0, 9.0])
     hiding, colours = things.occluders(key, strength=strength, camera=position, person=person, height=jnp.float32(1.7))
     points = person + jnp.stack(
@@ -93,7 +93,7 @@ def occluded():
     return jax.jit(jax.vmap(hidden_share, in_axes=(None, 0)))
 
 
-def test_strength_is_the_share_of_people_with_something_before_them(occluded):
+def test_strength_is_the_fraction_of_people_with_an_occluder(occluded):
     keys = jax.random.split(jax.random.key(0), 400)
     for strength in (0.0, 0.3, 1.0):
         _, _, present = occluded(jnp.float32(strength), keys)
@@ -101,7 +101,7 @@ def test_strength_is_the_share_of_people_with_something_before_them(occluded):
     assert float(occluded(jnp.float32(0), keys)[0].max()) == 0
 
 
-def test_occluders_hide_a_part_of_the_person_and_never_all(occluded):
+def test_occluders_hide_part_of_the_person_but_never_all(occluded):
     hidden, colours, _ = occluded(jnp.float32(1), jax.random.split(jax.random.key(1), 400))
     hidden = np.asarray(hidden)
     assert np.mean(hidden > 0.02) > 0.8

@@ -8,7 +8,7 @@
         "epoch": 7,
     }
 
-Everything else is written by the small imitation of `torch.save` in torch_saves.py.
+All other files are written by the small imitation of `torch.save` in torch_saves.py.
 """
 
 import os
@@ -40,7 +40,7 @@ def read_back(tmp_path, save, saved):
 
 
 @pytest.mark.parametrize("name", ["torch_zip.pt", "torch_stream.pt"])
-def test_checkpoint_that_pytorch_wrote_is_read(name):
+def test_checkpoint_written_by_pytorch_is_read(name):
     checkpoint = read_tensors_file(GOLDEN / name)
     assert list(checkpoint) == ["state_dict", "decoder_state_dict", "rank1", "epoch"]
     assert checkpoint["rank1"] == 0.8125
@@ -60,7 +60,7 @@ def test_checkpoint_that_pytorch_wrote_is_read(name):
 
 @both_formats
 @pytest.mark.parametrize("dtype", STORAGE_DTYPES.values(), ids=str)
-def test_every_type_comes_back_as_it_was(tmp_path, save, dtype):
+def test_every_dtype_is_read_back(tmp_path, save, dtype):
     data = np.array([0, 1, 3, 100]).astype(dtype)
     read = read_back(tmp_path, save, tensor(Storage("0", data), (2, 2), (2, 1)))
     np.testing.assert_array_equal(read, data.reshape(2, 2), strict=True)
@@ -93,7 +93,7 @@ def test_tensors_of_one_storage_share_its_memory_and_cannot_be_written(tmp_path,
 
 
 @both_formats
-def test_view_of_a_storage_starts_where_it_says(tmp_path, save):
+def test_view_of_a_storage_starts_at_its_offset(tmp_path, save):
     view = Storage("0", BASE.ravel(), view=("view", 4, 6))
     read = read_back(tmp_path, save, tensor(view, (5,), (1,), 1))
     np.testing.assert_array_equal(read, np.arange(5, 10, dtype=np.float32), strict=True)
@@ -133,7 +133,7 @@ def test_numpy_scalar_keeps_its_byte_order(tmp_path):
     assert read_back(tmp_path, save_zip, numpy_scalar("i4", b"\x00\x00\x01\x00", byteorder=">")) == 256
 
 
-def test_numpy_scalar_that_python_2_wrote_as_text_is_built(tmp_path):
+def test_numpy_scalar_written_as_text_by_python_2_is_built(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_stream(path, numpy_scalar("f8", "BYTES..."))
     text = b"X\x08\x00\x00\x00BYTES..."
@@ -148,19 +148,19 @@ def test_numpy_scalar_that_python_2_wrote_as_text_is_built(tmp_path):
     ("module", "name"),
     [("posix", "system"), ("builtins", "eval"), ("torch.nn.modules.linear", "Linear"), ("numpy", "load")],
 )
-def test_other_classes_and_functions_are_refused_by_name_and_not_run(tmp_path, save, module, name):
+def test_other_classes_and_functions_are_refused_by_name_and_not_called(tmp_path, save, module, name):
     attack = Call(Global(module, name), (f"touch {tmp_path}/ran",))
     with pytest.raises(UserError, match=rf"checkpoint\.pt holds {module}\.{name}, .* save a state_dict"):
         read_back(tmp_path, save, {"state_dict": attack})
     assert os.listdir(tmp_path) == ["checkpoint.pt"]
 
 
-def test_dtype_of_objects_is_refused(tmp_path):
+def test_object_dtype_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"numpy dtype 'O8'"):
         read_back(tmp_path, save_zip, numpy_scalar("O8", bytes(8)))
 
 
-def test_numpys_own_types_survive_a_file_that_sets_their_state(tmp_path):
+def test_file_that_sets_the_state_of_a_dtype_does_not_change_numpys_own(tmp_path):
     dtype = Call(Global("numpy", "dtype"), ("f8", False, False), state=(3, ">", None, None, None, -1, -1, 0))
     read_back(tmp_path, save_zip, [dtype])
     assert np.dtype("f8").str == "<f8"
@@ -220,7 +220,7 @@ def test_changed_byte_of_a_zip_is_an_error(tmp_path):
         read_tensors_file(path)
 
 
-def test_compressed_archive_is_not_unpacked(tmp_path):
+def test_compressed_archive_is_refused(tmp_path):
     bomb = tensor(Storage("0", np.zeros(2**16, np.float32)), (2**16,), (1,))
     save_zip(tmp_path / "bomb.pt", bomb, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="is compressed"):
@@ -234,7 +234,7 @@ def test_compressed_description_of_the_networks_is_not_unpacked(tmp_path):
         read_notes(tmp_path / "bomb.pth")
 
 
-def test_storage_that_the_list_of_a_stream_leaves_out_is_an_error(tmp_path):
+def test_storage_missing_from_the_list_of_a_stream_is_an_error(tmp_path):
     save_stream(tmp_path / "keys.pt", tensor(Storage("0", BASE.ravel()), (12,), (1,)), keys=[])
     with pytest.raises(UserError, match="storages and their list differ"):
         read_tensors_file(tmp_path / "keys.pt")
@@ -249,14 +249,14 @@ def test_file_of_a_big_endian_machine_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello\nworld", pickle.dumps({"a": 1})])
-def test_other_files_are_no_checkpoints(tmp_path, content):
+def test_files_of_other_formats_are_an_error(tmp_path, content):
     path = tmp_path / "other.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"other\.pt is damaged or no checkpoint"):
         read_tensors_file(path)
 
 
-def test_zip_without_a_pickle_is_no_checkpoint(tmp_path):
+def test_zip_without_a_pickle_is_an_error(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=BASE)
     with pytest.raises(UserError, match=r"data\.pkl"):
         read_tensors_file(tmp_path / "arrays.npz")
@@ -290,7 +290,7 @@ def test_safetensors_cut_short_are_an_error(tmp_path):
         read_tensors_file(path)
 
 
-def test_safetensors_of_an_unknown_type_name_tensor_and_type(tmp_path):
+def test_safetensors_of_an_unknown_dtype_are_an_error_naming_tensor_and_dtype(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(safetensors.numpy.save({"fc.weight": BASE.astype(np.complex64)}))
     with pytest.raises(UserError, match=r"fc\.weight is of type C64"):
@@ -298,7 +298,7 @@ def test_safetensors_of_an_unknown_type_name_tensor_and_type(tmp_path):
 
 
 @both_formats
-def test_milestones_of_a_scheduler_beside_the_weights_are_no_obstacle(tmp_path, save):
+def test_checkpoint_with_milestones_of_a_scheduler_is_read(tmp_path, save):
     milestones = Call(Global("collections", "Counter"), ({40: 1, 90: 1},))
     checkpoint = read_back(tmp_path, save, {"model": {}, "scheduler": {"milestones": milestones}})
     assert checkpoint["scheduler"]["milestones"] == {40: 1, 90: 1}

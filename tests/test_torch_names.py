@@ -34,7 +34,7 @@ def test_every_parameter_of_the_decoder_has_one_name(skips):
     assert_names_cover(torch_names.decoder_names(skips=skips), model)
 
 
-def test_no_name_stands_for_encoder_and_decoder():
+def test_encoder_and_decoder_share_no_name():
     assert not torch_names.encoder_names(depth=50, fc_dim=512).keys() & torch_names.decoder_names().keys()
 
 
@@ -54,14 +54,14 @@ def test_names_are_those_of_torchvision_and_of_the_authors():
     ("layout", "theirs", "ours"),
     [("conv", (5, 4, 3, 2), (3, 2, 4, 5)), ("linear", (5, 4), (4, 5)), ("vector", (5,), (5,))],
 )
-def test_layouts_return_to_themselves(layout, theirs, ours):
+def test_layouts_round_trip(layout, theirs, ours):
     values = np.arange(np.prod(theirs), dtype=np.float32).reshape(theirs)
     converted = torch_names.to_ours(values, layout)
     assert converted.shape == ours
     np.testing.assert_array_equal(torch_names.to_torch(converted, layout), values)
 
 
-def test_converted_kernel_computes_what_theirs_computes():
+def test_converted_kernel_gives_the_same_convolution():
     rng = np.random.default_rng(0)
     x, kernel_oihw = rng.standard_normal((1, 2, 5, 6)), rng.standard_normal((3, 2, 3, 3))
     theirs = jax.lax.conv(jnp.asarray(x), jnp.asarray(kernel_oihw), (1, 1), "SAME")
@@ -76,7 +76,7 @@ def test_converted_kernel_computes_what_theirs_computes():
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_hugging_face_names_lead_to_torchvisions(depth):
+def test_hugging_face_names_map_to_torchvision_names(depth):
     names = torch_names.hugging_face_names(depth=depth)
     assert names["embedder.embedder.convolution.weight"] == "conv1.weight"
     assert names["embedder.embedder.normalization.running_mean"] == "bn1.running_mean"

@@ -1,4 +1,4 @@
-"""What is written here was read by `torch.load` of PyTorch 2.13: weights_only or not, and mapped into memory."""
+"""These files were read by `torch.load` of PyTorch 2.13, with and without weights_only, and with mmap."""
 
 import io
 import zipfile
@@ -18,7 +18,7 @@ TENSORS = {
 }
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_written_tensors_and_notes_are_read_back(tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(torch_archive(TENSORS, {"san_jax": '{"mode": "san"}'}))
     read = read_tensors_file(path)
@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert read_notes(path) == {"mode": "san"}
 
 
-def test_archive_has_torch_save_s_entries_uncompressed_and_aligned():
+def test_archive_has_the_entries_of_torch_save_uncompressed_and_aligned():
     content = torch_archive(TENSORS, {})
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
@@ -42,7 +42,7 @@ def test_archive_has_torch_save_s_entries_uncompressed_and_aligned():
     assert content == torch_archive(TENSORS, {})
 
 
-def test_pickle_is_instruction_by_instruction_what_torch_load_was_given():
+def test_pickle_is_byte_for_byte_the_one_that_torch_load_has_read():
     expected = (
         b"\x80\x02ccollections\nOrderedDict\n)R(X\x01\x00\x00\x00bctorch._utils\n_rebuild_tensor_v2\n"
         b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu\x8a\x02\xc8\x00tQ"
@@ -51,6 +51,6 @@ def test_pickle_is_instruction_by_instruction_what_torch_load_was_given():
     assert pickled({"b": np.zeros(200, np.float32)}) == expected
 
 
-def test_type_that_no_weight_has_is_not_written():
+def test_unsupported_dtype_is_an_error():
     with pytest.raises(KeyError):
         pickled({"b": np.zeros(2, np.complex64)})

@@ -1,4 +1,4 @@
-"""`train.py` and `eval.py` as people start them, on a small release."""
+"""`train.py` and `eval.py` as commands, on a small release."""
 
 import json
 import os
@@ -25,14 +25,14 @@ from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
 SMALL = SMALL_RUN | {"data.workers": 1}
-# What is read does not depend on it, and worker processes take longer to start than these runs to read.
+# Batches do not depend on it, and worker processes take longer to start than these runs take to read.
 NO_WORKERS = {"data.workers": 0}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Arguments that name a release, with pairs beside it, and a folder of prepared sets."""
+    """Config fields that name a release with PIT pairs and a folder of prepared data sets."""
     folder = tmp_path_factory.mktemp("cuhk03")
     write_release(folder / "release")
     pairs = ArraySource(np.repeat(np.arange(40), 2), name="test/pairs")
@@ -66,9 +66,9 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, data):
-    """A run from start to end: workdir and output."""
-    workdir = tmp_path_factory.mktemp("unbroken")
+def uninterrupted(tmp_path_factory, data):
+    """An uninterrupted run: workdir and output."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     status, output = finish(start(workdir, data | NO_WORKERS))
     assert status == 0, output
     return workdir, output
@@ -89,8 +89,8 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))
 
 
-def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
-    """SIGKILL three times, at moments that nobody chose: in a step, in a save, in the scoring."""
+def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, data, tmp_path):
+    """SIGKILL three times, at random moments: during a step, a save or the scoring."""
     seed, kills, step = time.time_ns(), 0, 0
     print(f"moments of the kills by random.Random({seed})")
     rng = random.Random(seed)
@@ -109,7 +109,7 @@ def test_killed_run_ends_like_an_unbroken_one(unbroken, data, tmp_path):
             break
     assert status == 0, output
     assert kills >= 2, "the run ended before it could be killed"
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
@@ -117,7 +117,7 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
     while stored.newest(tmp_path) is None and process.poll() is None:
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    process.kill()  # it alone, not its process group
+    process.kill()  # the process alone, not its process group
     process.wait()
     time.sleep(1)
     alive = [pid for pid in children.stdout.split() if Path(f"/proc/{pid}/cmdline").exists()]
@@ -126,31 +126,31 @@ def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_sigterm_and_ctrl_c_save_and_the_run_goes_on(number, expected, unbroken, data, tmp_path):
-    stop_and_go_on(tmp_path, data, number=number, expected=expected)
-    assert_same_bits(unbroken[0], tmp_path)
+def test_sigterm_and_ctrl_c_save_and_the_run_resumes(number, expected, uninterrupted, data, tmp_path):
+    stop_and_resume(tmp_path, data, number=number, expected=expected)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
-def stop_and_go_on(workdir, *arguments, number=signal.SIGTERM, expected=143):
-    """A run that is asked to stop after its first checkpoint, and then runs to its end."""
+def stop_and_resume(workdir, *arguments, number=signal.SIGTERM, expected=143):
+    """Sends a signal to a run after its first checkpoint, then starts it again and lets it finish."""
     process = start(workdir, *arguments)
     while stored.newest(workdir) is None and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, number)  # workers hear it too, as on a terminal
+    os.killpg(process.pid, number)  # workers get it too, as from a terminal
     status, output = finish(process)
     assert status == expected, output
     assert "Traceback" not in output
     said = [line for line in output.splitlines() if line.startswith("stopped")]
     assert len(said) == 1, output
-    # While it is scored, or compiles for another phase, nothing is unsaved and it ends at once.
+    # While the run is being scored or compiles another phase, nothing is unsaved and it ends at once.
     assert said[0].startswith("stopped by") or f"after step {stored.newest(workdir).name}," in said[0]
     status, output = finish(start(workdir, *arguments))
     assert status == 0, output
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, unbroken, data, tmp_path):
-    """From the first imports on, through data, compiling and steps; the same workdir goes on each time."""
+def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected, uninterrupted, data, tmp_path):
+    """During imports, data preparation, compiling and steps; each run resumes in the same workdir."""
     for seconds in (0.2, 1, 2, 4, 6, 8, 12, 16):
         process = start(tmp_path, data)
         time.sleep(seconds * random.uniform(0.8, 1.2))
@@ -163,11 +163,11 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(number, expected
         assert output.splitlines()[-1].startswith("stopped"), output
     status, output = finish(start(tmp_path, data))
     assert status == 0, output
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
 def start_on_two(workdirs, fields):
-    """Two processes with a device each, on workdirs that should be one."""
+    """Starts two processes with a device each, on workdirs that should be one."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -179,7 +179,7 @@ def start_on_two(workdirs, fields):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_go_on(number, data, tmp_path):
+def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_resume(number, data, tmp_path):
     fields = data | {"schedule.epochs": 3}
     both = start_on_two([tmp_path, tmp_path], fields)
     while stored.newest(tmp_path) is None and both[0].poll() is None:
@@ -195,15 +195,15 @@ def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_
         assert status == 0, output
 
 
-def test_two_processes_that_do_not_share_their_workdir_are_told(unbroken, data, tmp_path):
-    both = start_on_two([unbroken[0], tmp_path], data)
+def test_two_processes_that_do_not_share_their_workdir_are_an_error(uninterrupted, data, tmp_path):
+    both = start_on_two([uninterrupted[0], tmp_path], data)
     for status, output in map(finish, both):
         assert status == 1, output
         assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
     assert not (tmp_path / "config.json").exists()
 
 
-def test_second_run_on_a_workdir_is_refused_and_the_first_goes_on(unbroken, data, tmp_path):
+def test_second_run_in_a_workdir_is_refused_and_the_first_continues(uninterrupted, data, tmp_path):
     first = start(tmp_path, data)
     while not (tmp_path / "config.json").exists() and first.poll() is None:
         time.sleep(0.05)
@@ -213,18 +213,18 @@ def test_second_run_on_a_workdir_is_refused_and_the_first_goes_on(unbroken, data
     assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
     status, output = finish(first)
     assert status == 0, output
-    assert_same_bits(unbroken[0], tmp_path)
+    assert_same_bits(uninterrupted[0], tmp_path)
 
 
-def test_finished_run_that_is_started_again_prints_its_scores(unbroken, data):
-    workdir, output = unbroken
+def test_finished_run_prints_its_scores_when_started_again(uninterrupted, data):
+    workdir, output = uninterrupted
     status, again = finish(start(workdir, data | NO_WORKERS))
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
 
-def test_loss_falls_and_the_workdir_holds_everything_of_the_run(unbroken):
-    workdir, output = unbroken
+def test_loss_decreases_and_the_workdir_is_complete(uninterrupted):
+    workdir, output = uninterrupted
     assert "10 identities from 2 cameras" in output
     assert {"config.json", "events", "checkpoints", "best"} <= {path.name for path in workdir.iterdir()}
     assert json.loads((workdir / "config.json").read_text())["encoder"]["depth"] == 10
@@ -233,8 +233,8 @@ def test_loss_falls_and_the_workdir_holds_everything_of_the_run(unbroken):
     assert last < first
 
 
-def test_eval_scores_the_run_with_the_encoder_alone(unbroken):
-    workdir, output = unbroken
+def test_eval_scores_the_run_with_best_metric_and_data_flags(uninterrupted):
+    workdir, output = uninterrupted
     scores = {}
     for flags in (["--best"], ["--metric=cuhk03"], ["--data=cuhk03/labeled,cuhk03/detected"]):
         done = subprocess.run(
@@ -259,15 +259,15 @@ GENERATOR |= NO_WORKERS
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory, data):
-    """A texture generator, trained from start to end: workdir and output."""
+    """An uninterrupted run of a texture generator: workdir and output."""
     workdir = tmp_path_factory.mktemp("generator")
     status, output = finish(start(workdir, data | GENERATOR, "configs/san_pg.py:small"))
     assert status == 0, output
     return workdir, output
 
 
-def test_texture_generator_goes_on_after_a_stop_and_shows_what_it_draws(generator, data, tmp_path):
-    stop_and_go_on(tmp_path, data | GENERATOR, "configs/san_pg.py:small")
+def test_texture_generator_resumes_after_a_stop_and_writes_its_textures(generator, data, tmp_path):
+    stop_and_resume(tmp_path, data | GENERATOR, "configs/san_pg.py:small")
     assert_same_bits(generator[0], tmp_path)
     names = ["step_000018.png", "step_000036.png"]
     assert sorted(path.name for path in (tmp_path / "textures").iterdir()) == names
@@ -294,13 +294,13 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
     fields |= {"loss.texture_triplets": 0.0} | NO_WORKERS
-    status, output = finish(start(tmp_path / "unbroken", data | fields))
+    status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
     assert "pit/release: 76 pairs of picture and texture, 4 per batch" in output
     assert "texture_triplets" not in output
-    stop_and_go_on(tmp_path / "stopped", data | fields)
-    assert_same_bits(tmp_path / "unbroken", tmp_path / "stopped")
+    stop_and_resume(tmp_path / "stopped", data | fields)
+    assert_same_bits(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0} | NO_WORKERS, "configs/baseline.py:small", "step"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
+def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
     workdir = tmp_path / "run"
     done = subprocess.run(command(workdir, data | fields, config), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
@@ -333,8 +333,8 @@ def test_bad_input_gets_one_line_and_leaves_no_checkpoint(fields, config, named,
     assert stored.newest(workdir) is None
 
 
-def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
-    workdir, _ = unbroken
+def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(uninterrupted, data):
+    workdir, _ = uninterrupted
     before = arrays_in(workdir)[0]
     status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
     assert status == 1
@@ -343,12 +343,12 @@ def test_checkpoint_of_another_architecture_is_refused_and_kept(unbroken, data):
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
-def test_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(unbroken, data, tmp_path):
-    """`ulimit -f` stands in for it: no file may grow beyond so many blocks."""
-    workdir = shutil.copytree(unbroken[0], tmp_path / "run")
+def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(uninterrupted, data, tmp_path):
+    """Simulated by `ulimit -f`: no file may exceed this many blocks."""
+    workdir = shutil.copytree(uninterrupted[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
     line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 12}))
-    # Compiled programs would be cut off, too, and stay so for the runs to come.
+    # The limit would also truncate compiled programs in the cache, which later runs read.
     environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
     limited = ["bash", "-c", f"ulimit -f 100; {line}"]
     done = subprocess.run(limited, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -51,14 +51,14 @@ def moved(before, after):
 
 
 def assert_close(got, expected, tolerance=2e-3):
-    """Relative to the largest value; biases in front of a BatchNorm have gradients that are rounding alone."""
+    """Relative to the largest value; gradients of biases in front of a BatchNorm are rounding errors only."""
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
         scale = max(float(jnp.abs(b).max()), 1e-3)
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
 def losses_of(encoder, decoder, state, batch):
-    """Both losses from one forward pass, written down once more without the step's machinery."""
+    """Both losses from one forward pass, computed independently of the training step."""
     networks = Networks("san", SHAPE)
     out, _ = networks.encode(encoder, state.encoder_stats, augmentation.normalise(batch.image))
     drawn, _ = networks.draw(decoder, state.decoder_stats, out.stages)
@@ -71,7 +71,7 @@ def losses_of(encoder, decoder, state, batch):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Of the re-ID loss by the encoder, and of the reconstruction by encoder and decoder, at the first state."""
+    """Gradients at the first state: of the re-ID loss for the encoder, of the texture losses for both networks."""
     state, batch = state_of("san"), make_batch(pairs=2)
     both = jax.jit(
         jax.jacrev(lambda e, d: jnp.stack(losses_of(e, d, state, batch)), argnums=(0, 1)), compiler_options=UNOPTIMISED
@@ -82,7 +82,7 @@ def gradients():
 
 
 def test_both_gradients_are_taken_at_the_parameters_of_the_forward_pass(gradients):
-    """With plain descent the encoder moves by the sum of both gradients at the old parameters, whatever the order."""
+    """With plain SGD the encoder changes by the sum of both gradients at the old parameters, whatever the order."""
     reid, recon, by_decoder = gradients
     state = state_of("san")
     after, _ = step_of("san")(state, make_batch(pairs=2))
@@ -90,7 +90,7 @@ def test_both_gradients_are_taken_at_the_parameters_of_the_forward_pass(gradient
     assert_close(moved(state.decoder, after.decoder), by_decoder)
 
 
-def test_texture_losses_leave_fc_and_classifier_alone(gradients):
+def test_texture_losses_have_no_gradient_for_fc_and_classifier(gradients):
     _, recon, _ = gradients
     assert all(not leaf.any() for name in ("fc", "classifier") for leaf in jax.tree.leaves(recon[name]))
 
@@ -104,7 +104,7 @@ def test_baseline_computes_the_re_id_part_of_san_and_has_no_decoder():
     assert not jax.tree.leaves((after.decoder, after.decoder_stats, after.recon_opt))
 
 
-def test_san_pg_learns_the_reconstruction_alone():
+def test_san_pg_trains_on_the_reconstruction_only():
     state, batch = state_of("san_pg"), make_batch()
     after, terms = step_of("san_pg")(state, batch)
     assert set(terms) == {"reconstruction"}
@@ -114,7 +114,7 @@ def test_san_pg_learns_the_reconstruction_alone():
     assert any(leaf.any() for leaf in jax.tree.leaves(moved(state.encoder["stem"], after.encoder["stem"])))
 
 
-def test_batch_statistics_move_once_a_step():
+def test_batch_statistics_are_updated_once_per_step():
     """The encoder's first running mean after one step: 0.9 of the old and 0.1 of the batch's, not twice that."""
     state, batch = state_of("san"), make_batch()
     after, _ = step_of("san")(state, batch)
@@ -125,8 +125,8 @@ def test_batch_statistics_move_once_a_step():
     np.testing.assert_allclose(after.encoder_stats["stem"]["norm"]["mean"], 0.1 * maps.mean((0, 1, 2)), rtol=1e-4)
 
 
-def test_pairs_behind_the_people_count_in_the_reconstruction_alone():
-    """Another texture for a pair changes the decoder's update and no re-ID term; it cannot touch L_TR."""
+def test_pairs_after_the_reid_pictures_count_in_the_reconstruction_only():
+    """Another texture for a pair changes the decoder's update and no re-ID term; it cannot affect L_TR."""
     batch = make_batch(pairs=2)
     changed = dataclasses.replace(batch, texture=batch.texture.at[-1].set(0))
     first, terms = step_of("san")(state_of("san"), batch)
@@ -181,7 +181,7 @@ def test_bfloat16_keeps_parameters_statistics_and_losses_in_float32():
     assert not np.array_equal(after.encoder["stem"]["conv"]["kernel"], exact.encoder["stem"]["conv"]["kernel"])
 
 
-def test_augmentation_follows_from_seed_and_step():
+def test_augmentation_depends_only_on_seed_and_step():
     augment = functools.partial(augmentation.augment, height=28, width=14, crop=0.5, mirror=0.5, erase=0.5)
     step = step_of("baseline", augment=augment)
     state, batch = state_of("baseline"), make_batch()
@@ -191,7 +191,7 @@ def test_augmentation_follows_from_seed_and_step():
     assert once["id"] == again["id"] != later["id"]
 
 
-def test_state_follows_from_the_seed():
+def test_initial_state_depends_only_on_the_seed():
     make = functools.partial(train_step.make_state, Networks("baseline", SHAPE), reid_tx=REID, recon_tx=RECON)
     make = jax.jit(make, static_argnames="seed", compiler_options=UNOPTIMISED)
     same, other = make(seed=1), make(seed=2)

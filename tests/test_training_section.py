@@ -3,7 +3,7 @@ from page_reader import Page
 from san_jax.report import training_section
 
 
-def test_every_loss_term_has_its_chart_and_scores_and_rates_follow(san_page):
+def test_every_loss_term_has_its_chart_followed_by_scores_and_rates(san_page):
     captions = [words for words in Page(san_page[0]).texts if " at step " in words]
     assert captions == [
         "loss: id: 4 at step 20",
@@ -19,7 +19,7 @@ def test_run_without_events_says_so(tmp_path):
     assert "no curves" in words
 
 
-def test_long_curve_is_averaged_and_says_where_it_really_ends():
+def test_long_curve_is_averaged_and_shows_its_true_last_value():
     points = {10 * step: float(step % 2) for step in range(3 * training_section.MAX_POINTS + 1)}
     text = training_section.curve("loss: id", points)
     assert len(Page(text).named("rect")) == training_section.MAX_POINTS

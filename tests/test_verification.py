@@ -8,7 +8,7 @@ from san_jax.scoring.verification import FPRS, tpr_at_fpr
 
 
 def people(num_query=40, num_gallery=300, num_people=12, spread=1.2, seed=0):
-    """Feats around a centre for each person, people and cameras."""
+    """Feats around one centre per identity, with pids and camids."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(num_people, 8))
     pids = [rng.integers(0, num_people, count) for count in (num_query, num_gallery)]
@@ -19,7 +19,7 @@ def people(num_query=40, num_gallery=300, num_people=12, spread=1.2, seed=0):
 
 
 def pairs(feats, labels, distance="euclidean"):
-    """Distances of all pairs that count, of strangers and of one person, in float64."""
+    """Distances of all pairs that count, in float64: those of two identities and those of one."""
     query, gallery = (x.astype(np.float64) for x in feats)
     if distance == "cosine":
         query, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery))
@@ -32,12 +32,12 @@ def pairs(feats, labels, distance="euclidean"):
 
 
 def exact(strangers, one_person, fpr):
-    """The share of pairs of one person below the first stranger who is one too many."""
+    """Fraction of the pairs of one identity below the first pair of two identities that exceeds the FPR."""
     return np.mean(one_person < np.sort(strangers)[int(fpr * len(strangers))])
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_share_found_is_that_of_sorted_distances(distance):
+def test_tpr_is_that_of_sorted_distances(distance):
     feats, labels = people()
     found = tpr_at_fpr(*feats, **labels, distance=distance)
     strangers, one_person = pairs(feats, labels, distance)
@@ -52,7 +52,7 @@ def test_share_found_is_that_of_sorted_distances(distance):
 
 
 @pytest.mark.parametrize("tile", [1, 7, 40])
-def test_tiles_and_devices_change_nothing(tile):
+def test_tiles_and_devices_do_not_change_the_result(tile):
     feats, labels = people(num_gallery=301)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     once = tpr_at_fpr(*feats, **labels)
@@ -71,14 +71,14 @@ def test_bins_are_fine_whatever_the_scale_of_the_features():
         assert [accepted.tpr for accepted in found] == pytest.approx(tprs, abs=0.005)
 
 
-def test_separate_people_are_all_found_and_equal_features_never():
+def test_well_separated_identities_have_tpr_one_and_equal_features_zero():
     feats, labels = people(spread=0.01)
     assert [accepted.tpr for accepted in tpr_at_fpr(*feats, **labels)] == [1.0, 1.0, 1.0]
     same = [np.ones_like(x) for x in feats]
     assert [accepted.tpr for accepted in tpr_at_fpr(*same, **labels)] == [0.0, 0.0, 0.0]
 
 
-def test_sets_without_pairs_of_one_person_or_of_strangers_are_refused():
+def test_sets_without_pairs_of_one_or_of_two_identities_are_refused():
     feats, labels = people()
     alone = labels | {"gallery_pids": labels["gallery_pids"] + 100}
     with pytest.raises(UserError, match="there is no pair of one person under two cameras among query"):
@@ -88,7 +88,7 @@ def test_sets_without_pairs_of_one_person_or_of_strangers_are_refused():
         tpr_at_fpr(*feats, **together)
 
 
-def test_strangers_an_ulp_below_an_edge_of_the_first_pass_are_not_lost_in_the_second():
+def test_distances_an_ulp_below_an_edge_of_the_first_pass_are_counted_in_the_second():
     farthest, tried = np.float32(2.0236433), 0
     edges = np.linspace(0, float(np.sqrt(farthest * farthest)) ** 2, 1025).astype(np.float32)
     for edge in edges[3:200]:

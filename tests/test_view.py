@@ -29,7 +29,7 @@ def viewed(*, turn=0.0, walls=None):
     return _viewed(place._replace(strip=strip, walls=place.walls if walls is None else walls))
 
 
-def test_street_is_a_layer_of_its_own_between_its_edges():
+def test_street_is_a_separate_layer_between_its_edges():
     seen = viewed()
     z = np.asarray(seen.point[2])
     ground = np.asarray(seen.on_ground)
@@ -48,7 +48,7 @@ def test_coordinates_are_metres_along_and_across_a_turned_street():
     np.testing.assert_allclose(np.asarray(seen.v)[ground], (x * np.sin(0.3) + z * np.cos(0.3))[ground], atol=1e-4)
 
 
-def test_extent_of_a_pixel_is_the_way_to_its_neighbours():
+def test_extent_of_a_pixel_is_the_distance_to_its_neighbours():
     seen = viewed(turn=0.3)
     for coordinate, extent in ((seen.u, seen.du), (seen.v, seen.dv)):
         coordinate, extent = np.asarray(coordinate)[-10:], np.asarray(extent)[-10:]
@@ -71,7 +71,7 @@ def test_wall_is_seen_up_to_its_height():
 
 
 @pytest.mark.parametrize("reach", [0.001, 0.3, 1.0, 2.6])
-def test_stripes_are_the_mean_over_a_pixel(reach):
+def test_stripes_are_averaged_over_a_pixel(reach):
     position = np.linspace(-1.3, 1.7, 40)
     samples = position[:, None] + reach * (np.arange(4000) + 0.5) / 4000 - reach / 2
     wanted = (samples % 1 < 0.3).mean(axis=1)

@@ -10,7 +10,7 @@ FAR, HALF_WIDTH = 11.0, 2.0
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Walls out of doors and indoors, [2, 300, 3 walls, 4 numbers]."""
+    """Walls outdoors and indoors, [2, 300, 3 walls, 4 numbers]."""
     bounds = dict(height=jnp.array([2.0, 6.0]), far=jnp.float32(FAR), half_width=jnp.float32(HALF_WIDTH))
     draw = jax.vmap(lambda key, indoors: walls.random_walls(key, **bounds, indoors=indoors), in_axes=(0, None))
     both = jax.jit(jax.vmap(draw, in_axes=(None, 0)))(
@@ -19,7 +19,7 @@ def drawn():
     return np.asarray(both)
 
 
-def test_walls_leave_the_people_their_ground(drawn):
+def test_walls_do_not_cut_the_walking_area(drawn):
     """The back wall meets the camera's axis behind the people; the side wall stands beside the camera."""
     back, side = drawn[:, :, 0], drawn[:, :, 1]
     assert np.all(back[..., 2] / back[..., 1] > FAR + 0.79)
@@ -37,7 +37,7 @@ def test_back_walls_are_nearer_indoors_and_side_walls_are_on_either_side_or_miss
     assert (drawn[:, :, 1, 0] > 0).mean() == pytest.approx(0.5, abs=0.07)
 
 
-def test_windows_fit_into_their_period_and_are_as_common_as_asked():
+def test_windows_fit_into_their_period_and_are_as_frequent_as_given():
     draw = jax.jit(jax.vmap(lambda key, chance: walls.random_windows(key, chance=chance), in_axes=(0, None)))
     windows = draw(jax.random.split(jax.random.key(1), 300), jnp.float32(0.6))
     width, period = np.asarray(windows.width), np.asarray(windows.period)

@@ -1,4 +1,4 @@
-"""The wheel, installed where the repository cannot be seen."""
+"""The wheel, installed in an environment without access to the repository."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ PACKAGES = ("san_jax", "configs", "tfds_builders")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, so that nothing that an older build left behind gets in."""
+    """Built from a copy, so that no leftovers of an older build get in."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -51,7 +51,7 @@ def pip(*arguments):
     return run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
 
 
-def test_wheel_holds_the_three_packages_whole_and_nothing_else(wheel):
+def test_wheel_contains_exactly_the_three_packages(wheel):
     paths = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
     paths = [path for path in paths if path.parent.name != "__pycache__"]
     with zipfile.ZipFile(wheel) as archive:
@@ -60,7 +60,7 @@ def test_wheel_holds_the_three_packages_whole_and_nothing_else(wheel):
     assert {f"{name}/py.typed" for name in PACKAGES} <= set(found)
 
 
-def test_console_script_says_the_version(environment, tmp_path):
+def test_console_script_prints_the_version(environment, tmp_path):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert run(environment / "bin" / "san-jax", "--version", cwd=tmp_path) == f"san_jax {version}\n"
 

@@ -18,13 +18,13 @@ class Global(NamedTuple):
     name: str
 
     def __call__(self):
-        raise AssertionError("pickle asks whether it is callable, and no more")
+        raise AssertionError("pickle only checks whether it is callable")
 
 
 class Storage(NamedTuple):
     key: str
     data: np.ndarray
-    elements: int | None = None  # what the pickle claims, where that is not the truth
+    elements: int | None = None  # the size that the pickle claims, if it is not the true one
     view: tuple | None = None
 
 
@@ -42,7 +42,7 @@ def tensor(storage, size, stride, offset=0):
 
 
 class Pickler(pickle._Pickler):
-    """PyTorch's pickles, without PyTorch; the one of pure Python can be taught to write any global."""
+    """Writes PyTorch's pickles without PyTorch; only the pure-Python pickler can be made to write any global."""
 
     dispatch = pickle._Pickler.dispatch | {
         Global: lambda self, it: self.write(f"c{it.module}\n{it.name}\n".encode()),

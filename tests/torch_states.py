@@ -1,4 +1,4 @@
-"""States of small networks with weights by a recipe, and the same as PyTorch's state dicts."""
+"""States of small networks with weights from a recipe, also as PyTorch state dicts."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def names_of(architecture: Architecture, mode: str) -> dict[str, torch_names.Ent
 
 
 def torch_tensors(architecture: Architecture = SMALL, mode: str = "san", *, seed: int = 0) -> dict[str, np.ndarray]:
-    """What PyTorch's state dicts of these networks would hold, but its counters."""
+    """Contents of PyTorch's state dicts of these networks, without its counters."""
     arrays = flatten_dict(vars(shapes_of(architecture, mode)))
     return {
         name: golden_recipe.weight(name, torch_names.torch_shape(arrays[entry.path].shape, entry.layout), seed=seed)
