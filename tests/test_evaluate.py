@@ -152,14 +152,14 @@ def test_page_is_refused_under_the_name_of_something_else(runs, tmp_path):
 
 @pytest.mark.parametrize("sets", [[], "", " , "])
 def test_python_says_that_no_set_is_named(sets, runs):
-    with pytest.raises(UserError, match="sets names no data set; give one like cuhk03/labeled"):
+    with pytest.raises(UserError, match="sets names no data set; give one, such as cuhk03/labeled"):
         san_jax.evaluate(san_jax.load(runs / "one"), sets)
 
 
 @pytest.mark.parametrize(
     ("group", "field", "value", "said"),
     [
-        ("scoring", "batch_size", 0, "has scoring.batch_size 0; it may be a whole number from 1 on"),
+        ("scoring", "batch_size", 0, "has scoring.batch_size 0; it must be an integer of at least 1"),
         ("data", "workers", -3, "has data.workers -3"),
         ("scoring", "metric", "map", "has scoring.metric 'map'"),
         ("data", "data_dir", None, "has no data.data_dir; restore the file"),

@@ -41,6 +41,13 @@ def test_every_command_is_a_module_with_a_main(name):
     assert callable(importlib.import_module(f"san_jax.commands.{module}").main)
 
 
+def test_help_shows_the_values_and_defaults_of_flags():
+    shown = " ".join(san_jax("search", "--help").stdout.split())
+    assert "--distance=euclidean|cosine: Distance between features; euclidean is squared. Default: euclidean." in shown
+    assert "--top: Pictures to find for each query. Default: 10." in shown
+    assert "--best: Use the run's best checkpoint, not its newest. --gallery" in shown
+
+
 @pytest.mark.parametrize(("name", "flag"), [("train", "--workdir"), ("eval", "--checkpoint"), ("search", "--gallery")])
 def test_help_of_a_command_shows_its_flags(name, flag):
     done = san_jax(name, "--help")

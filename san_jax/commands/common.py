@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -55,7 +56,18 @@ def _help_of(module: str) -> str:
     """The help of the flags that a command defines, and of --config, which another module defines."""
     own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
     config = [flags.FLAGS[config_file.FLAG]] if config_file.FLAG in flags.FLAGS else []
-    return "".join(f"\n  --{flag.name}: {flag.help}" for flag in (*config, *own) if flag.name != "help")
+    return "".join(f"\n{_help_on(flag)}" for flag in (*config, *own) if flag.name != "help")
+
+
+def _help_on(flag: flags.Flag) -> str:
+    """The name of a flag, its values if it has few, what it does, and its default."""
+    values = "|".join(getattr(flag.parser, "enum_values", None) or ())
+    name = f"  --{flag.name}={values}: " if values else f"  --{flag.name}: "
+    text = flag.help.removeprefix(f"<{values}>: ")  # absl's own way to show them
+    if flag.default not in (None, "") and flag.default is not False and "Default" not in text:
+        shown = flag.default if isinstance(flag.default, list | tuple) else [flag.default]
+        text += f" Default: {', '.join(map(str, shown))}."
+    return textwrap.fill(name + text, width=100, subsequent_indent=6 * " ", break_on_hyphens=False)
 
 
 def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:

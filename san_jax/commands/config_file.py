@@ -31,7 +31,7 @@ def define(default: str, help_string: str) -> flags.FlagHolder[ConfigDict]:
       help_string: text for --help.
     """
     # config_flags gets no default, since it would load it at once, while the calling module is imported.
-    help_string = f"{help_string} (default: {default})"
+    help_string = f"{help_string} Default: {default}."
     holder = config_flags.DEFINE_config_file(FLAG, None, help_string, flag_values=flags.FLAGS)
     flags.FLAGS[FLAG].parser = _Parser(default)
     return holder

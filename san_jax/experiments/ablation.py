@@ -144,7 +144,7 @@ def last_losses(workdir: Path) -> dict[str, float]:
         kind, _, name = tag.partition("/")
         if kind == "loss":
             last = max(values)
-            losses[name] = float(np.mean([value for step, value in values.items() if step > last - last / 6]))
+            losses[name] = float(np.mean([value for step, value in values.items() if step > last - max(last / 6, 1)]))
     return losses
 
 

@@ -7,7 +7,7 @@ writes into the workdir:
     san_pg/ san/ baseline/    runs, as train.py writes them
     data/                     the prepared data sets
     release/                  links to the contents of manual_dir, and the generated textures
-    textures.png              some of these textures
+    textures.png              some of these textures; textures_2.png of a second training set
     scores.json ranked.png    the results of comparison.py
 
 Every stage can be killed; the same command resumes it.
@@ -94,8 +94,9 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     stage(1, total, "texture generator", workdir / "san_pg")
     common.train(san_pg, workdir / "san_pg")
     stage(2, total, "textures", release)
-    for textures in generated:
-        write_training_textures(textures, workdir, data=san.data, mesh=devices.make_mesh())
+    for number, textures in enumerate(generated, 1):
+        sheet = workdir / ("textures.png" if number == 1 else f"textures_{number}.png")
+        write_training_textures(textures, workdir, sheet=sheet, data=san.data, mesh=devices.make_mesh())
     return san, ",".join(textures.pictures for textures in generated)
 
 
@@ -148,12 +149,15 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
         ) from error
 
 
-def write_training_textures(textures: DrawnTextures, workdir: Path, *, data: ConfigDict, mesh: Mesh) -> None:
+def write_training_textures(
+    textures: DrawnTextures, workdir: Path, *, sheet: Path, data: ConfigDict, mesh: Mesh
+) -> None:
     """Generates the textures of a training set with the generator's best checkpoint, and a sheet of some of them.
 
     Args:
       textures: the set of pictures and the folder for their textures.
       workdir: of the chain.
+      sheet: the PNG file of the sheet.
       data: the part `data` of SAN's config.
       mesh: the devices that share a batch.
     """
@@ -161,9 +165,9 @@ def write_training_textures(textures: DrawnTextures, workdir: Path, *, data: Con
     source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)
     pictures, folder = Pictures.of_source(source, split="train"), Path(data.manual_dir) / textures.folder
     pseudo_textures.write_textures(generator, pictures, folder)
-    sheet = pseudo_textures.sheet_of(generator, pictures, folder) if jax.process_index() == 0 else None
-    if sheet is not None:
-        contact_sheet.save(workdir / "textures.png", sheet)
+    shown = pseudo_textures.sheet_of(generator, pictures, folder) if jax.process_index() == 0 else None
+    if shown is not None:
+        contact_sheet.save(sheet, shown)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def check_some(config: ConfigDict, names: Sequence[str], *, where: str) -> None:
         if name not in fields:
             raise UserError(f"{where} has no {name}; restore the file, or start the training again on the same workdir")
         if not RANGES[name].allows(fields[name]):
-            raise UserError(f"{where} has {name} {fields[name]!r}; it may be {RANGES[name].words}")
+            raise UserError(f"{where} has {name} {fields[name]!r}; it must be {RANGES[name].words}")
 
 
 def check_size(config: ConfigDict, *, where: str) -> None:
