@@ -335,7 +335,7 @@ def test_run_whose_weights_broke_is_no_start(tmp_path):
     state = state_of(seed=1)
     state.encoder["classifier"]["bias"] = state.encoder["classifier"]["bias"].at[2].set(jnp.nan)
     save(tmp_path / "run", state)
-    with pytest.raises(UserError, match=r"run/checkpoints/7 holds NaN or infinite numbers in encoder\.classifier\.bias"):
+    with pytest.raises(UserError, match=r"checkpoints/7 holds NaN or infinite numbers in encoder\.classifier\.bias"):
         start_from(tmp_path / "run", state_of(), architecture=SMALL)
 
 
