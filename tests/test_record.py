@@ -75,3 +75,10 @@ def test_split_without_pictures_is_refused_when_the_set_is_prepared(empty, missi
         with pytest.raises(UserError, match=f"^own/all has no pictures in split {empty}; it is not prepared"):
             open_source(name, "train", data_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".own-all.lock"]
+
+
+def test_label_of_bytes_that_are_no_text_is_kept_with_escapes_and_several_are_refused():
+    assert whole_label(b"\xff7", field="pid", name="x") == r"\xff7"
+    for several in ((1, 2), [3], np.array([4, 5])):
+        with pytest.raises(UserError, match=r"^p7 has the camid .*; give every picture one number or one word"):
+            whole_label(several, field="camid", name="p7")

@@ -189,10 +189,12 @@ def whole_label(value: Any, *, field: str, name: str) -> int | str:
     """A pid or camid as it is kept: an integer of any size, also from text that spells one, or a string ("0002").
 
     Raises:
-      UserError: it is missing (None, NaN or an empty text).
+      UserError: it is missing (None, NaN or an empty text), or there are several.
     """
+    if np.ndim(value):
+        raise UserError(f"{name} has the {field} {value!r}; give every picture one number or one word")
     value = np.asarray(value).item()
-    value = value.decode() if isinstance(value, bytes) else value
+    value = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
     value = value.strip() if isinstance(value, str) else value
     if value is None or value == "" or value != value:
         raise UserError(f"{name} has no {field}; give every picture a number or a string")
