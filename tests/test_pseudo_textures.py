@@ -98,7 +98,7 @@ def test_every_picture_of_the_tree_gets_a_texture_under_its_name(generator, fold
 
 
 def test_files_that_are_no_pictures_are_ignored(generator, folder, tmp_path):
-    for name in ("notes.txt", "a.npy", "jpg", "g.gif", "sub/a.png.part"):
+    for name in ("notes.txt", "a.npy", "jpg", "g.pdf", "sub/a.png.part"):
         (folder / name).write_text("no picture")
     assert draw(generator, folder, tmp_path / "out") == {}
     assert sorted(contents(tmp_path / "out")) == NAMES
