@@ -1,9 +1,24 @@
 """Atomic file writes."""
 
 import contextlib
+import os
 from pathlib import Path
 
 from san_jax.errors import UserError
+
+
+def check_place(path: Path) -> None:
+    """For commands that compute for long before they write: raises the UserError of `write` where that would fail."""
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if os.path.isdir(path):
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"{folder} is not a folder"
+    elif not os.access(folder, os.W_OK):
+        reason = f"{folder} cannot be written"
+    else:
+        return
+    raise UserError(f"cannot write {path} ({reason}); choose another place")
 
 
 def write(path: Path, content: str | bytes) -> None:

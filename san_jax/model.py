@@ -148,9 +148,9 @@ class Model:
 
     def _of_pictures(self, function, pictures, *, batch_size, **options):
         if isinstance(pictures, str | os.PathLike | Image.Image):
-            raise UserError(f"pictures is one picture, {pictures}; give a list, where it may be alone")
+            raise UserError(f"pictures is one picture, {pictures}; give a list of pictures")
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise UserError(f"batch_size is {batch_size!r}; give a whole number from 1 on")
+            raise UserError(f"batch_size is {batch_size!r}; give an integer of at least 1")
         readers = [picture_batches.reader(picture) for picture in pictures]
         size = dict(height=self.architecture.height, width=self.architecture.width, batch_size=batch_size)
         with ThreadPoolExecutor() as pool:

@@ -15,6 +15,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 
+SYNTHESIS = Path(__file__).parent.parent / "san_jax" / "synthesis"
+RENDERING = {"test_pit", "test_synthetic_reid"} | {f"test_{path.stem}" for path in SYNTHESIS.glob("*.py")}
 
 @pytest.fixture
 def unread():
@@ -31,6 +33,16 @@ def traced_anew():
     jax.clear_caches()
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rank_promotion(request):
+    """Forbids implicit broadcasting to a higher rank, where a wrong axis would be a wrong loss or score in silence.
+
+    Tests of rendering are excepted: there, points [..., 3] meet single points [3] in every second line.
+    """
+    with jax.numpy_rank_promotion("allow" if request.module.__name__ in RENDERING else "raise"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

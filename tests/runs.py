@@ -16,7 +16,7 @@ from san_jax.training.checkpoints import Checkpoints
 
 PEOPLE = ArraySource(np.repeat(np.arange(12), 5))
 
-# Config of a run on `cuhk03_release` with two phases and a hundred steps. Runs with the same fields share compiled
+# Config of a run on `cuhk03_release` with two phases and fifty steps. Runs with the same fields share compiled
 # programs: the step, whose compilation takes longer than the run, depends on all of them.
 SMALL_RUN = {
     "data.train": "cuhk03/labeled_texture",
@@ -30,8 +30,8 @@ SMALL_RUN = {
     "batch.identities": 4,
     "batch.instances": 2,
     "schedule.warmup_epochs": 1,
-    "schedule.epochs": 11,
-    "schedule.save_every": 7,
+    "schedule.epochs": 5,
+    "schedule.save_every": 10,
 }
 
 

@@ -27,7 +27,12 @@ RECON = optax.sgd(1.0)
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
-@functools.cache
 def state_of(mode, reid_tx=REID, recon_tx=RECON):
+    """The initial state of a mode, in dictionaries of its own: a test may replace arrays in it."""
+    return jax.tree.map(lambda array: array, _shared_state(mode, reid_tx, recon_tx))
+
+
+@functools.cache
+def _shared_state(mode, reid_tx, recon_tx):
     make = functools.partial(train_step.make_state, Networks(mode, SHAPE), reid_tx=reid_tx, recon_tx=recon_tx, seed=1)
     return jax.jit(make, compiler_options=UNOPTIMISED)()

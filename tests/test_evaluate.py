@@ -73,6 +73,13 @@ def test_scores_are_written_to_the_path_of_output(runs, tmp_path):
     assert read(tmp_path / "scores.json")["checkpoint"] == str(runs / "other" / "checkpoints" / "3")
 
 
+def test_place_that_cannot_be_written_is_refused_before_anything_is_scored(runs, tmp_path, capsys):
+    for wrong in ({"output": tmp_path}, {"report_file": runs / "one" / "config.json" / "page.html"}):
+        with pytest.raises(UserError, match=r"cannot write .*; choose another place"):
+            scored(workdir=runs / "one", **wrong)
+    assert capsys.readouterr().out == ""
+
+
 def test_weights_without_a_run_are_scored_on_the_named_test_sets(runs, tmp_path):
     san_jax.load(runs / "one").save(tmp_path / "one.safetensors")
     scored(checkpoint=tmp_path / "one.safetensors", data="test/people", output=tmp_path / "file.json")

@@ -25,6 +25,26 @@ def test_path_that_cannot_be_replaced_is_named_and_no_other_file_is_left(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("folder", "it is a folder"), ("file/scores.json", "file is not a folder"), ("file/a/b", "file is not a folder")],
+)
+def test_place_is_refused_before_anything_is_written(name, reason, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match=f"cannot write {tmp_path / name} \\(.*{reason}\\); choose another place"):
+        files.check_place(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["new.json", "folder/new.json", "folder/a/b/new.json", "file"])
+def test_place_that_can_be_written_passes_and_is_not_created(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    files.check_place(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
 def test_interrupted_write_keeps_the_earlier_content(tmp_path, monkeypatch):
     path = tmp_path / "scores.json"
     files.write(path, "before")

@@ -164,7 +164,7 @@ def test_single_picture_in_place_of_a_list_and_batch_size_below_1_are_refused(mo
     with pytest.raises(UserError, match=r"pictures is one picture, .*; give a list"):
         model.features(str(paths[0]))
     for size in (0, -1):
-        with pytest.raises(UserError, match=f"batch_size is {size}; give a whole number from 1 on"):
+        with pytest.raises(UserError, match=f"batch_size is {size}; give an integer of at least 1"):
             model.textures(paths, batch_size=size)
 
 

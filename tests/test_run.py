@@ -46,7 +46,7 @@ def build_scored(test_set, **fields):
 
 
 def test_set_of_one_camera_is_refused_before_the_first_step():
-    with pytest.raises(UserError, match=r"own/all cannot be scored: it has one camera .*scoring\.same_camera to keep"):
+    with pytest.raises(UserError, match=r"own/all cannot be scored: it has only one camera.*same_camera to keep"):
         build_scored(one_camera_set())
     assert build_scored(one_camera_set(), **{"schedule.eval_every": 0}).total > 0
 

@@ -128,6 +128,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture) and the other 1 pictures of {tmp}/broken"),
         ({"top": "0"}, "top"),
         ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which does not end in .npz"),
+        ({"index": "{tmp}/words.txt/i.npz"}, "{tmp}/words.txt is not a folder"),
         ({"sheet": "{tmp}/found.jpg"}, "--sheet is {tmp}/found.jpg, which does not end in .png"),
         ({"sheet": "{tmp}/shop/found.png"}, "{tmp}/shop/found.png would lie among the pictures of {tmp}/shop"),
         ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),

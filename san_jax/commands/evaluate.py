@@ -150,6 +150,9 @@ def evaluate(given: Mapping[str, Any]) -> None:
     model = models.load(given["checkpoint"] or workdir, best=given["best"], **options)
     model = dataclasses.replace(model, compute_dtype=config.compute_dtype)
     places = places_of(given, workdir, model)
+    for place in places:
+        if place is not None:
+            files.check_place(place)  # before anything is computed
     scorer = scorer_of(given, config, model, pages=places.report is not None)
     sets = common.open_scored(config.data, mode=model.mode, same_camera=config.scoring.same_camera)
     scored = scorer.score(model, sets)
@@ -201,8 +204,7 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     return workdir, config
 
 
-@dataclasses.dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """Files for scores and report; None: not written."""
 
     scores: Path | None

@@ -32,6 +32,8 @@ def write_scores(
     Raises:
       UserError: there is no such data set, it cannot be read, or the file cannot be written.
     """
+    if output:
+        files.check_place(output)  # before anything is computed
     test_sets = common.open_test_sets(data, same_camera=same_camera)
     scores = references.evaluate(test_sets, mesh=devices.make_mesh(), metric=metric, workers=workers)
     if jax.process_index():

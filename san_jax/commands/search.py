@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from san_jax import files
 from san_jax import model as models
 from san_jax.commands import common
 from san_jax.data import picture_folder
@@ -105,6 +106,7 @@ def check_places(index_file: Path, sheet_file: Path, *, query: Path, gallery: Pa
     """Checks that no output overwrites a picture, or lies where the next search would read it as one."""
     if index_file.suffix.lower() != ".npz":
         raise UserError(f"--index is {index_file}, which does not end in .npz; choose another name")
+    files.check_place(index_file)
     contact_sheet.check_place(sheet_file, pictures=[gallery, query])
 
 

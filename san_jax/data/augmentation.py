@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
 
 # ImageNet mean and standard deviation (RGB, pixels in [0, 1]).
@@ -27,7 +28,8 @@ def room_for_crop(size: int) -> int:
 
 def normalise(image: UInt8[Array, "*B H W 3"]) -> Float[Array, "*B H W 3"]:
     """Normalises pictures for the encoder; pictures to score need no other preprocessing on the device."""
-    return (image.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+    mean, std = (lax.expand_dims(jnp.array(of_channels), range(image.ndim - 1)) for of_channels in (MEAN, STD))
+    return (image.astype(jnp.float32) / 255 - mean) / std
 
 
 def scale_texture(texture: UInt8[Array, "*B S S 3"]) -> Float[Array, "*B S S 3"]:
@@ -68,7 +70,7 @@ def _augment_one(key, image, *, height, width, crop, mirror, erase):
     image = normalise(jnp.where(jax.random.bernoulli(keys[2], mirror), image[:, ::-1], image))
     box = random_box(keys[4], height=height, width=width) & jax.random.bernoulli(keys[3], erase)
     # Filled with MEAN after normalisation, so erased boxes do not have the mean colour: as in the released code.
-    return jnp.where(box[..., None], jnp.array(MEAN), image)
+    return jnp.where(box[:, :, None], jnp.array(MEAN)[None, None], image)
 
 
 def random_crop(
@@ -77,7 +79,7 @@ def random_crop(
     """A random crop of the picture. Offsets are rounded uniform numbers, so the two extreme ones are half as likely."""
     room = jnp.array([image.shape[0] - height, image.shape[1] - width])
     top, left = jnp.round(jax.random.uniform(key, (2,)) * room).astype(jnp.int32)
-    return jax.lax.dynamic_slice(image, (top, left, 0), (height, width, 3))
+    return lax.dynamic_slice(image, (top, left, 0), (height, width, 3))
 
 
 def random_box(key: Key[Array, ""], *, height: int, width: int) -> Array:
@@ -90,5 +92,5 @@ def random_box(key: Key[Array, ""], *, height: int, width: int) -> Array:
     first = jnp.argmax(fits)
     high, wide = high[first], wide[first]
     corner = jnp.floor(jax.random.uniform(corner_key, (2,)) * jnp.array([height - high + 1, width - wide + 1]))
-    y, x = jnp.arange(height)[:, None] - corner[0], jnp.arange(width) - corner[1]
+    y, x = jnp.arange(height)[:, None] - corner[0], jnp.arange(width)[None] - corner[1]
     return fits[first] & (y >= 0) & (y < high) & (x >= 0) & (x < wide)

@@ -89,9 +89,10 @@ def compose(
 
 
 def check_name(path: Path, *, what: str) -> None:
-    """Raises a UserError if the name of a sheet, `what` on the command line, says that it is no PNG file."""
+    """Raises a UserError if `path`, `what` on the command line, does not end in .png or cannot be written."""
     if path.suffix.lower() != ".png":
         raise UserError(f"{what} is {path}, which does not end in .png; choose another name")
+    files.check_place(path)
 
 
 def check_place(path: Path, *, pictures: Sequence[Path]) -> None:

@@ -57,7 +57,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """The map after the convolution, in the layer's dtype."""
         x = convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
-        return x if self.bias is None else x + self.bias[...].astype(self.dtype)
+        return x if self.bias is None else x + per_channel(self.bias[...].astype(self.dtype), x)
 
 
 def convolve(
@@ -126,6 +126,7 @@ class BatchNorm(nnx.Module):
             self.var[...] = lax.stop_gradient(MOMENTUM * self.var[...] + (1 - MOMENTUM) * unbiased)
         factor = self.scale[...] * lax.rsqrt(var + EPSILON)
         bias = self.bias[...] if self.learns_bias else lax.stop_gradient(self.bias[...])
+        mean, factor, bias = (per_channel(values, x) for values in (mean, factor, bias))
         return ((wide - mean) * factor + bias).astype(x.dtype)
 
 
@@ -136,7 +137,12 @@ def batch_moments(x: Float[Array, "*axes C"]) -> tuple[Float[Array, " C"], Float
     """
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
-    return mean, jnp.mean(jnp.square(x - mean), axes)
+    return mean, jnp.mean(jnp.square(x - per_channel(mean, x)), axes)
+
+
+def per_channel(values: Float[Array, " C"], x: Float[Array, "*axes C"]) -> Float[Array, "*ones C"]:
+    """Values of the channels of `x`, with as many axes as `x`: nothing is broadcast to another rank in silence."""
+    return lax.expand_dims(values, range(x.ndim - 1))
 
 
 class ConvNorm(nnx.Module):
@@ -266,5 +272,5 @@ def stretch_width(x: Float[Array, "B H W C"], *, width: int) -> Float[Array, "B 
     """Bilinear resizing to another width; the corner columns coincide (PyTorch's align_corners=True)."""
     position = jnp.linspace(0.0, x.shape[2] - 1.0, width)
     column = jnp.arange(x.shape[2], dtype=jnp.float32)
-    weights = jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - column))
+    weights = jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - column[None]))
     return jnp.einsum("bhwc,vw->bhvc", x, weights.astype(x.dtype), precision="highest")

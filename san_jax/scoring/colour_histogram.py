@@ -18,7 +18,8 @@ def histograms(images: UInt8[Array, "B H W 3"]) -> Float32[Array, "B 288"]:
     """
     num_images, height, width, channels = images.shape
     stripe = jnp.arange(height) * STRIPES // height
-    place = (stripe[:, None, None] * channels + jnp.arange(channels)) * VALUES + images.astype(jnp.int32)
+    place = (stripe[None, :, None, None] * channels + jnp.arange(channels)[None, None, None]) * VALUES
+    place = place + images.astype(jnp.int32)
     places = place.reshape(num_images, -1)
     num_places = STRIPES * channels * VALUES
     counts = jax.vmap(lambda places: jnp.zeros(num_places, jnp.int32).at[places].add(1))(places)

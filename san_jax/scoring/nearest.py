@@ -103,7 +103,7 @@ def _smallest(distmat, k):
     chunks = distmat.reshape(num_rows, num_chunks, size)
     # Sorted, so that equal numbers keep their order.
     chosen = jnp.sort(_top_k(chunks.min(axis=2), k).rows, axis=1)[:, :, None]
-    columns = chosen * size + jnp.arange(size, dtype=jnp.int32)
+    columns = chosen * size + jnp.arange(size, dtype=jnp.int32)[None, None]
     numbers = jnp.take_along_axis(chunks, chosen, axis=1, mode="promise_in_bounds")
     return _columns(_top_k(numbers.reshape(num_rows, -1), k), columns.reshape(num_rows, -1))
 

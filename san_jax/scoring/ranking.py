@@ -173,8 +173,9 @@ def _drawn_ranks(tile: tiles.Tile, query, people):
     # The remainder prefers a person's first pictures by less than (pictures / 2^32).
     pick = (bits[..., num_people] % jnp.maximum(num_correct, 1)[:, None]).astype(jnp.int32)
     own = jnp.take_along_axis(correct, pick, axis=1)
-    pick = (bits[..., :num_people] % people["count"]).astype(jnp.int32)
-    others = jnp.where(people["pid"] == pid[:, None, None], -1, people["rows"][people["first"] + pick])
+    pick = (bits[..., :num_people] % people["count"][None, None]).astype(jnp.int32)
+    rows = people["rows"][people["first"][None, None] + pick]
+    others = jnp.where(people["pid"][None, None] == pid[:, None, None], -1, rows)
 
     own_distance = tile.at(own)[..., None]
     others_distance = tile.at(others.reshape(len(others), -1)).reshape(others.shape)

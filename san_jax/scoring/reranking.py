@@ -291,7 +291,7 @@ def _overlap(query, index, *, like):
         run = i * RUNS + jnp.arange(RUNS, dtype=jnp.int32)
         place = jnp.minimum(jnp.searchsorted(runs_so_far, run, side="right"), len(members) - 1)
         start = first[place] + (run - runs_so_far[place] + num_runs[place]) * RUN
-        entry = start[:, None] + jnp.arange(RUN, dtype=jnp.int32)
+        entry = start[:, None] + jnp.arange(RUN, dtype=jnp.int32)[None]
         is_listed = entry < last[place][:, None]
         entry = jnp.minimum(entry, num_entries - 1)
         smaller = jnp.where(is_listed, jnp.minimum(index["weights"][entry], weights[place][:, None]), 0)

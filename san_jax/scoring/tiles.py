@@ -204,7 +204,7 @@ def num_nearer(distmat, gallery_rows, distance, rows):
     """
     others, distance, rows = distmat[:, None, :], distance[:, :, None], rows[:, :, None]
     nearer = others < distance
-    tied_before = (others == distance) & (gallery_rows[..., None, :] < rows)
+    tied_before = (others == distance) & (jnp.atleast_2d(gallery_rows)[:, None, :] < rows)
     # On the CPU, XLA fuses the comparisons into a reduction of two operands, but not into one of a single operand, for
     # which it would write out an array [B P G].
     return sum(
