@@ -5,6 +5,7 @@ from report_pages import page_of, people_set, scores_of, table_rows
 from small_networks import SHAPE
 
 from san_jax import devices
+from san_jax.drawing.html_page import Markup
 from san_jax.report import retrieval_section
 from san_jax.scoring import evaluation, ranking
 from san_jax.scoring.evaluation import RetrievalFeats
@@ -39,7 +40,7 @@ def test_features_are_ranked_once_for_all_numbers(monkeypatch, metric):
     rank = ranking.rank
     monkeypatch.setattr(ranking, "rank", lambda query, *args, **kw: ranked.append(query) or rank(query, *args, **kw))
     shown = []
-    monkeypatch.setattr(retrieval_section, "cmc_chart", lambda compared: shown.append(compared) or "")
+    monkeypatch.setattr(retrieval_section, "cmc_chart", lambda compared: shown.append(compared) or Markup(""))
     retrieval_section.elements(
         test, feats, evaluation.in_numbers(expected), architecture=SHAPE, mesh=mesh, metric=metric, workers=0
     )
