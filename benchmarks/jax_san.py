@@ -18,7 +18,7 @@ from benchmarks import case as cases
 from benchmarks.case import Case
 from san_jax.batch import Batch
 from san_jax.data import augmentation
-from san_jax.networks.architecture import Architecture
+from san_jax.networks.architecture import Architecture, arrays_of
 from san_jax.training import optimizers, train_step
 from san_jax.training.train_step import TrainState
 
@@ -115,7 +115,7 @@ def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
 
 def new_encoder(case: Case) -> tuple[Any, Any]:
     """Fresh parameters and statistics of the encoder."""
-    return train_step.arrays_of(architecture_of(case).new_encoder(nnx.Rngs(params=0)))
+    return arrays_of(architecture_of(case).new_encoder(nnx.Rngs(params=0)))
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:

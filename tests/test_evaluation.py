@@ -111,6 +111,11 @@ def test_variants_of_a_set_have_a_mean_and_other_sets_have_none():
     assert found["a/b, mean of 2"] == pytest.approx({"mAP": 0.3, "mAP_std": 0.1})
 
 
+def test_re_ranking_by_another_distance_is_refused():
+    with pytest.raises(UserError, match="re-ranking requires the Euclidean distance, not cosine"):
+        Search(distance="cosine", rerank=True)
+
+
 def test_expansion_re_ranking_and_tpr_agree_with_their_modules():
     test = RetrievalSet("one", QUERY, GALLERY)
     feats, labels = evaluation.features(model(), test, workers=0), evaluation.labels(test)

@@ -56,6 +56,10 @@ class Search:
     expand: bool = False
     rerank: bool = False
 
+    def __post_init__(self):
+        if self.rerank and self.distance != "euclidean":
+            raise UserError(f"re-ranking requires the Euclidean distance, not {self.distance}; leave out one of them")
+
 
 PLAIN = Search()
 

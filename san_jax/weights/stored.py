@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 from jaxtyping import PyTree
 
 from san_jax import devices
 from san_jax.errors import UserError
-from san_jax.networks.architecture import MODES, Architecture, arrays_of
+from san_jax.networks.architecture import MODES, Architecture
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
@@ -113,7 +112,7 @@ def restore_networks(
     """
     if draws and not has_decoder(checkpoint):
         raise UserError(f"{checkpoint} has no decoder, as a baseline has none; give one of a run in mode san or san_pg")
-    like = network_shapes(read_architecture(checkpoint), draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
+    like = read_architecture(checkpoint).shapes(draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
     parts = restore_parts(checkpoint, devices.with_sharding(like, sharding))
     step = int(parts.pop("step"))
     check_finite(checkpoint, parts)
@@ -131,16 +130,6 @@ def check_finite(checkpoint: Path, parts: Mapping[str, PyTree]) -> None:
 def has_decoder(checkpoint: Path) -> bool:
     """Whether a checkpoint has a decoder."""
     return bool(shapes(checkpoint).get("decoder"))
-
-
-def network_shapes(architecture: Architecture, *, draws: bool) -> dict[str, PyTree]:
-    """Shapes and dtypes of encoder and, if `draws`, decoder, by TrainState's fields."""
-    encoder, encoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0))))
-    fields = {"encoder": encoder, "encoder_stats": encoder_stats}
-    if draws:
-        decoder, decoder_stats = arrays_of(nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0))))
-        fields |= {"decoder": decoder, "decoder_stats": decoder_stats}
-    return fields
 
 
 def shapes(checkpoint: Path) -> dict[str, PyTree]:
