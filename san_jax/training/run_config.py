@@ -44,4 +44,5 @@ def read(workdir: Path) -> ConfigDict:
         added = {group: {**new, **fields[group]} for group, new in LATER.items() if group in fields}
         return ConfigDict({**fields, **added})
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give the --workdir of a run of train.py") from error
+        reason = getattr(error, "strerror", None) or error  # an OSError repeats the path
+        raise UserError(f"{path} cannot be read ({reason}); give the --workdir of a run of train.py") from error
