@@ -62,8 +62,8 @@ class Architecture:
         """Shapes of the weights by TrainState's fields: `encoder`, `encoder_stats` and, if `draws`, the decoder's."""
         fields = {}
         for field, make in ({"encoder": self.new_encoder} | ({"decoder": self.new_decoder} if draws else {})).items():
-            _, params, stats = nnx.split(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
-            fields |= {field: nnx.to_pure_dict(params), f"{field}_stats": nnx.to_pure_dict(stats)}
+            params, stats = arrays_of(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))))
+            fields |= {field: params, f"{field}_stats": stats}
         return fields
 
     def feats(

@@ -52,7 +52,7 @@ def scores(test: RetrievalSet, *, mesh: Mesh, metric: str, workers: int = 2) -> 
 
 def colours(source: Source, *, mesh: Mesh, workers: int = 2) -> Float32[np.ndarray, "n D"]:
     """Colour histograms of all pictures of a split, in their order."""
-    batch_size = -(-BATCH_SIZE // mesh.size) * mesh.size
+    batch_size = devices.rounded_up(mesh, BATCH_SIZE)
     batches = input_pipeline.scored_batches(
         source, batch_size=batch_size, height=HEIGHT, width=WIDTH, mesh=mesh, workers=workers
     )
