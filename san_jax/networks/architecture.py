@@ -1,8 +1,10 @@
 """Architecture of encoder and decoder as plain numbers: stored in every checkpoint; builds the networks."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from san_jax.errors import UserError
 from san_jax.networks.decoder import Decoder, check_sizes
-from san_jax.networks.encoder import Encoder
+from san_jax.networks.encoder import Encoder, stage_channels
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 MODES = ("san", "baseline", "san_pg")  # the losses that networks are trained with; configs/base.py says which
@@ -55,25 +57,38 @@ class Architecture:
 
     def new_decoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Decoder:
         """A decoder with fresh parameters that computes in `dtype`, for the stages of `new_encoder`."""
-        channels = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0))).channels
+        channels = stage_channels(self.depth, self.encoder_width)
         return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
+
+    def encoder(self, params: PyTree, stats: PyTree, dtype: DTypeLike = jnp.float32) -> Encoder:
+        """The encoder with these parameters and running statistics, in training mode."""
+        return self._network("encoder", params, stats, dtype)
+
+    def decoder(self, params: PyTree, stats: PyTree, dtype: DTypeLike = jnp.float32) -> Decoder:
+        """The decoder with these parameters and running statistics, in training mode."""
+        return self._network("decoder", params, stats, dtype)
+
+    def _network(self, part: str, params: PyTree, stats: PyTree, dtype: DTypeLike) -> Any:
+        graph, *_ = structure(self, part, jnp.dtype(dtype))
+        # Without the copy BatchNorm cannot write its statistics inside a trace.
+        return nnx.merge(graph, params, stats, copy=True)
 
     def shapes(self, *, draws: bool) -> dict[str, PyTree]:
         """Shapes of the weights by TrainState's fields: `encoder`, `encoder_stats` and, if `draws`, the decoder's."""
         fields = {}
-        for field, make in ({"encoder": self.new_encoder} | ({"decoder": self.new_decoder} if draws else {})).items():
-            params, stats = arrays_of(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))))
-            fields |= {field: params, f"{field}_stats": stats}
+        for part in ("encoder", "decoder") if draws else ("encoder",):
+            _, params, stats = structure(self, part, jnp.dtype(jnp.float32))
+            # Containers of the caller's own: the cached ones must stay as they are.
+            fields |= jax.tree.map(lambda leaf: leaf, {part: params, f"{part}_stats": stats})
         return fields
 
     def feats(
         self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "B D"]:
         """Re-ID features of normalised pictures, from an encoder's parameters and running statistics."""
-        model = nnx.eval_shape(lambda: self.new_encoder(nnx.Rngs(0), dtype))
+        model = self.encoder(encoder, stats, dtype)
         model.eval()
-        graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
-        return nnx.merge(graph, encoder, stats)(images).feats
+        return model(images).feats
 
     def digest(self, weights: PyTree) -> str:
         """SHA-256 of the architecture and these weights, in hexadecimal."""
@@ -88,14 +103,24 @@ class Architecture:
             if not isinstance(pixels := getattr(self, field), int) or pixels < SMALLEST:
                 raise UserError(f"{field} is {pixels!r}; give {SMALLEST} pixels or more")
 
-        def pass_through(images):
-            encoder = self.new_encoder(nnx.Rngs(0))
+        def pass_through(params, stats, images):
+            encoder = self.encoder(params, stats)
             encoder.eval()  # tracing the statistics of a hundred layers takes seconds
             stages = encoder(images).stages
             if draws:
                 check_sizes(stages)
 
-        jax.eval_shape(pass_through, jax.ShapeDtypeStruct((2, self.height, self.width, 3), jnp.float32))
+        images = jax.ShapeDtypeStruct((2, self.height, self.width, 3), jnp.float32)
+        jax.eval_shape(pass_through, *self.shapes(draws=False).values(), images)
+
+
+@functools.lru_cache(maxsize=32)  # a tenth of the tracing of a training step, and needed by every other program too
+def structure(architecture: Architecture, part: str, dtype: jnp.dtype) -> tuple[nnx.GraphDef, PyTree, PyTree]:
+    """The graph of the "encoder" or "decoder", and the shapes of its parameters and running statistics."""
+    new = architecture.new_encoder if part == "encoder" else architecture.new_decoder
+    network = nnx.eval_shape(lambda: new(nnx.Rngs(0), dtype))
+    graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return graph, *arrays_of(network)
 
 
 def check_same(found: Architecture, wanted: Architecture, *, where: str) -> None:

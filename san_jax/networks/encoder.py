@@ -93,6 +93,18 @@ BLOCKS = {  # depth: kind of block, blocks per stage
 }
 
 
+def stage_channels(depth: int, width: float) -> tuple[int, ...]:
+    """Channels of the maps after stages 1 to 4.
+
+    Raises:
+      UserError: there is no ResNet of this depth.
+    """
+    if depth not in BLOCKS:
+        raise UserError(f"encoder.depth is {depth}; there are {', '.join(map(str, BLOCKS))}")
+    block, _ = BLOCKS[depth]
+    return tuple(scaled(64 * 2**stage, width) * block.expansion for stage in range(4))
+
+
 class Head(nnx.Module):
     """The layers between the pooled map and the features: linear layer, BatchNorm, ReLU.
 
@@ -155,8 +167,7 @@ class Encoder(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if depth not in BLOCKS:
-            raise UserError(f"encoder.depth is {depth}; there are {', '.join(map(str, BLOCKS))}")
+        self.channels = stage_channels(depth, width)
         if last_stride not in (1, 2):
             raise UserError(f"encoder.last_stride is {last_stride}; it can be 1 or 2")
         for field, value, known in (("neck", neck, NECKS), ("stem", stem, STEMS)):
@@ -166,7 +177,6 @@ class Encoder(nnx.Module):
         in_channels = scaled(64, width)
         self.stem_has_relu, self.pool_padding = stem != "strong_baseline", int(stem != "fastreid")
         self.stem = ConvNorm(3, in_channels, 7, stride=2, dtype=dtype, rngs=rngs)
-        self.channels = ()
         for stage, stride in enumerate((1, 2, 2, last_stride)):
             channels = scaled(64 * 2**stage, width)
             blocks = nnx.List()
@@ -174,7 +184,6 @@ class Encoder(nnx.Module):
                 blocks.append(block(in_channels, channels, stride=stride if index == 0 else 1, dtype=dtype, rngs=rngs))
                 in_channels = channels * block.expansion
             setattr(self, f"stage{stage + 1}", blocks)
-            self.channels += (in_channels,)
         self.fc = Head(in_channels, fc_dim, neck=neck, rngs=rngs) if fc_dim or neck == "bn" else None
         self.classifier = make_linear(fc_dim or in_channels, num_pids, rngs=rngs)
 

@@ -95,24 +95,21 @@ class Networks:
 
     def encode(self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"]) -> tuple[EncoderOutput, PyTree]:
         """The encoder's outputs in training mode, and its running statistics after the pass."""
-        model = nnx.eval_shape(lambda: self.architecture.new_encoder(nnx.Rngs(0), self.compute_dtype))
+        model = self.architecture.encoder(encoder, stats, self.compute_dtype)
         for name, child in vars(model).items():
             if self.open_layers is not None and isinstance(child, nnx.Module) and name not in self.open_layers:
                 child.eval()
-        return run(model, encoder, stats, images)
+        return model(images), statistics(model)
 
     def draw(self, decoder: PyTree, stats: PyTree, stages: Sequence[Array]) -> tuple[DecoderOutput, PyTree]:
         """The decoder's outputs in training mode, and its running statistics after the pass."""
-        model = nnx.eval_shape(lambda: self.architecture.new_decoder(nnx.Rngs(0), self.compute_dtype))
-        return run(model, decoder, stats, tuple(stages))
+        model = self.architecture.decoder(decoder, stats, self.compute_dtype)
+        return model(tuple(stages)), statistics(model)
 
 
-def run(model: nnx.Module, params: PyTree, stats: PyTree, x) -> tuple[PyTree, PyTree]:
-    """Outputs of a model with these parameters and running statistics, and the statistics after the pass."""
-    graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
-    # Without the copy BatchNorm cannot write its statistics inside a trace.
-    model = nnx.merge(graph, params, stats, copy=True)
-    return model(x), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+def statistics(model: nnx.Module) -> PyTree:
+    """The running statistics of a model, as nested dictionaries."""
+    return arrays_of(model)[1]
 
 
 def make_state(
