@@ -54,9 +54,33 @@ def free_compiled_programs():
 
 
 @pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Config fields that name a small release with PIT pairs and a folder of prepared data sets."""
+    import finished_runs
+
+    folder = finished_runs.shared_folder(tmp_path_factory) / "data"
+    finished_runs.made_once(folder, finished_runs.write_release_with_pairs)
+    return {"data.manual_dir": folder / "release", "data.data_dir": folder / "prepared"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, data):
+    """`finished("san")`: workdir and output of an uninterrupted small run of that mode, to be read or copied."""
+    import finished_runs
+
+    def run_of(mode):
+        folder = finished_runs.shared_folder(tmp_path_factory) / f"finished_{mode}"
+        config = f"configs/{mode}.py:small"
+        finished_runs.made_once(folder, lambda folder: finished_runs.train(folder, data, config))
+        return folder / "run", (folder / "output").read_text()
+
+    return run_of
+
+
+@pytest.fixture(scope="session")
 def san_page(tmp_path_factory):
     """The report page of a SAN run on one test set, and its scores."""
-    import report_pages  # imports jax, for which the variables above must be set
+    import report_pages  # later than this file: jaxtyping does not check modules of san_jax that were imported before
 
     workdir = tmp_path_factory.mktemp("run")
     report_pages.log(workdir)

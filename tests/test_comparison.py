@@ -1,29 +1,16 @@
 """The comparison at the end of a chain, on two runs of a small release."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
-from cuhk03_release import write_release
+from commands import finish, start
 from PIL import Image
-from runs import SMALL_RUN
-
-ROOT = Path(__file__).parent.parent
 
 
-def python(*arguments):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
-
-
-def train(folder, release, run):
-    fields = SMALL_RUN | {"data.manual_dir": release, "data.data_dir": folder / "data"}
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    done = python("train.py", f"--config=configs/{run}.py:small", f"--workdir={folder / run}", *overrides)
-    assert done.returncode == 0, done.stderr
-    return numbers_of("cuhk03/labeled_texture", done.stdout)
+def compare(folder):
+    return finish(start("-m", "san_jax.experiments.comparison", folder))
 
 
 def numbers_of(row, output):
@@ -33,17 +20,20 @@ def numbers_of(row, output):
 
 
 @pytest.mark.slow
-def test_comparison_scores_both_runs_with_chance_and_colour_histogram_and_saves_ranked_lists(tmp_path):
-    release = write_release(tmp_path / "release")
-    seen = {run: train(tmp_path, release, run) for run in ("baseline", "san")}
-    done = python("-m", "san_jax.experiments.comparison", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_comparison_scores_both_runs_with_chance_and_colour_histogram_and_saves_ranked_lists(finished, tmp_path):
+    seen = {}
+    for run in ("baseline", "san"):
+        workdir, output = finished(run)
+        shutil.copytree(workdir, tmp_path / run)
+        seen[run] = numbers_of("cuhk03/labeled_texture", output)
+    status, output, errors = compare(tmp_path)
+    assert status == 0, errors
 
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores) == ["data", "metric", "chance", "colour histogram", "baseline", "san"]
     assert (scores["data"], scores["metric"]) == ("cuhk03/labeled_texture", "market1501")
     for run, numbers in seen.items():
-        assert numbers_of(run, done.stdout) == numbers
+        assert numbers_of(run, output) == numbers
         assert [round(100 * score, 2) for score in scores[run].values()] == pytest.approx(numbers, abs=0.011)
     sheet = np.asarray(Image.open(tmp_path / "ranked.png"))
     assert sheet.ndim == 3
@@ -52,8 +42,8 @@ def test_comparison_scores_both_runs_with_chance_and_colour_histogram_and_saves_
 
 @pytest.mark.slow
 def test_missing_run_is_reported_in_one_line(tmp_path):
-    done = python("-m", "san_jax.experiments.comparison", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "baseline" in done.stderr
-    assert done.stderr.count("\n") == 1
+    status, _, errors = compare(tmp_path)
+    assert status == 1
+    assert errors.startswith("error: ")
+    assert "baseline" in errors
+    assert errors.count("\n") == 1

@@ -1,15 +1,10 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
-from cuhk03_release import write_release
+from commands import finish, start
 from page_reader import Page
 from report_pages import page_of, people_set, table_rows
-from runs import SMALL_RUN
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_page_needs_no_other_file_and_no_network_access(san_page):
@@ -48,20 +43,11 @@ def test_names_are_escaped_in_html(tmp_path):
 
 
 @pytest.mark.slow
-def test_eval_writes_the_page_with_the_scores_beside_it(tmp_path):
-    write_release(tmp_path / "release")
-    fields = SMALL_RUN | {"data.manual_dir": tmp_path / "release", "data.data_dir": tmp_path / "prepared"}
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    workdir = tmp_path / "run"
-    start("train.py", "--config=configs/san.py:small", f"--workdir={workdir}", *overrides)
-    start("eval.py", "--report", f"--workdir={workdir}", "--metric=cuhk03")
+def test_eval_writes_the_page_with_the_scores_beside_it(finished, tmp_path):
+    workdir = shutil.copytree(finished("san")[0], tmp_path / "run")
+    status, _, errors = finish(start("eval.py", "--report", f"--workdir={workdir}", "--metric=cuhk03"))
+    assert status == 0, errors
     page = (workdir / "report.html").read_text()
     assert "Textures" in Page(page).texts
     scores = json.loads((workdir / "scores.json").read_text())
     assert table_rows(page)["this run"][0] == f"{100 * scores['rank1']:.2f}"
-
-
-def start(*arguments):
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr

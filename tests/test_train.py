@@ -16,37 +16,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from array_source import ArraySource
 from commands import PATIENT
-from cuhk03_release import write_release
+from finished_runs import ROOT, made_once, shared_folder, train, train_command
 from runs import SMALL_RUN
 
 from san_jax.training import checkpoints
 from san_jax.weights import stored
 
-ROOT = Path(__file__).parent.parent
 SMALL = SMALL_RUN | {"data.workers": 1}
 # Batches do not depend on it, and worker processes take longer to start than these runs take to read.
 NO_WORKERS = {"data.workers": 0}
+BASELINE = "configs/baseline.py:small"  # of the modes, the quickest to compile
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Config fields that name a release with PIT pairs and a folder of prepared data sets."""
-    folder = tmp_path_factory.mktemp("cuhk03")
-    write_release(folder / "release")
-    pairs = ArraySource(np.repeat(np.arange(40), 2), name="test/pairs")
-    for field in ("image", "texture"):
-        (folder / "release" / "pit" / f"{field}s").mkdir(parents=True)
-        for row, name in enumerate(pairs.names):
-            (folder / "release" / "pit" / f"{field}s" / f"{name}.png").write_bytes(pairs[row][field])
-    return {"data.manual_dir": folder / "release", "data.data_dir": folder / "prepared"}
-
-
 def command(workdir, fields, config="configs/san.py:small"):
-    overrides = [f"--config.{name}={value}" for name, value in (SMALL | fields).items()]
-    return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
+    return train_command(workdir, SMALL | fields, config)
 
 
 def start(*arguments, environment=None, **fields):
@@ -67,12 +52,9 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, data):
-    """An uninterrupted run: workdir and output."""
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    status, output = finish(start(workdir, data | NO_WORKERS))
-    assert status == 0, output
-    return workdir, output
+def uninterrupted(finished):
+    """An uninterrupted run of SAN: workdir and output."""
+    return finished("san")
 
 
 def arrays_in(workdir):
@@ -114,7 +96,7 @@ def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, 
 
 
 def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
-    process = start(tmp_path, data)
+    process = start(tmp_path, data, BASELINE)
     while stored.newest(tmp_path) is None and process.poll() is None:
         time.sleep(0.1)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
@@ -156,7 +138,7 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(uninterrupted, d
     print(f"moments of the signals by random.Random({seed})")
     moments = random.Random(seed)
     numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT])
-    for number, seconds in zip(numbers, (0.2, 0.5, 1, 2, 3, 4, 6, 8), strict=False):
+    for number, seconds in zip(numbers, (0.3, 1, 2, 3, 5, 8), strict=False):
         process = start(tmp_path, data)
         time.sleep(seconds * moments.uniform(0.8, 1.2))
         os.killpg(process.pid, number)
@@ -184,10 +166,9 @@ def start_on_two(workdirs, fields, config="configs/san.py:small"):
 
 
 def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_resume(data, tmp_path):
-    baseline = data | NO_WORKERS, "configs/baseline.py:small"  # of the modes, the quickest to compile
     for number, index in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
         before = stored.newest(tmp_path)
-        both = start_on_two([tmp_path, tmp_path], *baseline)
+        both = start_on_two([tmp_path, tmp_path], data | NO_WORKERS, BASELINE)
         while stored.newest(tmp_path) == before and both[0].poll() is None:
             time.sleep(0.05)
         os.killpg(both[index].pid, number)
@@ -199,30 +180,31 @@ def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_
         assert before is None or int(stored.newest(tmp_path).name) > int(before.name)
 
 
-def test_two_processes_that_do_not_share_their_workdir_are_an_error(uninterrupted, data, tmp_path):
-    both = start_on_two([uninterrupted[0], tmp_path], data)
+def test_two_processes_that_do_not_share_their_workdir_are_an_error(finished, data, tmp_path):
+    own = shutil.copytree(finished("baseline")[0], tmp_path / "own")
+    both = start_on_two([own, tmp_path / "other"], data, BASELINE)
     for status, output in map(finish, both):
         assert status == 1, output
         assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
-    assert not (tmp_path / "config.json").exists()
+    assert not (tmp_path / "other" / "config.json").exists()
 
 
-def test_second_run_in_a_workdir_is_refused_and_the_first_continues(uninterrupted, data, tmp_path):
-    first = start(tmp_path, data)
+def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, data, tmp_path):
+    first = start(tmp_path, data, BASELINE)
     while not (tmp_path / "config.json").exists() and first.poll() is None:
         time.sleep(0.05)
-    second = start(tmp_path, data)
+    second = start(tmp_path, data, BASELINE)
     status, output = finish(second)
     assert status == 1, output
     assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
     status, output = finish(first)
     assert status == 0, output
-    assert_same_bits(uninterrupted[0], tmp_path)
+    assert_same_bits(finished("baseline")[0], tmp_path)
 
 
-def test_finished_run_prints_its_scores_when_started_again(uninterrupted, data):
-    workdir, output = uninterrupted
-    status, again = finish(start(workdir, data | NO_WORKERS))
+def test_finished_run_prints_its_scores_when_started_again(finished, data, tmp_path):
+    workdir, output = finished("baseline")
+    status, again = finish(start(shutil.copytree(workdir, tmp_path / "run"), data | NO_WORKERS, BASELINE))
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
@@ -237,9 +219,9 @@ def test_loss_decreases_and_the_workdir_is_complete(uninterrupted):
     assert last < first
 
 
-def test_eval_scores_the_run_with_best_metric_and_data_flags(uninterrupted):
-    workdir, output = uninterrupted
-    scores = {}
+def test_eval_scores_the_run_with_best_metric_and_data_flags(finished, tmp_path):
+    workdir, output = finished("baseline")
+    workdir, scores = shutil.copytree(workdir, tmp_path / "run"), {}
     for flags in (["--best"], ["--metric=cuhk03"], ["--data=cuhk03/labeled,cuhk03/detected"]):
         done = subprocess.run(
             [sys.executable, "eval.py", f"--workdir={workdir}", *flags], cwd=ROOT, capture_output=True, text=True
@@ -264,10 +246,11 @@ GENERATOR |= NO_WORKERS
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory, data):
     """An uninterrupted run of a texture generator: workdir and output."""
-    workdir = tmp_path_factory.mktemp("generator")
-    status, output = finish(start(workdir, data | GENERATOR, "configs/san_pg.py:small"))
-    assert status == 0, output
-    return workdir, output
+    folder = made_once(
+        shared_folder(tmp_path_factory) / "generator",
+        lambda folder: train(folder, data | GENERATOR, "configs/san_pg.py:small"),
+    )
+    return folder / "run", (folder / "output").read_text()
 
 
 def test_texture_generator_resumes_after_a_stop_and_writes_its_textures(generator, data, tmp_path):
@@ -297,7 +280,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
-    fields |= {"loss.texture_triplets": 0.0} | NO_WORKERS
+    fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0} | NO_WORKERS
     status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
@@ -323,7 +306,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
         ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
         ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
-        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0} | NO_WORKERS, "configs/baseline.py:small", "step"),
+        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0} | NO_WORKERS, BASELINE, "step"),
     ],
 )
 def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
@@ -337,21 +320,21 @@ def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, 
     assert stored.newest(workdir) is None
 
 
-def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(uninterrupted, data):
-    workdir, _ = uninterrupted
+def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(finished, data, tmp_path):
+    workdir = shutil.copytree(finished("baseline")[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
-    status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}))
+    status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}, BASELINE))
     assert status == 1
     assert "fc_dim 16 (this run: 24)" in output
     assert arrays_in(workdir)[0] == before
     assert json.loads((workdir / "config.json").read_text())["encoder"]["fc_dim"] == 16
 
 
-def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(uninterrupted, data, tmp_path):
+def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(finished, data, tmp_path):
     """Simulated by `ulimit -f`: no file may exceed this many blocks."""
-    workdir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    workdir = shutil.copytree(finished("baseline")[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
-    line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 6}))
+    line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 6}, BASELINE))
     # The limit would also truncate compiled programs in the cache, which later runs read.
     environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
     limited = ["bash", "-c", f"ulimit -f 100; {line}"]

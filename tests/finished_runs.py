@@ -1,0 +1,67 @@
+"""A small release and small runs of `train.py` on it, made once for all tests, whichever test process comes first."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from array_source import ArraySource
+from cuhk03_release import write_release
+from runs import SMALL_RUN
+
+ROOT = Path(__file__).parent.parent
+
+
+def shared_folder(tmp_path_factory) -> Path:
+    """The temporary folder that all test processes share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` filled, in this process or in another one, for which this one waits."""
+    done = folder.with_suffix(".done")
+    with locked(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """Holds the lock of a file."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_release_with_pairs(folder: Path) -> None:
+    """Writes a release of CUHK03 with PIT pairs."""
+    write_release(folder / "release")
+    pairs = ArraySource(np.repeat(np.arange(40), 2), name="test/pairs")
+    for field in ("image", "texture"):
+        (folder / "release" / "pit" / f"{field}s").mkdir(parents=True)
+        for row, name in enumerate(pairs.names):
+            (folder / "release" / "pit" / f"{field}s" / f"{name}.png").write_bytes(pairs[row][field])
+
+
+def train_command(workdir: Path, fields: dict, config: str) -> list[str]:
+    """`train.py` with a config and its fields."""
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
+
+
+def train(folder: Path, fields: dict, config: str) -> None:
+    """Trains a small run in `folder`/run; its output, with that to stderr, is in `folder`/output."""
+    command = train_command(folder / "run", SMALL_RUN | fields, config)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    (folder / "output").write_text(done.stdout)
