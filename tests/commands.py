@@ -10,6 +10,11 @@ ROOT = Path(__file__).parent.parent
 PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
+def xla_flags(*flags):
+    """The variable XLA_FLAGS with these flags after those of the tests."""
+    return " ".join([os.environ["XLA_FLAGS"], *flags])
+
+
 def start(script, *arguments, **environment):
     """`python SCRIPT ARGUMENTS` in the repository root, in its own process group so that it can be killed."""
     return subprocess.Popen(

@@ -12,11 +12,14 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# LLVM's optimization takes longer than the small programs here run. `XLA_FLAGS= make test` tests with it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 
 SYNTHESIS = Path(__file__).parent.parent / "san_jax" / "synthesis"
 RENDERING = {"test_pit", "test_synthetic_reid"} | {f"test_{path.stem}" for path in SYNTHESIS.glob("*.py")}
+
 
 @pytest.fixture
 def unread():

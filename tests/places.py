@@ -10,13 +10,12 @@ from san_jax.synthesis.backdrop import draw_backdrop
 
 HEIGHT, WIDTH = 64, 32
 COUNT = 48
-UNOPTIMISED = {"xla_backend_optimization_level": 0}  # compiles faster
 
 
 @functools.cache
 def random_places():
     """Random places, stacked along the first axis."""
-    draw = jax.jit(jax.vmap(street.random_place), compiler_options=UNOPTIMISED)
+    draw = jax.jit(jax.vmap(street.random_place))
     return draw(jax.random.split(jax.random.key(0), COUNT))
 
 

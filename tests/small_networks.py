@@ -23,8 +23,6 @@ SHAPE = Architecture(
 # Plain gradient descent: the update of a parameter is its negative gradient.
 REID = optax.sgd(1.0)
 RECON = optax.sgd(1.0)
-# Compiling takes most of the time here.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 def state_of(mode, reid_tx=REID, recon_tx=RECON):
@@ -35,4 +33,4 @@ def state_of(mode, reid_tx=REID, recon_tx=RECON):
 @functools.cache
 def _shared_state(mode, reid_tx, recon_tx):
     make = functools.partial(train_step.make_state, Networks(mode, SHAPE), reid_tx=reid_tx, recon_tx=recon_tx, seed=1)
-    return jax.jit(make, compiler_options=UNOPTIMISED)()
+    return jax.jit(make)()

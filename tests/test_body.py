@@ -8,16 +8,11 @@ from san_jax.synthesis.body import LIMITS, Pose
 
 BODIES = 128
 LIMBS = [f"{side}_{part}" for side in ("left", "right") for part in ("thigh", "shin", "upper_arm", "forearm", "hand")]
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
-def jitted(function):
-    return jax.jit(function, compiler_options=UNOPTIMISED)
-
-
-build = jitted(body.build)
-build_all = jitted(jax.vmap(lambda *which, yaw, position: body.build(*which, yaw=yaw, position=position)))
-trace, locate = jitted(solids.trace), jitted(body.locate)
+build = jax.jit(body.build)
+build_all = jax.jit(jax.vmap(lambda *which, yaw, position: body.build(*which, yaw=yaw, position=position)))
+trace, locate = jax.jit(solids.trace), jax.jit(body.locate)
 
 
 def number(part):
@@ -30,17 +25,17 @@ def keys(seed):
 
 @pytest.fixture(scope="module")
 def outfits():
-    return jitted(jax.vmap(wardrobe.random_outfit))(keys(0), keys(1))
+    return jax.jit(jax.vmap(wardrobe.random_outfit))(keys(0), keys(1))
 
 
 @pytest.fixture(scope="module")
 def shapes(outfits):
-    return jitted(jax.vmap(body.random_proportions))(keys(2), outfits.female)
+    return jax.jit(jax.vmap(body.random_proportions))(keys(2), outfits.female)
 
 
 @pytest.fixture(scope="module")
 def poses():
-    return jitted(jax.vmap(body.random_pose))(keys(3))
+    return jax.jit(jax.vmap(body.random_pose))(keys(3))
 
 
 @pytest.fixture(scope="module")

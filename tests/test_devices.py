@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from commands import PATIENT
+from commands import PATIENT, xla_flags
 
 from san_jax import devices
 from san_jax.errors import UserError
@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 
 
 def start(num_devices, **environment):
-    # Compiling takes most of the time here.
-    flags = f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0 {PATIENT}"
+    flags = xla_flags(f"--xla_force_host_platform_device_count={num_devices}", PATIENT)
+    environment |= {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)}
     return subprocess.Popen(
         [sys.executable, str(HERE / "distributed_losses.py")],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import xla_flags
 from runs import save_run, write_pictures
 
 from san_jax import devices
@@ -322,7 +323,7 @@ def test_killed_update_resumes_where_it_was_on_two_devices(workdir, encoder, pla
     """SIGKILL at three arbitrary moments; pictures that are then in the file are not embedded again."""
     folder = write_pictures(tmp_path / "pictures", [f"{number % 7}/{number}.png" for number in range(600)])
     script = KILLED.format(paths=[str(workdir), str(folder), str(place)])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags("--xla_force_host_platform_device_count=2")}
     counts = [0]
     while len(counts) <= 3:
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE)

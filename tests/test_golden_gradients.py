@@ -57,7 +57,8 @@ def computed() -> dict[str, np.ndarray | dict[str, np.ndarray]]:
         recon = terms["reconstruction_loss"] + terms["texture_triplets"].sum()
         return (reid, recon), (terms, [level.std() for level in drawn.levels])
 
-    @jax.jit
+    # Here running takes longer than compiling, so LLVM optimizes a little.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
     def backward(params):
         _, pull, (terms, stds) = jax.vjp(terms_of, params, has_aux=True)
         return pull((1.0, 0.0))[0], pull((0.0, 1.0))[0], terms | {"levels_std": jnp.stack(stds)}

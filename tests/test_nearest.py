@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from commands import xla_flags
 
 from san_jax.errors import UserError
 from san_jax.scoring import distances, nearest
@@ -100,7 +101,7 @@ def check_meshes():
 
 
 def test_gallery_sharded_over_eight_devices_gives_the_same_result():
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags("--xla_force_host_platform_device_count=8")}
     result = subprocess.run(
         [sys.executable, "-c", "import test_nearest; test_nearest.check_meshes()"],
         cwd=pathlib.Path(__file__).parent,

@@ -6,8 +6,7 @@ import pytest
 from san_jax.synthesis import people
 
 PAIRS = 200
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-person = jax.jit(people.person, compiler_options=UNOPTIMISED)
+person = jax.jit(people.person)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,7 @@ def crowd():
         return people.person(jax.random.key(0), number)[:2]
 
     numbers = jnp.arange(2 * PAIRS).reshape(PAIRS, 2)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(looks)), compiler_options=UNOPTIMISED)(numbers))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(looks)))(numbers))
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 from array_source import ArraySource, encoded
-from commands import finish
+from commands import finish, xla_flags
 from cuhk03_release import write_release
 from flax import nnx
 from PIL import Image
 from runs import save_run, write_pictures
-from small_networks import SHAPE, UNOPTIMISED
+from small_networks import SHAPE
 
 from san_jax import devices, model
 from san_jax.data import augmentation, input_pipeline
@@ -86,7 +86,7 @@ def reference_texture(generator, encoded_picture):
         encoder, decoder = parts
         return decoder(encoder(augmentation.normalise(images)).stages).texture[0]
 
-    texture = jax.jit(drawn, compiler_options=UNOPTIMISED)(weights, picture[None])
+    texture = jax.jit(drawn)(weights, picture[None])
     return 255 * (np.clip(texture, -1, 1) + 1) / 2
 
 
@@ -300,7 +300,7 @@ def test_killed_and_restarted_drawing_equals_an_uninterrupted_one_on_two_devices
     draw(generator, folder, tmp_path / "unbroken")
     output, kills, count = tmp_path / "out", 0, 0
     command = [f"--checkpoint={workdir}", f"--input={folder}", f"--output={output}", "--batch_size=5"]
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    two = {"XLA_FLAGS": xla_flags("--xla_force_host_platform_device_count=2")}
     while True:
         process = start(*command, **two)
         while kills < 3 and process.poll() is None:

@@ -15,8 +15,6 @@ from san_jax.errors import UserError
 from san_jax.weights.loading import load_weights
 from san_jax.weights.state_dicts import read_state_dict
 
-UNOPTIMISED = {"xla_backend_optimization_level": 1}
-
 
 @functools.cache
 def tensors_of(network: str) -> dict[str, np.ndarray]:
@@ -33,7 +31,7 @@ def load(path, **options):
 
 
 def features(loaded) -> np.ndarray:
-    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    @jax.jit
     def feats(encoder, stats, images):
         return loaded.architecture.feats(encoder, stats, augmentation.normalise(images))
 

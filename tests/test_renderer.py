@@ -12,30 +12,25 @@ from san_jax.synthesis.solids import Solids
 from san_jax.synthesis.street import Place
 
 HEIGHT, WIDTH = 64, 32
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 BOX = Box(*map(jnp.float32, (-0.12, 0.12, -0.24, 0.24)))
 FRONT, BACK, FROM_THEIR_LEFT = np.pi, 0.0, np.pi / 2  # yaw of the person in front of a camera that looks along z
 
 
-def jitted(function, **options):
-    return jax.jit(function, compiler_options=UNOPTIMISED, **options)
-
-
-fragments = jitted(renderer.fragments, static_argnames=("height", "width"))
-paint, unlit, trace = jitted(renderer.paint), jitted(renderer.unlit), jitted(solids.trace)
+fragments = jax.jit(renderer.fragments, static_argnames=("height", "width"))
+paint, unlit, trace = jax.jit(renderer.paint), jax.jit(renderer.unlit), jax.jit(solids.trace)
 view = camera.look_at(jnp.array([0.0, 4.0, -4.0]), jnp.array([0.0, 0.9, 0.0]))
 
 
 @pytest.fixture(scope="module")
 def stand():
     """Builds a person standing at the origin, arms slightly away from the body."""
-    outfit = jitted(wardrobe.random_outfit)(jax.random.key(0), jax.random.key(1))
+    outfit = jax.jit(wardrobe.random_outfit)(jax.random.key(0), jax.random.key(1))
     outfit = outfit._replace(skirt=jnp.zeros_like(outfit.skirt), bag=jnp.zeros_like(outfit.bag))
-    shape = jitted(body.random_proportions)(jax.random.key(2), outfit.female)
+    shape = jax.jit(body.random_proportions)(jax.random.key(2), outfit.female)
     pairs = ("hip", "spread", "knee", "shoulder", "lift", "elbow")
     pose = Pose(**{name: jnp.zeros(2 if name in pairs else ()) for name in Pose._fields})
     pose = pose._replace(lift=jnp.full(2, 0.5), spread=jnp.full(2, 0.15))
-    build = jitted(body.build)
+    build = jax.jit(body.build)
     return lambda yaw: build(shape, outfit, pose, yaw=jnp.float32(yaw), position=jnp.zeros(2))
 
 

@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from commands import xla_flags
 from ranking_cases import GOLDEN, golden_case, listed
 
 from san_jax.errors import UserError
@@ -194,7 +195,7 @@ def check_meshes():
 
 
 def test_points_sharded_over_eight_devices_have_the_same_ranks():
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags("--xla_force_host_platform_device_count=8")}
     result = subprocess.run(
         [sys.executable, "-c", "import test_reranking; test_reranking.check_meshes()"],
         cwd=pathlib.Path(__file__).parent,

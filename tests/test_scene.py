@@ -9,12 +9,7 @@ from san_jax.synthesis.scene import Trouble
 
 HEIGHT, WIDTH = 64, 32
 BOXES = 2000
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 CAREFUL = Box(*map(jnp.float32, (-0.1, 0.1, -0.25, 0.15)))
-
-
-def jitted(function, **options):
-    return jax.jit(function, compiler_options=UNOPTIMISED, **options)
 
 
 def trouble(*, occlusion=0.0, sloppiness=0.0):
@@ -23,18 +18,18 @@ def trouble(*, occlusion=0.0, sloppiness=0.0):
 
 @pytest.fixture(scope="module")
 def person():
-    return jitted(people.person)(jax.random.key(0), jnp.int32(3))
+    return jax.jit(people.person)(jax.random.key(0), jnp.int32(3))
 
 
 @pytest.fixture(scope="module")
 def places():
-    return jitted(jax.vmap(street.random_place))(jax.random.split(jax.random.key(0), 2))
+    return jax.jit(jax.vmap(street.random_place))(jax.random.split(jax.random.key(0), 2))
 
 
 @pytest.fixture(scope="module")
 def shoot(person, places):
     """Returns a function that takes a picture of the person in one of two places."""
-    take = jitted(scene.on_a_walk, static_argnames=("height", "width"))
+    take = jax.jit(scene.on_a_walk, static_argnames=("height", "width"))
 
     def shoot(key, place=0, **troubles):
         place = jax.tree.map(lambda field: field[place], places)
@@ -48,7 +43,7 @@ def shoot(person, places):
 
 @pytest.fixture(scope="module")
 def sloppy_boxes():
-    draw = jitted(jax.vmap(lambda key: scene.random_box(key, CAREFUL, jnp.float32(1))))
+    draw = jax.jit(jax.vmap(lambda key: scene.random_box(key, CAREFUL, jnp.float32(1))))
     return jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(0), BOXES)))
 
 
@@ -120,7 +115,7 @@ def test_box_holds_all_of_the_person_and_is_twice_as_high_as_wide(person):
         larger = Box(box.left - wide, box.right + wide, box.bottom - tall, box.top + tall)
         return box, renderer.fragments(somebody, nothing, seen_from, larger, height=96, width=48).person
 
-    box, shown = jitted(lambda keys: jax.lax.map(see, keys))(jax.random.split(jax.random.key(0), 32))
+    box, shown = jax.jit(lambda keys: jax.lax.map(see, keys))(jax.random.split(jax.random.key(0), 32))
     np.testing.assert_allclose(box.top - box.bottom, 2 * (box.right - box.left), rtol=1e-5)
     shown = np.asarray(shown)
     inside = np.zeros((96, 48), bool)
@@ -133,7 +128,7 @@ def test_box_holds_all_of_the_person_and_is_twice_as_high_as_wide(person):
 
 def test_walks_begin_in_the_walking_area_and_go_in_all_directions(places):
     place = jax.tree.map(lambda field: field[0], places)
-    walks = jitted(jax.vmap(lambda key: scene.random_walk(key, place)))(jax.random.split(jax.random.key(0), 500))
+    walks = jax.jit(jax.vmap(lambda key: scene.random_walk(key, place)))(jax.random.split(jax.random.key(0), 500))
     x, z = np.asarray(walks.start).T
     assert np.abs(x).max() <= place.half_width
     assert place.near <= z.min() < z.max() <= place.far
@@ -148,7 +143,7 @@ def test_person_is_in_the_middle_of_a_pair_picture_before_the_photograph(person)
     """Pictures of a person all in white in front of a black photograph."""
     photograph = jnp.zeros((40, 40, 3), jnp.uint8)
     white = person._replace(texture=jnp.ones_like(person.texture))
-    take = jitted(scene.anywhere, static_argnames=("height", "width"))
+    take = jax.jit(scene.anywhere, static_argnames=("height", "width"))
     got = np.stack(
         [take(jax.random.key(key), white, height=HEIGHT, width=WIDTH, photograph=photograph) for key in range(4)]
     )

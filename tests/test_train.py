@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from commands import PATIENT
+from commands import PATIENT, xla_flags
 from finished_runs import ROOT, made_once, shared_folder, train, train_command
 from runs import SMALL_RUN
 
@@ -158,7 +158,7 @@ def start_on_two(workdirs, fields, config="configs/san.py:small"):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": PATIENT}
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": xla_flags(PATIENT)}
     return [
         start(workdir, fields, config, environment=shared | {"JAX_PROCESS_ID": str(index)})
         for index, workdir in enumerate(workdirs)
