@@ -1,6 +1,7 @@
 """Runs commands in subprocesses, as users start them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_te
 def xla_flags(*flags):
     """The variable XLA_FLAGS with these flags after those of the tests."""
     return " ".join([os.environ["XLA_FLAGS"], *flags])
+
+
+def two_processes():
+    """The variables of each of two processes that join each other, with a device each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": xla_flags(PATIENT)}
+    return [shared | {"JAX_PROCESS_ID": str(index)} for index in (0, 1)]
 
 
 def start(script, *arguments, **environment):

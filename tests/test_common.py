@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from array_source import ArraySource
+from commands import finish, start, two_processes
 from cuhk03_release import write_release
 from jax.experimental import multihost_utils
 
@@ -111,24 +111,10 @@ def test_name_that_stdout_cannot_encode_is_printed_with_escapes(tmp_path):
 @pytest.mark.slow
 def test_first_of_two_processes_prepares_and_both_score(tmp_path):
     release = write_release(tmp_path / "release", height=64)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "san_jax.commands.reference_scores", "--data=cuhk03/labeled", "--workers=0"]
+    command = ["-m", "san_jax.commands.reference_scores", "--data=cuhk03/labeled", "--workers=0"]
     command += [f"--data_dir={tmp_path / 'data'}", f"--manual_dir={release}"]
-    processes = [
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)},
-        )
-        for index in (0, 1)
-    ]
-    (_, first), (_, second) = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], first + second
+    (status, _, first), (other_status, _, second) = map(finish, [start(*command, **own) for own in two_processes()])
+    assert (status, other_status) == (0, 0), first + second
     assert "preparing cuhk03/labeled" in first
     assert "prepar" not in second
 

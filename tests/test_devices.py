@@ -1,7 +1,6 @@
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from commands import PATIENT, xla_flags
+from commands import PATIENT, two_processes, xla_flags
 
 from san_jax import devices
 from san_jax.errors import UserError
@@ -65,12 +64,7 @@ def test_eight_devices_compute_the_losses_of_one():
 
 @pytest.mark.slow
 def test_two_processes_with_four_devices_each_compute_the_losses_of_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        start(4, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index)) for index in (0, 1)
-    ]
+    processes = [start(4, **own) for own in two_processes()]
     first, _ = [result(process) for process in processes]
     assert_same_run(first, [8, 4, 2])
 

@@ -3,7 +3,6 @@ import functools
 import io
 import os
 import signal
-import socket
 import time
 
 import commands
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from array_source import ArraySource, encoded
-from commands import finish, xla_flags
+from commands import finish, two_processes, xla_flags
 from cuhk03_release import write_release
 from flax import nnx
 from PIL import Image
@@ -327,14 +326,8 @@ def test_killed_and_restarted_drawing_equals_an_uninterrupted_one_on_two_devices
 def test_two_processes_share_the_work(workdir, generator, folder, tmp_path):
     draw(generator, folder, tmp_path / "alone")
     (folder / "b.jpg").write_bytes(b"no picture")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     command = [f"--checkpoint={workdir}", f"--input={folder}", f"--output={tmp_path / 'out'}", "--batch_size=4"]
-    processes = [
-        start(*command, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index))
-        for index in (0, 1)
-    ]
+    processes = [start(*command, **own) for own in two_processes()]
     ended = [finish(process) for process in processes]
     assert all(status for status, *_ in ended), ended
     expected = contents(tmp_path / "alone")

@@ -64,6 +64,18 @@ def test_people_with_few_pictures_are_counted_in_one_line():
     assert note == "2 identities have fewer than batch.instances (4) pictures: sampled with replacement"
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("identities", "batch.identities is 1: batches hold no negatives, so the triplet losses are 0"),
+        ("instances", "batch.instances is 1: each anchor is its own positive, so no loss pulls an identity together"),
+    ],
+)
+def test_batches_of_one_identity_or_one_picture_of_each_are_remarked_on(field, said):
+    assert said in build(config_of(**{f"batch.{field}": 1})).notes
+    assert said not in build(config_of()).notes
+
+
 def test_workdir_in_which_nothing_can_be_saved_is_refused_before_the_first_step():
     with pytest.raises(UserError, match=r"the path w\udcff is no UTF-8, .*; rename the folder"):
         run.build(config_of(), Path("w\udcff"), source=PEOPLE, test_sets=[], mesh=devices.make_mesh())

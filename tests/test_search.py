@@ -1,11 +1,10 @@
 import functools
 import shutil
-import socket
 
 import commands
 import numpy as np
 import pytest
-from commands import finish
+from commands import finish, two_processes
 from PIL import Image
 from runs import save_run, write_pictures
 
@@ -97,15 +96,12 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
     (shop / "b.jpg").write_bytes(b"no picture")
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={shop / 'a.png'}", "--top=4", "--batch_size=2"]
     alone = search(*command, f"--index={tmp_path / 'alone.npz'}", f"--sheet={tmp_path / 'alone.png'}")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     command += [f"--index={tmp_path / 'both.npz'}", f"--sheet={tmp_path / 'both.png'}"]
-    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    first, second = [start(*command, **cluster, JAX_PROCESS_ID=str(index)) for index in (0, 1)]
+    first, second = [start(*command, **own) for own in two_processes()]
     (status, output, errors), (_, said, _) = finish(first), finish(second)
     assert status == 1
     assert f"cannot read {shop / 'b.jpg'}: it is no picture" in errors
+    assert "the picture named above cannot be read, all others were searched; replace or remove it\n" in errors
     assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both.npz'}: 4 pictures, 4 of them new" in output
     assert "pictures" not in said
     found, expected = (hits_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
@@ -125,7 +121,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"gallery": "{tmp}/empty"}, "{tmp}/empty holds no pictures"),
         ({"query": "{tmp}/nowhere.png"}, "cannot read {tmp}/nowhere.png (No such file or directory); give another"),
         ({"query": "{tmp}/words.txt"}, "cannot read {tmp}/words.txt (it is no picture); give another --query"),
-        ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture) and the other 1 pictures of {tmp}/broken"),
+        ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture), nor any other picture of {tmp}/broken; give another --query"),
         ({"top": "0"}, "top"),
         ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which does not end in .npz"),
         ({"index": "{tmp}/words.txt/i.npz"}, "{tmp}/words.txt is not a folder"),

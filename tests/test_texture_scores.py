@@ -1,4 +1,5 @@
 import functools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +106,21 @@ def test_pairs_are_scored_in_order_with_running_statistics_and_without_padding()
         true = input_pipeline.decode(PAIRS[row]["texture"], height=32, width=32)
         l1 = losses.reconstruction(texture[None], augmentation.scale_texture(jnp.asarray(true[None])))
         assert scores[row, 0] == pytest.approx(float(l1), rel=1e-4)
+
+
+def test_only_the_shown_textures_are_kept(monkeypatch):
+    """Those of ten thousand pairs would take 2 GB."""
+    batches, original = [], Model.over
+
+    def watched(self, function, inputs):
+        for scores, drawn in original(self, function, inputs):
+            batches.append(weakref.ref(drawn))
+            yield scores, drawn
+
+    monkeypatch.setattr(Model, "over", watched)
+    _, drawn = texture_scores.score_pairs(model(), PAIRS, shown=[0, 10], batch_size=4, workers=0)
+    assert (len(batches), len(drawn)) == (3, 2)
+    assert [batch() is None for batch in batches] == [True] * 3
 
 
 def test_every_set_is_scored_separately_and_pairs_of_the_first_are_shown():

@@ -6,17 +6,16 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from commands import PATIENT, xla_flags
 from finished_runs import ROOT, made_once, shared_folder, train, train_command
 from runs import SMALL_RUN
 
@@ -155,14 +154,8 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(uninterrupted, d
 
 def start_on_two(workdirs, fields, config="configs/san.py:small"):
     """Starts two processes with a device each, on workdirs that should be one."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": xla_flags(PATIENT)}
-    return [
-        start(workdir, fields, config, environment=shared | {"JAX_PROCESS_ID": str(index)})
-        for index, workdir in enumerate(workdirs)
-    ]
+    variables = commands.two_processes()
+    return [start(place, fields, config, environment=own) for place, own in zip(workdirs, variables, strict=True)]
 
 
 def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_resume(data, tmp_path):
@@ -237,6 +230,23 @@ def test_eval_scores_the_run_with_best_metric_and_data_flags(finished, tmp_path)
     assert set(several["sets"]) == {"cuhk03/labeled", "cuhk03/detected"}
     assert several["mAP"] == several["sets"]["cuhk03/labeled"]["mAP"]
     assert {"rank1", "rank5", "rank10", "rank20", "mINP", "step"} <= set(several)
+
+
+def test_eval_on_two_processes_gives_the_scores_of_one(finished, tmp_path):
+    workdir, _ = finished("baseline")
+    place = f"--workdir={workdir}", f"--report_file={tmp_path / 'page.html'}"
+    alone = commands.finish(commands.start("eval.py", *place, f"--output={tmp_path / 'alone.json'}"))
+    (tmp_path / "page.html").unlink()
+    place += (f"--output={tmp_path / 'both.json'}",)
+    both = [commands.start("eval.py", *place, **own) for own in commands.two_processes()]
+    first, second = map(commands.finish, both)
+    assert (alone[0], first[0], second[0]) == (0, 0, 0), first[2] + second[2]
+    found, expected = (json.loads((tmp_path / name).read_text()) for name in ("both.json", "alone.json"))
+    assert found.keys() == expected.keys()
+    assert found["sets"]["cuhk03/labeled_texture"] == pytest.approx(expected["sets"]["cuhk03/labeled_texture"])
+    assert "</html>" in (tmp_path / "page.html").read_text()
+    assert "percent" in first[1]
+    assert "percent" not in second[1], "the first process prints the table"
 
 
 GENERATOR = {"data.train": "pit/release", "schedule.epochs": 4, "schedule.warmup_epochs": 0, "schedule.eval_every": 2}

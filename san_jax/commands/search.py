@@ -65,7 +65,7 @@ def search(given: Mapping[str, Any]) -> None:
     reading = dict(batch_size=given["batch_size"], workers=given["workers"])
     queries, query_feats, unreadable = embedding.embed_all(model, asked, **reading)
     if not queries:
-        others = f" and the other {len(asked) - 1} pictures of {query}" if len(asked) > 1 else ""
+        others = f", nor any other picture of {query}" if len(asked) > 1 else ""
         raise UserError(f"cannot read {asked[0]} ({unreadable[asked[0]]}){others}; give another --query")
     index, missing = feature_index.update(index_file, gallery, model, **reading)
     unreadable |= missing
@@ -86,10 +86,8 @@ def search(given: Mapping[str, Any]) -> None:
         print(f"contact sheet: {sheet_file}{of_all}")
     if unreadable:
         report(unreadable)
-        raise UserError(
-            f"the {len(unreadable)} pictures named above cannot be read, all others were searched; replace or remove "
-            "them"
-        )
+        named, them = ("picture", "it") if len(unreadable) == 1 else (f"{len(unreadable)} pictures", "them")
+        raise UserError(f"the {named} named above cannot be read, all others were searched; replace or remove {them}")
 
 
 def pictures_of(query: Path) -> list[Path]:
