@@ -54,14 +54,15 @@ def write_release_with_pairs(folder: Path) -> None:
 
 
 def train_command(workdir: Path, fields: dict, config: str) -> list[str]:
-    """`train.py` with a config and its fields."""
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    """`train.py` for a small run with a config and these fields; a baseline has one phase."""
+    small = SMALL_RUN | ({"schedule.warmup_epochs": 0} if "baseline" in config else {})
+    overrides = [f"--config.{name}={value}" for name, value in (small | fields).items()]
     return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
 def train(folder: Path, fields: dict, config: str) -> None:
     """Trains a small run in `folder`/run; its output, with that to stderr, is in `folder`/output."""
-    command = train_command(folder / "run", SMALL_RUN | fields, config)
+    command = train_command(folder / "run", fields, config)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     (folder / "output").write_text(done.stdout)

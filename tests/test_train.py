@@ -17,20 +17,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from finished_runs import ROOT, made_once, shared_folder, train, train_command
-from runs import SMALL_RUN
 
 from san_jax.training import checkpoints
 from san_jax.weights import stored
 
-SMALL = SMALL_RUN | {"data.workers": 1}
 # Batches do not depend on it, and worker processes take longer to start than these runs take to read.
-NO_WORKERS = {"data.workers": 0}
+WORKERS, NO_WORKERS = {"data.workers": 1}, {"data.workers": 0}
 BASELINE = "configs/baseline.py:small"  # of the modes, the quickest to compile
 pytestmark = pytest.mark.slow
 
 
 def command(workdir, fields, config="configs/san.py:small"):
-    return train_command(workdir, SMALL | fields, config)
+    return train_command(workdir, WORKERS | fields, config)
 
 
 def start(*arguments, environment=None, **fields):
@@ -77,7 +75,7 @@ def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, 
     print(f"moments of the kills by random.Random({seed})")
     rng = random.Random(seed)
     while True:
-        process = start(tmp_path, data)
+        process = start(tmp_path, data | NO_WORKERS)
         while kills < 3 and process.poll() is None:
             newest = stored.newest(tmp_path)
             if newest is not None and int(newest.name) > step:
@@ -183,10 +181,10 @@ def test_two_processes_that_do_not_share_their_workdir_are_an_error(finished, da
 
 
 def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, data, tmp_path):
-    first = start(tmp_path, data, BASELINE)
+    first = start(tmp_path, data | NO_WORKERS, BASELINE)
     while not (tmp_path / "config.json").exists() and first.poll() is None:
         time.sleep(0.05)
-    second = start(tmp_path, data, BASELINE)
+    second = start(tmp_path, data | NO_WORKERS, BASELINE)
     status, output = finish(second)
     assert status == 1, output
     assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
@@ -289,7 +287,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
-    fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
+    fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 2}
     fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0} | NO_WORKERS
     status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
@@ -316,7 +314,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
         ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
         ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
-        ({"reid.learning_rate": 1e38, "schedule.warmup_epochs": 0} | NO_WORKERS, BASELINE, "step"),
+        ({"reid.learning_rate": 1e38} | NO_WORKERS, BASELINE, "step"),
     ],
 )
 def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):

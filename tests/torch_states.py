@@ -50,7 +50,12 @@ def torch_tensors(architecture: Architecture = SMALL, mode: str = "san", *, seed
 
 
 def state_of(architecture: Architecture = SMALL, mode: str = "san", *, seed: int = 0) -> TrainState:
-    """A state with the same weights, and zeros in step and optimizers."""
+    """A state with the same weights, and zeros in step and optimizers, in dictionaries of its own."""
+    return jax.tree.map(lambda array: array, _shared_state(architecture, mode, seed))
+
+
+@functools.cache
+def _shared_state(architecture: Architecture, mode: str, seed: int) -> TrainState:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes_of(architecture, mode))
     fields = ("encoder", "encoder_stats", "decoder", "decoder_stats")
     arrays = flatten_dict({field: getattr(zeros, field) for field in fields})
