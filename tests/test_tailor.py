@@ -9,7 +9,7 @@ from san_jax.synthesis.atlas import CHARTS
 PEOPLE = 32
 FRONT_OF_TRUNK, BACK_OF_TRUNK = np.s_[108:, :84], np.s_[108:, 84:168]
 paint = jax.jit(tailor.texture)
-paint_all = jax.jit(jax.vmap(tailor.texture))
+paint_all = jax.jit(lambda outfits: jax.lax.map(tailor.texture, outfits))  # less memory than vmap
 dress = jax.jit(wardrobe.random_outfit)
 dress_all = jax.jit(jax.vmap(wardrobe.random_outfit))
 
