@@ -287,7 +287,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
-    fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 2}
+    fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
     fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0} | NO_WORKERS
     status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
