@@ -200,11 +200,13 @@ def num_nearer(distmat, gallery_rows, distance, rows):
     """How many pictures rank before each of `rows` [B P], whose distances are `distance` [B P].
 
     Among pictures at equal distance, lower rows rank first. Counted are the pictures at `gallery_rows` [G] or [B G],
-    whose distances are `distmat` [B G].
+    whose distances are `distmat` [B G]. None counts as nearer than itself, although XLA may compute its distance twice,
+    with other last bits.
     """
     others, distance, rows = distmat[:, None, :], distance[:, :, None], rows[:, :, None]
-    nearer = others < distance
-    tied_before = (others == distance) & (jnp.atleast_2d(gallery_rows)[:, None, :] < rows)
+    other_rows = jnp.atleast_2d(gallery_rows)[:, None, :]
+    nearer = (others < distance) & (other_rows != rows)
+    tied_before = (others == distance) & (other_rows < rows)
     # On the CPU, XLA fuses the comparisons into a reduction of two operands, but not into one of a single operand, for
     # which it would write out an array [B P G].
     return sum(
