@@ -114,7 +114,7 @@ class Architecture:
         jax.eval_shape(pass_through, *self.shapes(draws=False).values(), images)
 
 
-@functools.lru_cache(maxsize=32)  # a tenth of the tracing of a training step, and needed by every other program too
+@functools.lru_cache(maxsize=32)  # tracing the initializers takes long, and every program needs the structure
 def structure(architecture: Architecture, part: str, dtype: jnp.dtype) -> tuple[nnx.GraphDef, PyTree, PyTree]:
     """The graph of the "encoder" or "decoder", and the shapes of its parameters and running statistics."""
     new = architecture.new_encoder if part == "encoder" else architecture.new_decoder

@@ -123,7 +123,7 @@ class BatchNorm(nnx.Module):
             num_values = x.size // x.shape[-1]
             unbiased = var * (num_values / max(num_values - 1, 1))
             # `self.mean[...] = mean` would ask tracers for their sharding, and JAX would search the whole trace for the
-            # error message that Flax then drops: a quarter of the time that tracing takes.
+            # error message that Flax then drops.
             self.mean.set_value(lax.stop_gradient(MOMENTUM * self.mean[...] + (1 - MOMENTUM) * mean))
             self.var.set_value(lax.stop_gradient(MOMENTUM * self.var[...] + (1 - MOMENTUM) * unbiased))
         factor = self.scale[...] * lax.rsqrt(var + EPSILON)
