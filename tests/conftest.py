@@ -78,9 +78,7 @@ def finished(tmp_path_factory, data):
 
     def run_of(mode):
         folder = finished_runs.shared_folder(tmp_path_factory) / f"finished_{mode}"
-        config = f"configs/{mode}.py:small"
-        finished_runs.made_once(folder, lambda folder: finished_runs.train(folder, data, config))
-        return folder / "run", (folder / "output").read_text()
+        return finished_runs.finished_run(folder, data, f"configs/{mode}.py:small")
 
     return run_of
 

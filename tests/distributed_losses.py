@@ -23,8 +23,8 @@ def main():
     devices.join_cluster()
     people = ArraySource(np.repeat(np.arange(12), 5))
     pairs, mesh = ArraySource(np.arange(30), name="test/pairs", seed=2), devices.make_mesh()
-    fields = {"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8}
-    config = config_of(**fields, **{"scoring.batch_size": 8})
+    fields = {"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8, "scoring.batch_size": 8}
+    config = config_of(**fields)
     test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), people)]
     built = run.build(config, Path("nowhere"), source=people, pairs=pairs, test_sets=test_sets, mesh=mesh)
     # Scores of the fresh weights: in later ones, Adam has scaled gradients that are only rounding errors to full steps.

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from array_source import ArraySource
+from commands import ROOT
 from cuhk03_release import write_release
 from runs import SMALL_RUN
-
-ROOT = Path(__file__).parent.parent
 
 
 def shared_folder(tmp_path_factory) -> Path:
@@ -60,9 +59,14 @@ def train_command(workdir: Path, fields: dict, config: str) -> list[str]:
     return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
-def train(folder: Path, fields: dict, config: str) -> None:
-    """Trains a small run in `folder`/run; its output, with that to stderr, is in `folder`/output."""
-    command = train_command(folder / "run", fields, config)
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    (folder / "output").write_text(done.stdout)
+def finished_run(folder: Path, fields: dict, config: str) -> tuple[Path, str]:
+    """Workdir and output (with that to stderr) of an uninterrupted small run in a folder, trained once."""
+
+    def train(folder):
+        command = train_command(folder / "run", fields, config)
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+        (folder / "output").write_text(done.stdout)
+
+    made_once(folder, train)
+    return folder / "run", (folder / "output").read_text()

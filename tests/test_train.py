@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from finished_runs import ROOT, made_once, shared_folder, train, train_command
+from commands import ROOT
+from finished_runs import finished_run, shared_folder, train_command
 
 from san_jax.training import checkpoints
 from san_jax.weights import stored
@@ -254,11 +255,8 @@ GENERATOR |= NO_WORKERS
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory, data):
     """An uninterrupted run of a texture generator: workdir and output."""
-    folder = made_once(
-        shared_folder(tmp_path_factory) / "generator",
-        lambda folder: train(folder, data | GENERATOR, "configs/san_pg.py:small"),
-    )
-    return folder / "run", (folder / "output").read_text()
+    folder = shared_folder(tmp_path_factory) / "generator"
+    return finished_run(folder, data | GENERATOR, "configs/san_pg.py:small")
 
 
 def test_texture_generator_resumes_after_a_stop_and_writes_its_textures(generator, data, tmp_path):
