@@ -8,7 +8,7 @@ starts.
 differs from this one.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 SIZES = ("full", "small")
 
@@ -35,7 +35,11 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.manual_dir = ""  # folder that holds cuhk03/ as released; needed only to prepare a data set
     config.data.data_dir = "data"  # folder of the prepared data sets
     config.data.height, config.data.width = 256, 128  # network input in pixels; textures are height x height
-    config.data.workers = 2  # processes that read and decode; 0 = in the training process
+    # Where the decoded training pictures are: device (every device has all, and the train step gathers its batch), host
+    # (in memory or in a file), stream (nowhere: decoded as they are needed); auto: the first for which there is room
+    config.data.cache = "auto"
+    config.data.cache_gb = 20.0  # decoded pictures kept in data_dir/decoded for the next start, at most; 0 = none
+    config.data.workers = config_dict.placeholder(int)  # threads that decode; unset = one per core; 0 = no threads
 
     config.encoder = ConfigDict()
     config.encoder.depth = 50  # 10, 14, 18, 26, 34, 50, 101, 152

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree, Shaped
 
 from san_jax.errors import UserError
-from san_jax.process import stopping
+from san_jax.process import memory, stopping
 
 DATA_AXIS = "data"
 
@@ -96,6 +96,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def rounded_up(mesh: Mesh, num_rows: int) -> int:
     """`num_rows` rounded up to a multiple of the number of devices, so that the rows can be split over them."""
     return -(-num_rows // mesh.size) * mesh.size
+
+
+def free_memory(mesh: Mesh) -> int:
+    """Bytes that can be allocated on each of this process's devices; CPU devices share the memory of the process."""
+    local = mesh.local_devices
+    stats = [device.memory_stats() for device in local]
+    if all(stats):
+        return min(of_device["bytes_limit"] - of_device["bytes_in_use"] for of_device in stats)
+    return memory.available() // len(local)
 
 
 def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:

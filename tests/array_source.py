@@ -16,7 +16,7 @@ class ArraySource:
     """Noisy pictures of one colour per pid, in varying sizes, and textures of that colour."""
 
     def __init__(self, pids, *, name="test/people", textures=True, seed=0):
-        self.name, self.has_textures = name, textures
+        self.name, self.has_textures, self.digest = name, textures, ""
         self.pids = np.asarray(pids, np.int32)
         self.camids = np.arange(len(pids), dtype=np.int32) % 2
         self.names = [f"{pid:03d}_{row:03d}" for row, pid in enumerate(self.pids)]

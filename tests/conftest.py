@@ -95,5 +95,5 @@ def san_page(tmp_path_factory):
 
 
 def pytest_terminal_summary(terminalreporter):
-    versions = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")]
+    versions = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax", "orbax-checkpoint")]
     terminalreporter.write_line(", ".join([f"Python {platform.python_version()}", *versions]))

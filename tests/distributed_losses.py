@@ -1,5 +1,7 @@
 """Trains a few steps on all devices and processes, and prints the losses; started by `test_devices.py`."""
 
+import functools
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -8,14 +10,29 @@ import jax
 import numpy as np
 from absl import flags
 from array_source import ArraySource
+from jax.experimental import multihost_utils
 from runs import config_of
 
 from san_jax import devices
+from san_jax.data import input_pipeline
 from san_jax.errors import UserError
 from san_jax.model import Model
 from san_jax.scoring import evaluation, nearest, texture_scores
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import run
+
+
+def batches_by(built, way):
+    """A digest of all bytes of the first three batches and of one after a resumption."""
+    feed = functools.partial(built.open_feed, cache=way)()
+    pick = jax.jit(input_pipeline.batch_of)
+    found = []
+    for start, count in ((0, 3), (5, 1)):
+        for step, fed in zip(range(start, start + count), feed.batches(start), strict=False):
+            batch = pick(fed, np.int32(step))
+            parts = [np.asarray(part) for part in multihost_utils.process_allgather(vars(batch), tiled=True).values()]
+            found.append(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+    return found
 
 
 def main():
@@ -33,9 +50,10 @@ def main():
     model = Model(built.networks.architecture, "san", vars(state), mesh)
     query_feats, _ = evaluation.features(model, test_sets[0], batch_size=8, workers=0)
     drawn, _ = texture_scores.evaluate(model, [pairs], workers=0)
-    for step, batch in zip(range(4), built.batches(0), strict=False):
-        state, terms = built.step_of(step)(state, batch)
-        losses.append({name: float(value) for name, value in terms.items()})
+    for step, fed in zip(range(4), built.open_feed().batches(0), strict=False):
+        state, terms = built.step_of(step)(state, fed)
+        losses.append({name: float(value) for name, value in terms["loss"].items()})
+    batches = {way: batches_by(built, way) for way in input_pipeline.WAYS}
     feats = np.ones((9, 4), np.float32)
     feats[3, 2] = np.nan
     try:
@@ -45,7 +63,7 @@ def main():
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
         found = {"losses": losses, "feats": query_feats.tolist(), "scores": scores, "drawn": drawn, "refused": refused}
-        print(json.dumps({"layout": layout} | found))
+        print(json.dumps({"layout": layout, "batches": batches} | found))
 
 
 if __name__ == "__main__":

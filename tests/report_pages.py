@@ -65,10 +65,10 @@ def page_of(workdir, *sets, mode="san", scores=None, metric="market1501"):
 
 
 def log(workdir, steps=25):
-    rates = {"reid": 0.5}
-    with Progress(workdir / "events", start=0, total=steps, batch_size=8, rates=lambda step: rates) as progress:
+    with Progress(workdir / "events", start=0, total=steps, batch_size=8) as progress:
         for step in range(steps):
-            progress.show(step, {"id": jnp.float32(8 - step / 5), "texture_triplets": jnp.float32(1)})
+            losses = {"id": jnp.float32(8 - step / 5), "texture_triplets": jnp.float32(1)}
+            progress.show(step, {"loss": losses, "rate": {"reid": jnp.float32(0.5)}})
         progress.settle()
         for step in (10, 20):
             progress.add_scores(step, {"test/people": {"rank1": step / 100, "rank5": 0.5, "mAP": 0.25}})

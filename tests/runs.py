@@ -22,7 +22,6 @@ SMALL_RUN = {
     "data.train": "cuhk03/labeled_texture",
     "data.height": 32,
     "data.width": 16,
-    "data.workers": 0,  # same batches, without starting worker processes
     "encoder.depth": 10,
     "encoder.width": 0.125,
     "encoder.fc_dim": 16,

@@ -93,9 +93,9 @@ def test_errors_name_a_folder_without_scores_and_an_invalid_result_file(tmp_path
 
 
 def test_losses_are_means_over_the_last_sixth_of_the_steps(tmp_path):
-    with Progress(tmp_path / "events", start=0, total=12, batch_size=4, rates=lambda step: {}) as progress:
+    with Progress(tmp_path / "events", start=0, total=12, batch_size=4) as progress:
         for step in range(12):
-            progress.show(step, {"id": jnp.float32(step)})
+            progress.show(step, {"loss": {"id": jnp.float32(step)}, "rate": {}})
         progress.settle()
     written = event_files.read_scalars(tmp_path / "events")["loss/id"]
     last = max(written)

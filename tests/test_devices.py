@@ -45,6 +45,8 @@ def assert_same_run(found, layout):
     assert alone["layout"] == [1, 1, 1]
     assert found["layout"] == layout
     assert found["refused"] == alone["refused"]
+    assert len(set(alone["batches"]["stream"])) == 4
+    assert all(batches == alone["batches"]["stream"] for one in (alone, found) for batches in one["batches"].values())
     assert "gallery features hold NaN, inf or too large numbers in 1 rows, first in row 3" in found["refused"]
     for step, (losses, expected) in enumerate(zip(found["losses"], alone["losses"], strict=True)):
         for name, value in expected.items():

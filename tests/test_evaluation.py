@@ -9,7 +9,7 @@ from flax import nnx
 from small_networks import SHAPE
 
 from san_jax import devices
-from san_jax.data import augmentation, input_pipeline
+from san_jax.data import augmentation, decoded
 from san_jax.errors import UserError
 from san_jax.model import Model
 from san_jax.networks.architecture import arrays_of
@@ -48,7 +48,7 @@ def test_features_are_those_of_the_encoder_with_running_statistics():
     graph, *_ = nnx.split(nnx.eval_shape(lambda: SHAPE.new_encoder(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
     encoder = nnx.merge(graph, *model().weights.values())
     encoder.eval()
-    picture = input_pipeline.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
+    picture = decoded.decode(GALLERY[3]["image"], height=SHAPE.height, width=SHAPE.width)
     found = encoder(augmentation.normalise(jnp.asarray(picture[None]))).feats[0]
     np.testing.assert_allclose(found, features()[3], atol=1e-4)
 
@@ -61,7 +61,7 @@ def test_features_computed_in_bfloat16_are_float32_and_close():
 
 def test_flipped_features_are_the_mean_over_picture_and_mirror_image():
     size = dict(height=SHAPE.height, width=SHAPE.width)
-    pictures = np.stack([input_pipeline.decode(GALLERY[row]["image"], **size) for row in range(4)])
+    pictures = np.stack([decoded.decode(GALLERY[row]["image"], **size) for row in range(4)])
     there, back = (model().features(x) for x in (pictures, np.flip(pictures, 2)))
     np.testing.assert_allclose(model().features(pictures, flip=True), (there + back) / 2, atol=1e-5)
     assert np.abs(there - back).max() > 1e-3

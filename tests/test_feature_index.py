@@ -16,7 +16,7 @@ from runs import save_run, write_pictures
 
 from san_jax import devices
 from san_jax import model as models
-from san_jax.data import augmentation, input_pipeline, picture_folder
+from san_jax.data import augmentation, decoded, picture_folder
 from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index
 from san_jax.weights import stored
@@ -65,7 +65,7 @@ def embedded(monkeypatch):
 
 def feats_by_hand(encoder, path):
     shape, weights = encoder.architecture, encoder.weights
-    picture = input_pipeline.decode(path.read_bytes(), height=shape.height, width=shape.width)
+    picture = decoded.decode(path.read_bytes(), height=shape.height, width=shape.width)
     images = augmentation.normalise(jnp.asarray(picture[None]))
     feats = jax.jit(shape.feats)(weights["encoder"], weights["encoder_stats"], images)
     return np.asarray(feats[0])

@@ -15,7 +15,7 @@ from small_networks import SHAPE, state_of
 
 import san_jax
 from san_jax import devices
-from san_jax.data import input_pipeline
+from san_jax.data import decoded
 from san_jax.errors import UserError
 from san_jax.model import Model
 from san_jax.training.checkpoints import Checkpoints
@@ -63,7 +63,7 @@ def test_paths_pillow_images_and_arrays_give_the_same_features(model, paths):
 
 def test_arrays_of_another_size_are_resized_as_files_are(model, paths):
     size = dict(height=model.architecture.height, width=model.architecture.width)
-    resized = np.stack([input_pipeline.decode(path.read_bytes(), **size) for path in paths])
+    resized = np.stack([decoded.decode(path.read_bytes(), **size) for path in paths])
     np.testing.assert_allclose(model.features(resized), model.features(paths), rtol=1e-5, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ import pytest
 from array_source import encoded
 from PIL import Image
 
-from san_jax.data import input_pipeline, picture_folder
+from san_jax.data import decoded, picture_folder
 from san_jax.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF
@@ -81,7 +81,7 @@ def test_path_that_is_no_folder_of_pictures_is_named(name, error, tmp_path):
 
 def test_picture_is_decoded_as_the_data_sets_are():
     picture = np.random.default_rng(0).integers(0, 256, (50, 21, 3), np.uint8)
-    expected = input_pipeline.decode(encoded(picture), height=32, width=16)
+    expected = decoded.decode(encoded(picture), height=32, width=16)
     np.testing.assert_array_equal(picture_folder.decode(encoded(picture), height=32, width=16), expected)
 
 

@@ -23,10 +23,14 @@ def scalars(folder):
     return found, purged
 
 
+def terms(loss):
+    return {"loss": {"id": jnp.float32(loss)}, "rate": {"reid": jnp.float32(1e-3)}}
+
+
 def run(folder, start, stop, total=40, loss=1.0):
-    with Progress(folder, start=start, total=total, batch_size=8, rates=lambda step: {"reid": 1e-3}) as progress:
+    with Progress(folder, start=start, total=total, batch_size=8) as progress:
         for step in range(start, stop):
-            progress.show(step, {"id": jnp.float32(loss)})
+            progress.show(step, terms(loss))
         progress.settle()
 
 
@@ -49,7 +53,7 @@ def test_scalars_after_a_resumed_step_are_purged(tmp_path):
 
 
 def test_picture_is_shown_at_its_step(tmp_path):
-    with Progress(tmp_path, start=0, total=4, batch_size=8, rates=lambda step: {}) as progress:
+    with Progress(tmp_path, start=0, total=4, batch_size=8) as progress:
         progress.add_picture(3, "textures", np.zeros((4, 6, 3), np.uint8))
     assert scalars(tmp_path)[0] == [("textures", 3)]
 
@@ -61,10 +65,10 @@ def test_non_finite_loss_stops_the_run_and_names_step_and_term(tmp_path, loss):
 
 
 def test_terms_are_read_one_step_late(tmp_path):
-    with Progress(tmp_path, start=0, total=4, batch_size=8, rates=lambda step: {}) as progress:
-        progress.show(0, {"id": jnp.float32("nan")})
+    with Progress(tmp_path, start=0, total=4, batch_size=8) as progress:
+        progress.show(0, terms("nan"))
         with pytest.raises(UserError, match="at step 0"):
-            progress.show(1, {"id": jnp.float32(1)})
+            progress.show(1, terms(1))
 
 
 def test_process_without_output_still_checks_the_loss(capsys):

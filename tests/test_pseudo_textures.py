@@ -18,7 +18,7 @@ from runs import save_run, write_pictures
 from small_networks import SHAPE
 
 from san_jax import devices, model
-from san_jax.data import augmentation, input_pipeline
+from san_jax.data import augmentation, decoded
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import DRAWN_BY, Pictures
@@ -73,7 +73,7 @@ def pixels(png):
 def reference_texture(generator, encoded_picture):
     """Texture of one picture by the networks in eval mode: levels 0 to 255, not rounded, float [H H 3]."""
     shape, weights = generator.architecture, generator.weights
-    picture = input_pipeline.decode(encoded_picture, height=shape.height, width=shape.width)
+    picture = decoded.decode(encoded_picture, height=shape.height, width=shape.width)
 
     def drawn(weights, images):
         parts = []

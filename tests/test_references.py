@@ -3,7 +3,7 @@ import pytest
 from array_source import ArraySource, encoded
 
 from san_jax import devices
-from san_jax.data import input_pipeline
+from san_jax.data import decoded
 from san_jax.errors import UserError
 from san_jax.scoring import references
 from san_jax.scoring.colour_histogram import histograms
@@ -31,7 +31,7 @@ def evaluate(*test_sets, metric="market1501"):
 
 def test_colours_are_in_order_and_are_those_of_the_resized_pictures():
     found = references.colours(GALLERY, mesh=devices.make_mesh(), workers=0)
-    picture = input_pipeline.decode(GALLERY[70]["image"], height=references.HEIGHT, width=references.WIDTH)
+    picture = decoded.decode(GALLERY[70]["image"], height=references.HEIGHT, width=references.WIDTH)
     np.testing.assert_array_equal(found[70], histograms(picture[None])[0])
     assert found.shape == (120, 288)
 

@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,7 +15,7 @@ from runs import PEOPLE, build, config_of
 
 from configs import baseline, san, san_pg
 from san_jax import devices
-from san_jax.data import augmentation
+from san_jax.data import augmentation, input_pipeline
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
 from san_jax.scoring.evaluation import RetrievalSet
@@ -120,22 +121,42 @@ def test_unsuitable_pairs_are_named(pairs, pictures, named):
         build(config_of(**{"batch.pit_pictures": pictures}), pairs=pairs)
 
 
+def batches(built, start=0):
+    for step, fed in enumerate(built.open_feed().batches(start), start):
+        yield input_pipeline.batch_of(fed, jnp.int32(step))
+
+
 def test_pairs_follow_the_reid_pictures_in_every_batch_and_a_resumed_run_continues_them():
     config = config_of(**{"batch.pit_pictures": 4})
     built, without = build(config, pairs=PAIRS), build(config_of())
     assert (built.total, built.batch_size) == (without.total, 20)
     assert built.score_at == without.score_at
     assert built.notes[-1] == "test/pairs: 14 pairs of picture and texture, 4 per batch"
-    whole = list(itertools.islice(built.batches(0), 6))
-    for batch, people in zip(whole, without.batches(0), strict=False):
+    whole = list(itertools.islice(batches(built), 6))
+    for batch, people in zip(whole, batches(without), strict=False):
         np.testing.assert_array_equal(batch.pid, people.pid)
         np.testing.assert_array_equal(batch.image[:16], people.image)
         np.testing.assert_array_equal(batch.texture[:16], people.texture)
     seen = {batch.texture[row, 0, 0].tobytes() for batch in whole for row in range(16, 20)}
     assert len(seen) == 7, "the pairs' textures, of seven wardrobes"
-    for batch, resumed in zip(whole[4:], built.batches(4), strict=False):
+    for batch, resumed in zip(whole[4:], batches(built, 4), strict=False):
         for field in ("image", "texture", "pid"):
             np.testing.assert_array_equal(getattr(batch, field), getattr(resumed, field))
+
+
+@pytest.mark.slow
+def test_run_ends_with_the_same_bits_wherever_its_pictures_are():
+    """The train step gathers resident pictures itself, so it is another program than for batches from the host."""
+    ends = {}
+    for way in input_pipeline.WAYS:
+        built = build(config_of(**{"data.cache": way, "schedule.warmup_epochs": 0, "schedule.epochs": 1}))
+        state = built.make_state()
+        for step, fed in enumerate(built.open_feed().batches(0)):
+            state, _ = built.step_of(step)(state, fed)
+        assert int(state.step) == built.total > 2
+        ends[way] = state
+    for way in ("host", "device"):
+        jax.tree.map(np.testing.assert_array_equal, ends[way], ends["stream"])
 
 
 def test_missing_textures_are_an_error_before_training_starts():

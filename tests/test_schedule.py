@@ -1,7 +1,7 @@
 import numpy as np
 from runs import config_of
 
-from configs import san
+from configs import baseline, san, san_pg
 from san_jax.data.identity_sampler import Plan
 from san_jax.training import schedule
 
@@ -11,12 +11,24 @@ def test_default_schedule_is_that_of_the_paper_on_cuhk03():
     config = san.get_config()
     plan = Plan(np.zeros((320 * 93, 64), np.int32), 93 * np.arange(321))
     phases = schedule.Phases.of(config, plan)
-    rate, *_ = schedule.make_optimizers(config, phases)
+    rates, *_ = schedule.make_optimizers(config, phases)
     assert plan.num_steps == 29_760
     assert phases.warmup == 20 * 93
     expected = {0: 8e-6, 93: 8e-6 * 1.259, 1859: 8e-6 * 1.259**19, 1860: 8e-4, 1860 + 40 * 93 - 1: 8e-4}
     expected |= {1860 + 40 * 93: 4e-4, 1860 + 280 * 93: 8e-4 / 2**7, 29_759: 8e-4 / 2**7}
-    np.testing.assert_allclose([rate(step) for step in expected], list(expected.values()), rtol=1e-5)
+    np.testing.assert_allclose([rates["reid"](step) for step in expected], list(expected.values()), rtol=1e-5)
+    assert {float(rates["recon"](step)) for step in expected} == {float(np.float32(1e-5))}
+
+
+def test_only_the_rates_of_a_modes_own_optimizers_are_given():
+    plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    fields = {"schedule.warmup_epochs": 1, "schedule.epochs": 3, "recon.milestones": (1,), "recon.gamma": 0.5}
+    for module, names in ((san, {"reid", "recon"}), (baseline, {"reid"}), (san_pg, {"recon"})):
+        config = config_of(module, **fields)
+        rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
+        assert rates.keys() == names
+        if "recon" in rates:
+            assert [rates["recon"](step) / config.recon.learning_rate for step in (14, 15)] == [1, 0.5]
 
 
 def test_milestones_are_first_steps_of_epochs_of_varying_length():

@@ -104,15 +104,6 @@ def test_signal_lets_the_main_thread_clean_up_for_a_limited_time(hangs, cleared)
     assert (*process.communicate(timeout=10), process.returncode) == (cleared, LINE[signal.SIGINT], 130)
 
 
-def test_started_workers_receive_neither_signal():
-    with stopping.unheard():
-        worker = subprocess.Popen([sys.executable, "-c", "print(input())"], stdin=-1, stdout=-1, text=True)
-    for number in STATUS:
-        worker.send_signal(number)
-    assert worker.communicate("alive\n", timeout=10)[0] == "alive\n"
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-
-
 def test_without_end_on_signals_handlers_last_as_long_as_the_loop():
     before = [signal.getsignal(number) for number in STATUS]
     with stopping.remembered() as stop:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from small_networks import SHAPE
 
 from san_jax import devices
-from san_jax.data import augmentation, input_pipeline
+from san_jax.data import augmentation, decoded
 from san_jax.model import Model
 from san_jax.networks.architecture import arrays_of
 from san_jax.scoring import texture_scores
@@ -88,7 +88,7 @@ def reference_textures(rows):
         models.append(nnx.merge(graph, weights()[field], weights()[f"{field}_stats"]))
         models[-1].eval()
     encoder, decoder = models
-    images = np.stack([input_pipeline.decode(PAIRS[row]["image"], height=32, width=16) for row in rows])
+    images = np.stack([decoded.decode(PAIRS[row]["image"], height=32, width=16) for row in rows])
     draw = jax.jit(lambda images: decoder(encoder(augmentation.normalise(images)).stages))
     return draw(images).texture
 
@@ -103,7 +103,7 @@ def test_pairs_are_scored_in_order_with_running_statistics_and_without_padding()
     assert np.ptp(expected) > 20, "there is something to see"
     assert np.abs(drawn[[1, 3]] - expected).max() <= 1
     for row, texture in zip(rows, textures, strict=True):
-        true = input_pipeline.decode(PAIRS[row]["texture"], height=32, width=32)
+        true = decoded.decode(PAIRS[row]["texture"], height=32, width=32)
         l1 = losses.reconstruction(texture[None], augmentation.scale_texture(jnp.asarray(true[None])))
         assert scores[row, 0] == pytest.approx(float(l1), rel=1e-4)
 
@@ -139,7 +139,7 @@ def test_sheet_shows_the_true_texture_below_the_generated_one():
     drawn = np.zeros((1, 32, 32, 3), np.uint8)
     drawn[:] = (1, 2, 3)
     sheet = texture_scores.sheet(PAIRS, [4], drawn, height=32, width=16)
-    true = input_pipeline.decode(PAIRS[4]["texture"], height=32, width=32)[0, 0]
+    true = decoded.decode(PAIRS[4]["texture"], height=32, width=32)[0, 0]
     (drawn_rows, drawn_columns), (true_rows, true_columns) = (
         np.nonzero((sheet == colour).all(axis=2)) for colour in ((1, 2, 3), true)
     )

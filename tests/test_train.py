@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import commands
 import jax
@@ -22,14 +21,12 @@ from finished_runs import finished_run, shared_folder, train_command
 from san_jax.training import checkpoints
 from san_jax.weights import stored
 
-# Batches do not depend on it, and worker processes take longer to start than these runs take to read.
-WORKERS, NO_WORKERS = {"data.workers": 1}, {"data.workers": 0}
 BASELINE = "configs/baseline.py:small"  # of the modes, the quickest to compile
 pytestmark = pytest.mark.slow
 
 
 def command(workdir, fields, config="configs/san.py:small"):
-    return train_command(workdir, WORKERS | fields, config)
+    return train_command(workdir, fields, config)
 
 
 def start(*arguments, environment=None, **fields):
@@ -76,7 +73,7 @@ def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, 
     print(f"moments of the kills by random.Random({seed})")
     rng = random.Random(seed)
     while True:
-        process = start(tmp_path, data | NO_WORKERS)
+        process = start(tmp_path, data)
         while kills < 3 and process.poll() is None:
             newest = stored.newest(tmp_path)
             if newest is not None and int(newest.name) > step:
@@ -93,19 +90,6 @@ def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, 
     assert_same_bits(uninterrupted[0], tmp_path)
 
 
-def test_workers_do_not_outlive_a_killed_run(data, tmp_path):
-    process = start(tmp_path, data, BASELINE)
-    while stored.newest(tmp_path) is None and process.poll() is None:
-        time.sleep(0.1)
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    process.kill()  # the process alone, not its process group
-    process.wait()
-    time.sleep(1)
-    alive = [pid for pid in children.stdout.split() if Path(f"/proc/{pid}/cmdline").exists()]
-    cmdlines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in alive]
-    assert not [line for line in cmdlines if "spawn_main" in line]
-
-
 def test_sigterm_and_ctrl_c_save_and_the_run_resumes(uninterrupted, data, tmp_path):
     stop_and_resume(tmp_path, data, numbers=(signal.SIGTERM, signal.SIGINT))
     assert_same_bits(uninterrupted[0], tmp_path)
@@ -118,7 +102,7 @@ def stop_and_resume(workdir, *arguments, numbers=(signal.SIGTERM,)):
         process = start(workdir, *arguments)
         while stored.newest(workdir) == before and process.poll() is None:
             time.sleep(0.05)
-        os.killpg(process.pid, number)  # workers get it too, as from a terminal
+        os.killpg(process.pid, number)
         status, output = finish(process)
         assert status == 128 + number, output
         assert "Traceback" not in output
@@ -160,7 +144,7 @@ def start_on_two(workdirs, fields, config="configs/san.py:small"):
 def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_resume(data, tmp_path):
     for number, index in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
         before = stored.newest(tmp_path)
-        both = start_on_two([tmp_path, tmp_path], data | NO_WORKERS, BASELINE)
+        both = start_on_two([tmp_path, tmp_path], data, BASELINE)
         while stored.newest(tmp_path) == before and both[0].poll() is None:
             time.sleep(0.05)
         os.killpg(both[index].pid, number)
@@ -182,10 +166,10 @@ def test_two_processes_that_do_not_share_their_workdir_are_an_error(finished, da
 
 
 def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, data, tmp_path):
-    first = start(tmp_path, data | NO_WORKERS, BASELINE)
+    first = start(tmp_path, data, BASELINE)
     while not (tmp_path / "config.json").exists() and first.poll() is None:
         time.sleep(0.05)
-    second = start(tmp_path, data | NO_WORKERS, BASELINE)
+    second = start(tmp_path, data, BASELINE)
     status, output = finish(second)
     assert status == 1, output
     assert f"{tmp_path} is in use by a training, pid {first.pid} on " in output.splitlines()[-1]
@@ -196,7 +180,7 @@ def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, da
 
 def test_finished_run_prints_its_scores_when_started_again(finished, data, tmp_path):
     workdir, output = finished("baseline")
-    status, again = finish(start(shutil.copytree(workdir, tmp_path / "run"), data | NO_WORKERS, BASELINE))
+    status, again = finish(start(shutil.copytree(workdir, tmp_path / "run"), data, BASELINE))
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
@@ -249,7 +233,6 @@ def test_eval_on_two_processes_gives_the_scores_of_one(finished, tmp_path):
 
 
 GENERATOR = {"data.train": "pit/release", "schedule.epochs": 4, "schedule.warmup_epochs": 0, "schedule.eval_every": 2}
-GENERATOR |= NO_WORKERS
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +269,7 @@ def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
-    fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0} | NO_WORKERS
+    fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0}
     status, output = finish(start(tmp_path / "uninterrupted", data | fields))
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
@@ -312,7 +295,7 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
         ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
         ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
-        ({"reid.learning_rate": 1e38} | NO_WORKERS, BASELINE, "step"),
+        ({"reid.learning_rate": 1e38}, BASELINE, "step"),
     ],
 )
 def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
@@ -340,7 +323,7 @@ def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(finishe
     """Simulated by `ulimit -f`: no file may exceed this many blocks."""
     workdir = shutil.copytree(finished("baseline")[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
-    line = " ".join(f"'{part}'" for part in command(workdir, data | NO_WORKERS | {"schedule.epochs": 6}, BASELINE))
+    line = " ".join(f"'{part}'" for part in command(workdir, data | {"schedule.epochs": 6}, BASELINE))
     # The limit would also truncate compiled programs in the cache, which later runs read.
     environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
     limited = ["bash", "-c", f"ulimit -f 100; {line}"]

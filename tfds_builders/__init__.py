@@ -8,17 +8,18 @@ if sys.argv[:1] == ["-m"]:  # run as a command; the imports below take seconds
     stopping.end_on_signals()
 
 import contextlib
-import fcntl
 import functools
+import hashlib
 import io
+import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from san_jax.batch import Record
 from san_jax.errors import UserError
+from san_jax.process import lock
 from tfds_builders import staging
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.pit import Pit
@@ -37,6 +38,7 @@ class ReidSource:
       pids, camids: int32 [n], known without reading records.
       names: n stems of the pictures' file names.
       has_textures: whether every record's `texture` holds a picture.
+      digest: of the encoded pictures.
     """
 
     def __init__(self, builder: ReidBuilder, rows: Rows, *, name: str, split: str):
@@ -71,6 +73,15 @@ class ReidSource:
             camid=int(self.camids[row]),
             name=stored["name"].decode(),
         )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the split's files and of the rows that this source reads from them."""
+        shards = []
+        for path in self._builder.info.splits[self._stored_split].filepaths:
+            with open(path, "rb") as shard:
+                shards.append(hashlib.file_digest(shard, "sha256").hexdigest())
+        return hashlib.sha256(json.dumps([shards, self._rows.tolist()]).encode()).hexdigest()
 
     @functools.cached_property
     def _stored_records(self):
@@ -164,7 +175,9 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> 
         return builder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir, name):
+        # Without locks several processes may write, each its own copy; the first one is kept.
+        waiting = f"waiting for another process to prepare {name}"
+        with lock.waited_for(data_dir / f"{staging.prefix(name)}lock", waiting):
             staging.clear(data_dir, name)
             if not builder.data_path.is_dir():
                 write_records(name, data_dir, manual_dir)
@@ -186,20 +199,6 @@ def make_builder(name: str, data_dir: Path) -> ReidBuilder:
 def damaged(name: str, folder: str | Path) -> UserError:
     """The error of a prepared data set whose description cannot be read."""
     return UserError(f"{name} as prepared in {folder} is damaged; delete that folder and start again to rebuild it")
-
-
-@contextlib.contextmanager
-def locked(data_dir: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock, if the file system has locks; it may hold on this machine only."""
-    with open(data_dir / f"{staging.prefix(name)}lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process to prepare {name}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: several may write, each its own copy; the first one is kept
-            pass
-        yield
 
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,7 +41,6 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module:
             os._exit(stopping.EXIT_UNREAD)
         sys.exit(0)
     stopping.end_on_signals()
-    _quiet_tracker()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show, or that are not UTF-8
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
@@ -100,19 +98,6 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         _end(f"error: {named}: {error.strerror}; give another path, or fix this one", 1)
 
 
-def _quiet_tracker() -> None:
-    """Starts Python's resource tracker, for shared memory, with its standard error discarded.
-
-    It cleans up after grain's workers, and prints warnings about leaked objects and about those already removed.
-    """
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        resource_tracker.ensure_running()
-    os.dup2(kept, 2)
-    os.close(kept)
-
-
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags with absl; prints errors in them, and in the config they name, as one line."""
     try:
@@ -131,7 +116,7 @@ def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
 
 def _end(line: str, status: int) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
-    # Worker processes and the other hosts' barriers may still wait for this process: it must not wait for them.
+    # The other hosts' barriers may still wait for this process: it must not wait for them.
     sys.stdout.flush()
     os._exit(status)
 

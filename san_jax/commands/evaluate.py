@@ -38,7 +38,7 @@ from san_jax.training import config_fields, run_config
 # Config values for weights without a run.
 WITHOUT_RUN = {
     "compute_dtype": "float32",
-    "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": 2},
+    "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": None},
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
 
@@ -51,8 +51,7 @@ def score_sets(
     """Scores by test set; arguments and errors as for `san_jax.evaluate`."""
     names = ",".join(common.names(sets if isinstance(sets, str) else ",".join(sets), field="sets"))
     data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
-    # No worker processes: they would import the calling script, and run it again if it has no main guard.
-    return Scorer(metric=metric, workers=0).score(model, common.open_scored(data, mode=model.mode)).scores
+    return Scorer(metric=metric).score(model, common.open_scored(data, mode=model.mode)).scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Scorer:
       flip: whether features are means over a picture and its mirror image.
       tpr: whether to compute the TPR at fixed FPRs over all pairs, too.
       batch_size: pictures per forward pass, over all devices.
-      workers: processes that read and decode; 0 = this one.
+      workers: threads that decode; None = one for each core, 0 = no threads.
       keeps_feats: whether to return the features, too.
     """
 
@@ -74,7 +73,7 @@ class Scorer:
     flip: bool = False
     tpr: bool = False
     batch_size: int = 100
-    workers: int = 2
+    workers: int | None = None
     keeps_feats: bool = False
 
     def score(self, model: Model, sets: Sequence[RetrievalSet] | Sequence[Source]) -> "Scored":

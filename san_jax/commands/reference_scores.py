@@ -17,14 +17,14 @@ from san_jax.scoring import evaluation, references
 
 
 def write_scores(
-    data: ConfigDict, *, metric: str, workers: int, output: Path | None, same_camera: str = "remove"
+    data: ConfigDict, *, metric: str, workers: int | None, output: Path | None, same_camera: str = "remove"
 ) -> None:
     """Prints a table and, if `output` is given, writes the scores there as fractions.
 
     Args:
       data: `test`, `data_dir` and `manual_dir` as in configs/base.py; `test` names the sets to score.
       metric: one of `evaluation.METRICS`.
-      workers: processes that read and decode; 0 = this one.
+      workers: threads that decode; None = one for each core, 0 = no threads.
       same_camera: as in a `RetrievalSet`.
       output: a JSON file: {"metric": ..., "sets": {NAME: {"chance": {...}, "colour histogram": {...}}},
         "queries_without_match": {NAME: ...}}.
@@ -59,7 +59,9 @@ def main() -> None:
         evaluation.SAME_CAMERA,
         "Gallery pictures with the query's pid and camid: remove them, or keep all but the query itself.",
     )
-    workers = flags.DEFINE_integer("workers", 2, "Processes that read and decode; 0 = this one.", lower_bound=0)
+    workers = flags.DEFINE_integer(
+        "workers", None, "Threads that decode; 0 = none. Default: one for each core.", lower_bound=0
+    )
     output = flags.DEFINE_string("output", None, "JSON file for the scores.")
 
     def run() -> None:

@@ -47,7 +47,7 @@ def main() -> None:
             "index", None, "File (.npz) that stores the gallery's features by this model. Default: in RUN/search."
         ),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
-        "workers": number("workers", 2, "Threads that read pictures.", lower_bound=1),
+        "workers": number("workers", None, "Threads that read pictures. Default: one for each core.", lower_bound=1),
     }  # fmt: skip
     common.run_command(lambda: search({name: holder.value for name, holder in given.items()}), module=__name__)
 

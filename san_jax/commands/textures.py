@@ -41,7 +41,9 @@ def main() -> None:
         "manual_dir": text("manual_dir", "", "Folder of the release; needed only to prepare a data set."),
         "sheet": text("sheet", None, "PNG file for a contact sheet of some pictures and their textures."),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
-        "workers": number("workers", 2, "Threads that read pictures and write textures.", lower_bound=1),
+        "workers": number(
+            "workers", None, "Threads that read pictures and write textures. Default: one for each core.", lower_bound=1
+        ),
     }  # fmt: skip
     common.run_command(lambda: draw({name: holder.value for name, holder in given.items()}), module=__name__)
 

@@ -1,200 +1,243 @@
-"""From source and rows to uint8 batches on the devices; grain's workers read, decode and resize each process's rows."""
+"""From source and rows to uint8 batches on the devices, in three ways that give the same batches.
 
-import contextlib
-import ctypes
+  device   the training set is decoded once and kept on every device; the train step gathers its batch from it
+  host     it is decoded once and kept in memory or in a file; batches are gathered from it, one step ahead
+  stream   threads read and decode each batch ahead of time
+"""
+
 import dataclasses
-import io
+import functools
 import itertools
-import multiprocessing
-import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import grain
 import jax
 import numpy as np
-from absl import flags
-from jax.sharding import Mesh
-from jaxtyping import Int, Int32, UInt8
-from PIL import Image, UnidentifiedImageError
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Int32, UInt8
 
 from san_jax import devices
 from san_jax.batch import Batch, Source
+from san_jax.data import decoded, threads
 from san_jax.data.augmentation import room_for_crop
+from san_jax.data.decoded import Field
+from san_jax.data.decoded_store import DecodedStore
 from san_jax.errors import UserError
-from san_jax.process import stopping
+from san_jax.process import memory
 
-PR_SET_PDEATHSIG = 1  # option of Linux' prctl: the signal that a process gets when its parent dies
+WAYS = ("device", "host", "stream")
+CACHES = ("auto", *WAYS)
+SHARE_OF_DEVICE = 0.25  # of the free memory, which the training set may take if the way is chosen automatically
+SHARE_OF_HOST = 0.5
 
 
-def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Decodes a stored picture to RGB, resized with Pillow's bilinear filter; raises OSError if it cannot be read."""
-    with Image.open(io.BytesIO(encoded)) as picture:
-        return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """A whole training set on every device, from which the train step gathers its batch; nothing is copied per step.
+
+    Attributes:
+      images: decoded pictures, larger than the network's input by `room_for_crop`.
+      textures: decoded textures; None if there is no decoder to train.
+      labels: training label of every row.
+      rows: rows of every step of the run.
+      people: number of rows in a batch that have a label; the rows after them are (picture, texture) pairs.
+      sharding: of a batch.
+    """
+
+    images: UInt8[Array, "n H W 3"]
+    textures: UInt8[Array, "n S S 3"] | None
+    labels: Int32[Array, "n"]
+    rows: Int32[Array, "steps B"]
+    people: int = dataclasses.field(metadata={"static": True})
+    sharding: NamedSharding = dataclasses.field(metadata={"static": True})
+
+    def batch(self, step: Int32[Array, ""]) -> Batch:
+        """The batch of a step, with its rows split over the devices."""
+        rows = lax.with_sharding_constraint(self.rows[step], self.sharding)
+
+        def gathered(pictures: Array) -> Array:
+            return lax.with_sharding_constraint(pictures[rows], self.sharding)
+
+        return Batch(
+            image=gathered(self.images),
+            texture=None if self.textures is None else gathered(self.textures),
+            pid=self.labels[self.rows[step, : self.people]],
+        )
+
+
+def batch_of(fed: Batch | Resident, step: Int32[Array, ""]) -> Batch:
+    """The batch of a step, from what the pipeline feeds to the train step; to be called inside it."""
+    return fed if isinstance(fed, Batch) else fed.batch(step)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingBatches:
-    """The part of this process in every training batch, as numpy arrays; evaluated by grain's workers.
+class TrainingData:
+    """A training set, and the rows of it that each step is trained on.
 
     Attributes:
       source: the training set.
-      rows: rows of the source that this process reads for every step.
+      rows: rows of the source for every step of the run, for the global batch.
+      people: as in `Resident`.
       height: height of the network's input in pixels; pictures are decoded larger, by `room_for_crop`.
       width: its width.
-      with_textures: whether textures (height x height) are decoded too.
+      with_textures: whether textures (height x height) are needed too.
     """
 
     source: Source
-    rows: Int32[np.ndarray, "steps local"]
+    rows: Int32[np.ndarray, "steps B"]
+    people: int
     height: int
     width: int
     with_textures: bool
 
-    def __len__(self) -> int:
-        """Number of steps."""
-        return len(self.rows)
+    @property
+    def fields(self) -> list[Field]:
+        """What is decoded, and its size."""
+        image = Field("image", room_for_crop(self.height), room_for_crop(self.width))
+        return [image, Field("texture", self.height, self.height)] if self.with_textures else [image]
 
-    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        """Images, uint8 [local H' W' 3], and with `with_textures` also textures, uint8 [local H H 3]."""
-        records = [self.source[int(row)] for row in self.rows[step]]
-        high, wide = room_for_crop(self.height), room_for_crop(self.width)
-        batch = {"image": decode_all(self.source, records, "image", height=high, width=wide)}
-        if self.with_textures:
-            batch["texture"] = decode_all(self.source, records, "texture", height=self.height, width=self.height)
-        return batch
+    @functools.cached_property
+    def labels(self) -> Int32[np.ndarray, "n"]:
+        """Training labels: the pids renumbered from 0, in ascending order."""
+        return np.unique(self.source.pids, return_inverse=True)[1].astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True)
-class ScoredBatches:
-    """The part of this process in every batch of pictures to score, resized to the network's input.
+class Feed(NamedTuple):
+    """The batches of a run.
 
-    The last batch is padded with the source's last picture, so that all batches have one shape.
+    Attributes:
+      way: one of WAYS.
+      note: a line for the user on where the pictures are.
+      batches: step -> what the train step is given from this step on, to the end of the run.
     """
 
-    source: Source
-    rows: Int[np.ndarray, "batches local"]
-    height: int
-    width: int
-    with_textures: bool = False
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.rows)
-
-    def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
-        """Images, uint8 [local H W 3], and with `with_textures` also textures, uint8 [local H H 3]."""
-        records = [self.source[int(row)] for row in self.rows[batch]]
-        arrays = {"image": decode_all(self.source, records, "image", height=self.height, width=self.width)}
-        if self.with_textures:
-            arrays["texture"] = decode_all(self.source, records, "texture", height=self.height, width=self.height)
-        return arrays
+    way: str
+    note: str
+    batches: Callable[[int], Iterator[Batch | Resident]]
 
 
-def decode_all(source: Source, records: Sequence[dict], field: str, *, height: int, width: int) -> np.ndarray:
-    """Decodes one field of some records, uint8 [len(records) height width 3]."""
-    pictures = np.empty((len(records), height, width, 3), np.uint8)
-    for picture, record in zip(pictures, records, strict=True):
-        try:
-            picture[:] = decode(record[field], height=height, width=width)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f"{source.name}: the {field} of {record['name']} cannot be decoded ({error}); "
-                "delete the prepared data set and prepare it again"
-            ) from error
-    return pictures
-
-
-def training_batches(
-    source: Source,
-    rows: Int32[np.ndarray, "steps B"],
-    *,
-    start: int,
-    people: int,
-    height: int,
-    width: int,
-    with_textures: bool,
-    mesh: Mesh,
-    workers: int,
-) -> Iterator[Batch]:
-    """Training batches on the devices, from step `start`; a resumed run gets the batches of an uninterrupted one.
+def open_feed(
+    data: TrainingData, *, mesh: Mesh, cache: str, workers: int | None, store: DecodedStore | None = None
+) -> Feed:
+    """Decodes the training set, if it is to be kept decoded; all processes of a run must call it together.
 
     Args:
-      source: the training set.
-      rows: rows of the source for every step of the run, for the global batch.
-      start: the first step to read.
-      people: number of rows in a batch that have a pid; the rows after them are (picture, texture) pairs.
-      height: height of the network's input in pixels.
-      width: its width.
-      with_textures: whether textures are read too.
+      data: training set and rows.
       mesh: the devices that share a batch.
-      workers: processes that read and decode; 0 = this one.
+      cache: one of WAYS, or "auto": the first of them for which there is room.
+      workers: threads that decode, as for `threads.ahead`.
+      store: keeps decoded pictures for the next start.
+
+    Raises:
+      UserError: a picture cannot be decoded, or `cache` is "device" and the devices have no room.
     """
-    size = rows.shape[1]
-    local = np.ascontiguousarray(rows[start:, devices.local_rows(mesh, size)])
-    host = TrainingBatches(source, local, height=height, width=width, with_textures=with_textures)
-    # Training labels: the pids renumbered from 0, in ascending order.
-    labels = np.unique(source.pids, return_inverse=True)[1].astype(np.int32)
-    pids = labels[rows[start:, :people]]
-    for step, arrays in enumerate(_in_workers(host, workers)):
-        put = {name: _put(mesh, array, num_rows=size) for name, array in arrays.items()}
-        yield Batch(image=put["image"], texture=put.get("texture"), pid=devices.put_everywhere(mesh, pids[step]))
+    way = choose_way(data, mesh=mesh, cache=cache, store=store)
+    size = f"{decoded.num_bytes(data.source, data.fields) / 1e6:,.0f} MB"
+    if way == "stream":
+        note = f"pictures are decoded as they are needed ({size} would be needed to keep them)"
+        return Feed(way, note, functools.partial(_streamed, data, mesh=mesh, workers=workers))
+    arrays = decoded.decode_all(data.source, data.fields, workers=workers, store=store)
+    if way == "host":
+        note = f"pictures are decoded, {size} in memory"
+        return Feed(way, note, functools.partial(_gathered, data, arrays, mesh=mesh))
+    note = f"pictures are decoded, {size} on every device"
+    resident = _resident(data, arrays, mesh=mesh)
+    return Feed(way, note, lambda start: itertools.repeat(resident, len(data.rows) - start))
+
+
+def choose_way(data: TrainingData, *, mesh: Mesh, cache: str, store: DecodedStore | None) -> str:
+    """The way of `open_feed`, the same on all processes."""
+    size = decoded.num_bytes(data.source, data.fields)
+    on_device, on_host = devices.free_memory(mesh), memory.available()
+    kept = store is not None and bool(data.source.digest) and store.can_keep(size)
+    if cache == "auto":
+        fits = (size <= SHARE_OF_DEVICE * on_device, kept or size <= SHARE_OF_HOST * on_host, True)
+    elif cache == "device":
+        fits = (size <= on_device, False, False)
+    else:
+        fits = tuple(way == cache for way in WAYS)
+    first = fits.index(True) if any(fits) else len(WAYS)
+    agreed = max(devices.of_all_processes(first))
+    if agreed == len(WAYS):
+        raise UserError(
+            f"data.cache is device, but the decoded pictures of {data.source.name} need {size / 1e9:.1f} GB on every "
+            f"device, and {on_device / 1e9:.1f} GB are free on this process's devices; set data.cache to auto"
+        )
+    return WAYS[agreed]
+
+
+def _resident(data: TrainingData, arrays: dict[str, np.ndarray], *, mesh: Mesh) -> Resident:
+    put = functools.partial(devices.put_everywhere, mesh)
+    return Resident(
+        images=put(arrays["image"]),
+        textures=put(arrays["texture"]) if data.with_textures else None,
+        labels=put(data.labels),
+        rows=put(data.rows),
+        people=data.people,
+        sharding=devices.by_rows(mesh),
+    )
+
+
+def _gathered(
+    data: TrainingData, arrays: dict[str, np.ndarray], start: int, *, mesh: Mesh
+) -> Iterator[Batch | Resident]:
+    def gather(rows: Int32[np.ndarray, "local"]) -> dict[str, np.ndarray]:
+        return {name: array[rows] for name, array in arrays.items()}
+
+    return _put_in_order(data, gather, start, mesh=mesh, workers=1)
+
+
+def _streamed(data: TrainingData, start: int, *, mesh: Mesh, workers: int | None) -> Iterator[Batch | Resident]:
+    def decode(rows: Int32[np.ndarray, "local"]) -> dict[str, np.ndarray]:
+        return decoded.decode_rows(data.source, data.fields, rows)
+
+    return _put_in_order(data, decode, start, mesh=mesh, workers=workers)
+
+
+def _put_in_order(
+    data: TrainingData,
+    read: Callable[[Int32[np.ndarray, "local"]], dict[str, np.ndarray]],
+    start: int,
+    *,
+    mesh: Mesh,
+    workers: int | None,
+) -> Iterator[Batch | Resident]:
+    """Batches from step `start`; `read` returns the pictures of some rows, and is called in threads."""
+    size = data.rows.shape[1]
+    local = data.rows[start:, devices.local_rows(mesh, size)]
+    pids = data.labels[data.rows[start:, : data.people]]
+    for arrays, of_step in zip(threads.ahead(read, local, workers=workers), pids, strict=True):
+        put = {name: devices.put_rows(mesh, array, num_rows=size) for name, array in arrays.items()}
+        pid = devices.put_everywhere(mesh, of_step)
+        yield Batch(image=put["image"], texture=put.get("texture"), pid=pid)
 
 
 def scored_batches(
-    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int
+    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int | None
 ) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
     """All pictures of a split in order, on the devices; the last batch is padded with the last picture."""
-    host = ScoredBatches(source, _in_order(source, batch_size, mesh), height=height, width=width)
-    for arrays in _in_workers(host, workers):
-        yield _put(mesh, arrays["image"], num_rows=batch_size)
+    fields = [Field("image", height, width)]
+    for arrays in _in_order(source, fields, batch_size=batch_size, mesh=mesh, workers=workers):
+        yield arrays["image"]
 
 
 def scored_pairs(
-    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int
+    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int | None
 ) -> Iterator[tuple[UInt8[np.ndarray, "B H W 3"], UInt8[np.ndarray, "B H H 3"]]]:
     """As `scored_batches`, with the texture of every picture."""
-    host = ScoredBatches(source, _in_order(source, batch_size, mesh), height=height, width=width, with_textures=True)
-    for arrays in _in_workers(host, workers):
-        yield tuple(_put(mesh, arrays[field], num_rows=batch_size) for field in ("image", "texture"))
+    fields = [Field("image", height, width), Field("texture", height, height)]
+    for arrays in _in_order(source, fields, batch_size=batch_size, mesh=mesh, workers=workers):
+        yield arrays["image"], arrays["texture"]
 
 
-def _in_order(source: Source, batch_size: int, mesh: Mesh) -> Int[np.ndarray, "batches local"]:
-    """The rows of this process in every batch, over all rows in order; the last batch is padded with the last row."""
+def _in_order(
+    source: Source, fields: Sequence[Field], *, batch_size: int, mesh: Mesh, workers: int | None
+) -> Iterator[dict[str, jax.Array]]:
+    """Batches over all rows in order; the last one is padded with the last row, so that all have one shape."""
     rows = np.minimum(np.arange(-(-len(source) // batch_size) * batch_size), len(source) - 1)
-    return rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
-
-
-def _put(mesh: Mesh, array: np.ndarray, *, num_rows: int) -> jax.Array:
-    """The global batch. Copied, since grain's arrays are in shared memory, which JAX would keep in use on the CPU."""
-    return devices.put_rows(mesh, np.array(array), num_rows=num_rows)
-
-
-def _in_workers(batches: TrainingBatches | ScoredBatches, workers: int) -> Iterator:
-    """The elements in order, computed ahead of time by worker processes."""
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    elements = grain.MapDataset.source(batches).to_iter_dataset(ahead)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # grain reads absl flags, which are unparsed if no command was run
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    with stopping.unheard():  # while the workers start: a signal during their imports would print tracebacks
-        iterator = iter(elements)
-        first = list(itertools.islice(iterator, 1))
-    with contextlib.closing(iterator):
-        yield from first
-        yield from iterator
-
-
-def _end_with_parent(worker: int, num_workers: int) -> None:
-    """Asks the kernel to kill a worker when its parent dies; otherwise it stays, holding memory and inherited pipes."""
-    del worker, num_workers
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != multiprocessing.parent_process().pid:  # the parent died before the call
-        os._exit(1)
-    # On these signals the parent saves and stops; its workers must not end before it has.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    local = rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
+    read = functools.partial(decoded.decode_rows, source, fields)
+    for arrays in threads.ahead(read, local, workers=workers):
+        yield {name: devices.put_rows(mesh, array, num_rows=batch_size) for name, array in arrays.items()}

@@ -1,6 +1,7 @@
 """Several training sets as one: their identities and cameras are renumbered, one set after the other."""
 
 import bisect
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,12 @@ class JoinedSource:
         self.pids = _numbered_on([source.pids for source in sources])
         self.camids = _numbered_on([source.camids for source in sources])
         self.has_textures = all(source.has_textures for source in sources)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all sources; empty if one of them has none."""
+        digests = [source.digest for source in self._sources]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""
 
     @classmethod
     def of(cls, sources: Sequence[Source]) -> Source:

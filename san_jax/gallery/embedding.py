@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, UInt8
 
-from san_jax.data import picture_batches, picture_folder
+from san_jax.data import picture_batches, picture_folder, threads
 from san_jax.data.picture_batches import PictureBatch
 from san_jax.model import Model, Weights, feats_of
 
@@ -47,11 +47,11 @@ def embed(
 
 
 def embed_all(
-    model: Model, paths: Sequence[Path], *, workers: int = 2, batch_size: int = 64, flip: bool = False
+    model: Model, paths: Sequence[Path], *, workers: int | None = None, batch_size: int = 64, flip: bool = False
 ) -> tuple[list[Path], Float32[np.ndarray, "n D"], dict[Path, str]]:
     """The readable files, their features, and path -> reason for the others; `workers` is the number of threads."""
     found, parts, unreadable = [], [np.empty((0, model.num_feats), np.float32)], {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
         for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size, flip=flip):
             found += [paths[row] for row in rows]
             parts.append(feats)

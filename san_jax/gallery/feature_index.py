@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int64
 from tqdm import tqdm
 
 from san_jax import files
-from san_jax.data import picture_folder
+from san_jax.data import picture_folder, threads
 from san_jax.errors import UserError
 from san_jax.gallery.embedding import embed
 from san_jax.model import ENCODER, Model
@@ -141,7 +141,7 @@ def default_place(checkpoint: Path, folder: Path) -> Path:
 
 
 def update(
-    path: Path, folder: Path, model: Model, *, workers: int = 2, batch_size: int = 64,
+    path: Path, folder: Path, model: Model, *, workers: int | None = None, batch_size: int = 64,
     save_seconds: float = SAVE_SECONDS,
 ) -> tuple[Index, dict[Path, str]]:
     """Brings the index of a folder up to date, with a progress bar; pictures that were deleted drop out of it.
@@ -152,7 +152,7 @@ def update(
       path: file of the index, shared by all processes.
       folder: folder of the pictures.
       model: computes the features.
-      workers: threads that read pictures.
+      workers: threads that read pictures; None = one for each core.
       batch_size: pictures at once, over all devices.
       save_seconds: seconds between two writes of the index.
 
@@ -185,7 +185,7 @@ def _embed_rest(growing, todo, model, *, workers, batch_size, save_seconds, path
     """Embeds the pictures in rows `todo`; saves at intervals and at the end. Path -> reason for unreadable ones."""
     unreadable, num_saved, saved = {}, growing.known.sum(), time.monotonic()
     paths = [growing.paths[row] for row in todo]
-    with ThreadPoolExecutor(workers) as pool, _bar(growing.known) as bar:
+    with ThreadPoolExecutor(threads.num_threads(workers)) as pool, _bar(growing.known) as bar:
         try:
             for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size):
                 growing.add(todo[rows], feats)

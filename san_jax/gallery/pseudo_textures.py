@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from san_jax import devices, files
 from san_jax.batch import Source
-from san_jax.data import input_pipeline, picture_batches, picture_folder
+from san_jax.data import decoded, picture_batches, picture_folder, threads
 from san_jax.data.picture_batches import PictureBatch
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
@@ -93,7 +93,7 @@ def textures(
 
 
 def write_textures(
-    generator: Model, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int = 2
+    generator: Model, pictures: Pictures, output: Path, *, batch_size: int = 64, workers: int | None = None
 ) -> dict[str, str]:
     """Writes the textures that are missing, each PNG atomically; shows the progress.
 
@@ -102,7 +102,7 @@ def write_textures(
       pictures: its input.
       output: folder for the textures of this generator only, shared by all processes.
       batch_size: pictures at once, over all devices; rounded up to a multiple of the number of devices.
-      workers: threads that read pictures and write textures.
+      workers: threads that read pictures and write textures; None = one for each core.
 
     Returns:
       Label -> reason for every picture that cannot be read and gets no texture. The same on all processes.
@@ -114,7 +114,7 @@ def write_textures(
     claim(output, generator)
     paths = [output / f"{name}.png" for name in pictures.names]
     failed: dict[int, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
         # The first process decides which exist: others may look later and find textures that were written meanwhile.
         there = multihost_utils.broadcast_one_to_all(np.array(list(pool.map(is_whole, paths)), bool))
         _say(f"{pictures.title}: {len(there)} pictures, {there.sum()} have their textures")
@@ -251,7 +251,7 @@ def sheet_of(
         path = output / f"{pictures.names[row]}.png"
         picture = np.empty((generator.architecture.height, generator.architecture.width, 3), np.uint8)
         if len(cells) < 2 * count and is_whole(path) and not _read(pictures, int(row), picture):
-            texture = input_pipeline.decode(path.read_bytes(), height=SIDE, width=SIDE)
+            texture = decoded.decode(path.read_bytes(), height=SIDE, width=SIDE)
             cells += [Cell(picture), Cell(texture, caption=pictures.names[row])]
     wide = 2 * PAIRS_IN_A_ROW
     rows = [cells[start : start + wide] for start in range(0, len(cells), wide)]

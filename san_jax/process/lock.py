@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,3 +49,23 @@ def held(path: Path, *, what: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+@contextlib.contextmanager
+def waited_for(path: Path, line: str) -> Iterator[None]:
+    """Holds the lock of a file, in an existing folder, once no other process does; `line` is printed before waiting.
+
+    On a file system without locks nothing is held.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(line, file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield

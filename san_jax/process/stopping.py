@@ -107,7 +107,7 @@ def _end(number: int) -> NoReturn:
 
 
 def end(line: str, status: int) -> NoReturn:
-    """Prints a line and ends the process, without waiting for its threads, its workers or other hosts."""
+    """Prints a line and ends the process, without waiting for its threads or other hosts."""
     if not _ending.acquire(blocking=False):
         threading.Event().wait()  # another thread is about to end the process: one line is enough
     # The main thread may hold standard output for ever if nobody reads it.
@@ -163,16 +163,6 @@ def remembered() -> Iterator[Stop]:
         _stop = outer
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """Processes started inside have Ctrl-C and SIGTERM blocked: their parent ends them after it has saved."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from san_jax.batch import Source
-from san_jax.data import input_pipeline
+from san_jax.data import decoded
+from san_jax.data.decoded import Field
 from san_jax.drawing import html_page
 from san_jax.drawing.html_page import Markup, element
 
@@ -30,8 +31,7 @@ def read(
     Raises:
       UserError: a picture cannot be read.
     """
-    records = [source[int(row)] for row in rows]
-    return input_pipeline.decode_all(source, records, field, height=height, width=width)
+    return decoded.decode_rows(source, [Field(field, height, width)], rows)[field]
 
 
 def entry(pixels: UInt8[np.ndarray, "H W 3"], *, alt: str, caption: str, class_: str | None = None) -> Markup:

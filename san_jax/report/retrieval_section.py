@@ -38,7 +38,7 @@ def elements(
     architecture: Architecture,
     mesh: Mesh,
     metric: str,
-    workers: int,
+    workers: int | None,
 ) -> list[Markup]:
     """Everything that the page shows for a test set, except its heading and its textures.
 
@@ -49,7 +49,7 @@ def elements(
       architecture: of the networks; gives the aspect ratio of the pictures.
       mesh: the devices that share the gallery.
       metric: one of `evaluation.METRICS`, that of `scores`.
-      workers: processes that read and decode pictures; 0 = this one.
+      workers: threads that decode pictures; None = one for each core, 0 = no threads.
     """
     ranks = np.asarray(ranking.rank(*feats, **evaluation.labels(test), mesh=mesh))
     compared = compared_scores(test, feats, ranks, mesh=mesh, metric=metric, workers=workers)
@@ -66,7 +66,13 @@ def elements(
 
 
 def compared_scores(
-    test: RetrievalSet, feats: RetrievalFeats, ranks: Int[np.ndarray, "Q P"], *, mesh: Mesh, metric: str, workers: int
+    test: RetrievalSet,
+    feats: RetrievalFeats,
+    ranks: Int[np.ndarray, "Q P"],
+    *,
+    mesh: Mesh,
+    metric: str,
+    workers: int | None,
 ) -> dict[str, ranking.Scores]:
     """Scores of this run, of colour histograms and of chance, with their whole CMC curves."""
     options = dict(metric=metric, mesh=mesh)

@@ -72,7 +72,7 @@ class RetrievalFeats(NamedTuple):
 
 
 def evaluate(
-    model: Model, test_sets: Sequence[RetrievalSet], *, metric: str, batch_size: int = 100, workers: int = 2
+    model: Model, test_sets: Sequence[RetrievalSet], *, metric: str, batch_size: int = 100, workers: int | None = None
 ) -> dict[str, dict[str, float]]:
     """Scores of a network by test set: rank1, rank5, rank10, rank20, mAP and mINP, as fractions.
 

@@ -15,7 +15,7 @@ ALIGNMENT = 64  # in bytes; JAX on the CPU copies arrays that are aligned to les
 
 
 def features(
-    model: Model, source: Source, *, batch_size: int = 100, workers: int = 2, flip: bool = False
+    model: Model, source: Source, *, batch_size: int = 100, workers: int | None = None, flip: bool = False
 ) -> Float32[np.ndarray, "n D"]:
     """Features of all pictures of a split, in their order.
 
@@ -23,7 +23,7 @@ def features(
       model: computes the features.
       source: the split.
       batch_size: pictures of a batch over all devices; rounded up to a multiple of the number of devices.
-      workers: processes that read and decode pictures; 0 = this one.
+      workers: threads that decode pictures; None = one for each core, 0 = no threads.
       flip: whether a feature is the mean over the picture and its mirror image.
     """
     images = input_pipeline.scored_batches(

@@ -21,7 +21,7 @@ BATCH_SIZE = 64  # over all devices; rounded up to a multiple of their number
 
 
 def evaluate(
-    test_sets: Sequence[RetrievalSet], *, mesh: Mesh, metric: str, workers: int = 2
+    test_sets: Sequence[RetrievalSet], *, mesh: Mesh, metric: str, workers: int | None = None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores by test set and reference, in the form in which `evaluation.evaluate` returns those of an encoder.
 
@@ -29,7 +29,7 @@ def evaluate(
       test_sets: each is scored by itself.
       mesh: the devices that share the pictures and the gallery.
       metric: one of `evaluation.METRICS`.
-      workers: processes that read and decode pictures; 0 = this one.
+      workers: threads that decode pictures; None = one for each core, 0 = no threads.
     """
     evaluation.check_metric(metric)
     for test in test_sets:
@@ -38,7 +38,7 @@ def evaluate(
     return {data: {name: evaluation.in_numbers(one) for name, one in of_set.items()} for data, of_set in found.items()}
 
 
-def scores(test: RetrievalSet, *, mesh: Mesh, metric: str, workers: int = 2) -> dict[str, ranking.Scores]:
+def scores(test: RetrievalSet, *, mesh: Mesh, metric: str, workers: int | None = None) -> dict[str, ranking.Scores]:
     """Scores of "chance", the expectation for a gallery in random order, and of "colour histogram".
 
     Arguments are those of `evaluate`.
@@ -50,7 +50,7 @@ def scores(test: RetrievalSet, *, mesh: Mesh, metric: str, workers: int = 2) -> 
     }
 
 
-def colours(source: Source, *, mesh: Mesh, workers: int = 2) -> Float32[np.ndarray, "n D"]:
+def colours(source: Source, *, mesh: Mesh, workers: int | None = None) -> Float32[np.ndarray, "n D"]:
     """Colour histograms of all pictures of a split, in their order."""
     batch_size = devices.rounded_up(mesh, BATCH_SIZE)
     batches = input_pipeline.scored_batches(

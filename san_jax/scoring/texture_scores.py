@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from san_jax import devices
 from san_jax.batch import Source
-from san_jax.data import augmentation, input_pipeline
+from san_jax.data import augmentation, decoded, input_pipeline
+from san_jax.data.decoded import Field
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
 from san_jax.model import Model, Weights, drawn_by
@@ -28,7 +29,7 @@ SHOWN_SEED = 0  # chooses these pairs; the same for all runs, so that two runs s
 
 
 def evaluate(
-    model: Model, sources: Sequence[Source], *, batch_size: int = 100, workers: int = 2
+    model: Model, sources: Sequence[Source], *, batch_size: int = 100, workers: int | None = None
 ) -> tuple[dict[str, dict[str, float]], UInt8[np.ndarray, "H W 3"]]:
     """Scores by set, and a contact sheet of some pairs of the first set.
 
@@ -39,7 +40,7 @@ def evaluate(
       model: a model with a decoder.
       sources: one or more sets of pairs of picture and texture; each is scored by itself.
       batch_size: pictures of a batch over all devices; rounded up to a multiple of the number of devices.
-      workers: processes that read and decode pictures; 0 = this one.
+      workers: threads that decode pictures; None = one for each core, 0 = no threads.
 
     Raises:
       UserError: the model has no decoder.
@@ -57,7 +58,7 @@ def evaluate(
 
 
 def score_pairs(
-    model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int = 2
+    model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int | None = None
 ) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "k S S 3"]]:
     """Scores of all pairs of a split, in order, and the generated textures of the rows `shown`, which must ascend."""
     size, side = devices.rounded_up(model.mesh, batch_size), model.architecture.height
@@ -82,13 +83,12 @@ def sheet(
       drawn: their generated textures.
       height, width: of the pictures, in pixels.
     """
-    records = [source[row] for row in rows]
-    images = input_pipeline.decode_all(source, records, "image", height=height, width=width)
-    textures = input_pipeline.decode_all(source, records, "texture", height=height, width=height)
+    fields = [Field("image", height, width), Field("texture", height, height)]
+    images, textures = decoded.decode_rows(source, fields, rows).values()
     return contact_sheet.compose(
         [[Cell(picture) for picture in pictures] for pictures in (images, drawn, textures)],
         row_titles=["picture", "drawn", "true"],
-        column_titles=[record["name"] for record in records],
+        column_titles=[source.names[row] for row in rows],
         cell_height=height,
     )
 

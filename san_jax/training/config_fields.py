@@ -10,6 +10,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from san_jax.data.input_pipeline import CACHES
 from san_jax.errors import UserError
 from san_jax.networks.architecture import COMPUTE_DTYPES, MODES
 from san_jax.networks.encoder import BLOCKS, NECKS, STEMS
@@ -95,7 +96,9 @@ RANGES: Mapping[str, Range] = {
     "data.data_dir": text(),
     "data.height": whole(16),
     "data.width": whole(16),
-    "data.workers": whole(0),
+    "data.cache": one_of(CACHES),
+    "data.cache_gb": number(0),
+    "data.workers": Range(lambda value: value is None or whole(0).allows(value), "an integer of at least 0, or unset"),
     "encoder.depth": one_of(tuple(BLOCKS)),
     "encoder.fc_dim": whole(0),
     "encoder.last_stride": one_of((1, 2)),
@@ -213,6 +216,7 @@ def unused(config: ConfigDict) -> frozenset[str]:
     has_reid, has_decoder = config.mode != "san_pg", config.mode != "baseline"
     moments = reid.optimizer in ("amsgrad", "adam") or schedule.warmup_epochs > 0  # the warm-up uses Adam
     used_if = {
+        "data.cache_gb": config.data.cache != "stream",
         "data.pit": config.batch.pit_pictures > 0,
         "decoder.": has_decoder,
         "recon.": has_decoder,

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ from san_jax.errors import UserError
 
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_SCALARS = 10
+Terms = Mapping[str, Mapping[str, Float[Array, ""]]]
 
 
 class Progress:
@@ -26,19 +27,10 @@ class Progress:
       start: number of steps made before.
       total: number of steps of the run.
       batch_size: pictures per step.
-      rates: step -> learning rates by name.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        *,
-        start: int,
-        total: int,
-        batch_size: int,
-        rates: Callable[[int], Mapping[str, float]],
-    ):
-        self._outstanding: tuple[int, Mapping] | None = None
+    def __init__(self, folder: Path | None, *, start: int, total: int, batch_size: int):
+        self._outstanding: tuple[int, Terms] | None = None
         self._shows = folder is not None
         # Purges what a killed run wrote after its last checkpoint, so that no step appears twice.
         self._events = SummaryWriter(str(folder), purge_step=start) if self._shows else None
@@ -52,7 +44,7 @@ class Progress:
             disable=not self._terminal,
             dynamic_ncols=True,
         )
-        self._start, self._total, self._batch_size, self._rates = start, total, batch_size, rates
+        self._start, self._total, self._batch_size = start, total, batch_size
         self.restart_clock(start)
 
     def __enter__(self):
@@ -63,12 +55,12 @@ class Progress:
         if self._events is not None:
             self._events.close()
 
-    def show(self, step: int, terms: Mapping[str, Float[Array, ""]]) -> None:
+    def show(self, step: int, terms: Terms) -> None:
         """Takes the terms of a step that may still be running, and shows those of the previous step.
 
         Args:
           step: number of the step, from 0.
-          terms: loss terms, on the devices.
+          terms: losses and learning rates by kind and name ({"loss": {"id": ...}, "rate": ...}), on the devices.
 
         Raises:
           UserError: a loss of the previous step was not finite.
@@ -83,24 +75,24 @@ class Progress:
         if previous is not None:
             self._show(*previous)
 
-    def _show(self, step: int, terms: Mapping) -> None:
-        terms = {name: float(value) for name, value in jax.device_get(dict(terms)).items()}
-        check_finite(step, terms)
+    def _show(self, step: int, terms: Terms) -> None:
+        terms = jax.tree.map(float, jax.device_get(terms))
+        losses = terms["loss"]
+        check_finite(step, losses)
         if not self._shows:
             return
         if step % STEPS_BETWEEN_SCALARS == 0:
-            for name, value in terms.items():
-                self._events.add_scalar(f"loss/{name}", value, step)
-            for name, value in self._rates(step).items():
-                self._events.add_scalar(f"rate/{name}", value, step)
+            for kind, numbers in terms.items():
+                for name, value in numbers.items():
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
         if step == self._start:
             self.restart_clock(step + 1)  # the first step includes compiling
         if self._terminal:
             self._bar.set_description_str(f"step {step + 1}/{self._total}", refresh=False)
-            self._bar.set_postfix_str(in_words(terms), refresh=False)
+            self._bar.set_postfix_str(in_words(losses), refresh=False)
             self._bar.update(self._batch_size)
         elif step in (self._start, self._total - 1) or time.monotonic() - self._since > SECONDS_BETWEEN_LINES:
-            self.say(f"step {step + 1}/{self._total}  {in_words(terms)}{self._speed(step + 1)}")
+            self.say(f"step {step + 1}/{self._total}  {in_words(losses)}{self._speed(step + 1)}")
 
     def _speed(self, steps: int) -> str:
         """Pictures per second since the last line, and the remaining time at this speed."""

@@ -58,7 +58,11 @@ RULES = (
         "scored differently from now on; a best checkpoint of another metric or test set is discarded",
     ),
     Rule("schedule.eval_every schedule.save_every", True, "scored and saved at other steps"),
-    Rule("data.data_dir data.manual_dir data.workers", True, "folders and worker processes; the batches stay the same"),
+    Rule(
+        "data.data_dir data.manual_dir data.cache data.cache_gb data.workers",
+        True,
+        "where pictures are read, kept and decoded; the batches stay the same",
+    ),
     Rule("init_from", True, "no effect: the weights come from the checkpoint"),
 )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from san_jax import devices
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, input_pipeline
+from san_jax.data.decoded_store import DecodedStore
+from san_jax.data.input_pipeline import Feed, Resident, TrainingData
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture, check_same
@@ -25,7 +27,7 @@ from san_jax.training.validation import Validation, make_validation
 from san_jax.weights import stored
 
 FAST_COMPILE = {"xla_backend_optimization_level": 1}  # for programs that run once: 2.5 x faster to compile, same bits
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[[TrainState, Batch | Resident], tuple[TrainState, dict[str, dict[str, jax.Array]]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +40,8 @@ class Run:
       networks: the networks that are trained.
       state: abstract TrainState with the shardings to restore into.
       make_state: returns a fresh TrainState.
-      batches: step -> iterator over the batches from this step, on the devices.
+      open_feed: decodes the training set if it is to be kept decoded; returns the batches of the run.
       step_of: step -> the jitted train step to use for it.
-      rates: step -> learning rates by name, for display.
       total: number of steps.
       batch_size: pictures per step.
       score_at: steps after which the run is scored.
@@ -54,9 +55,8 @@ class Run:
     networks: Networks
     state: TrainState
     make_state: Callable[[], TrainState]
-    batches: Callable[[int], Iterator[Batch]]
+    open_feed: Callable[[], Feed]
     step_of: Callable[[int], Step]
-    rates: Callable[[int], Mapping[str, float]]
     total: int
     batch_size: int
     score_at: frozenset[int]
@@ -109,7 +109,7 @@ def build(
         for test in test_sets:
             evaluation.check_matches(test)
     phases = Phases.of(config, plan)
-    rate, reid_tx, recon_tx = schedule.make_optimizers(config, phases)
+    rates, reid_tx, recon_tx = schedule.make_optimizers(config, phases)
     make_state = functools.partial(
         train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=config.seed
     )
@@ -131,19 +131,24 @@ def build(
         networks=networks,
         state=state,
         make_state=make_first_state,
-        batches=lambda start: input_pipeline.training_batches(
-            source if pairs is None else JoinedSource.of([source, pairs]),
-            plan.rows,
-            start=start,
-            people=plan.rows.shape[1] - config.batch.pit_pictures,
-            height=config.data.height,
-            width=config.data.width,
-            with_textures=networks.draws,
+        open_feed=functools.partial(
+            input_pipeline.open_feed,
+            TrainingData(
+                source if pairs is None else JoinedSource.of([source, pairs]),
+                plan.rows,
+                people=plan.rows.shape[1] - config.batch.pit_pictures,
+                height=config.data.height,
+                width=config.data.width,
+                with_textures=networks.draws,
+            ),
             mesh=mesh,
+            cache=config.data.cache,
             workers=config.data.workers,
+            store=store_of(config.data),
         ),
-        step_of=make_steps(config, networks, phases=phases, reid_tx=reid_tx, recon_tx=recon_tx),
-        rates=lambda step: {"reid": float(rate(step))} if networks.learns_people else {},
+        step_of=make_steps(
+            config, networks, phases=phases, reid_tx=reid_tx, recon_tx=recon_tx, rates=rates, mesh=mesh
+        ),
         total=plan.num_steps,
         batch_size=plan.rows.shape[1],
         score_at=due,
@@ -170,6 +175,13 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
     )
 
 
+def store_of(data: ConfigDict) -> DecodedStore | None:
+    """Where decoded pictures are kept: in `data.data_dir`, unless `data.cache_gb` is 0."""
+    if not data.cache_gb:
+        return None
+    return DecodedStore(Path(data.data_dir).expanduser() / "decoded", max_bytes=int(data.cache_gb * 1e9))
+
+
 def make_steps(
     config: ConfigDict,
     networks: Networks,
@@ -177,24 +189,34 @@ def make_steps(
     phases: Phases,
     reid_tx: optax.GradientTransformation,
     recon_tx: optax.GradientTransformation,
+    rates: Mapping[str, optax.Schedule],
+    mesh: Mesh,
 ) -> Callable[[int], Step]:
-    """Step number -> jitted train step, with frozen layers during fixbase; it donates the state that it is given."""
+    """Step number -> jitted train step, with frozen layers during fixbase; it donates the state that it is given.
+
+    A step returns the new state, and what is shown of it by kind and name: {"loss": ..., "rate": ...}.
+    """
     augment = functools.partial(
         augmentation.augment, height=config.data.height, width=config.data.width, **config.augmentation
     )
     objective = train_step.Objective(instances=config.batch.instances, **config.loss)
 
     def jitted(networks: Networks) -> Step:
-        step = functools.partial(
-            train_step.train_step,
-            networks=networks,
-            objective=objective,
-            augment=augment,
-            reid_tx=reid_tx,
-            recon_tx=recon_tx,
-            seed=config.seed,
-        )
-        return jax.jit(step, donate_argnums=0)
+        def step(state: TrainState, fed: Batch | Resident):
+            new, losses = train_step.train_step(
+                state,
+                input_pipeline.batch_of(fed, state.step),
+                networks=networks,
+                objective=objective,
+                augment=augment,
+                reid_tx=reid_tx,
+                recon_tx=recon_tx,
+                seed=config.seed,
+            )
+            return new, {"loss": losses, "rate": {name: rate(state.step) for name, rate in rates.items()}}
+
+        # Without the pinned sharding, XLA may choose another one for the state, and the second step compiles again.
+        return jax.jit(step, donate_argnums=0, out_shardings=devices.replicated(mesh))
 
     frozen = jitted(dataclasses.replace(networks, open_layers=tuple(config.schedule.open_layers)))
     whole = jitted(networks)

@@ -49,8 +49,8 @@ class Phases:
 
 def make_optimizers(
     config: ConfigDict, phases: Phases
-) -> tuple[optax.Schedule, optax.GradientTransformation, optax.GradientTransformation]:
-    """The re-ID learning rate by step, the re-ID optimizer, and the Adam of the texture losses."""
+) -> tuple[dict[str, optax.Schedule], optax.GradientTransformation, optax.GradientTransformation]:
+    """Learning rates of the mode's optimizers by step, the re-ID optimizer, and the Adam of the texture losses."""
     reid, recon, schedule = config.reid, config.recon, config.schedule
 
     def main(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -86,8 +86,12 @@ def make_optimizers(
         ]
     )
     boundaries = [phases.fixbase, phases.fixbase + phases.warmup]
-    rate = optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries)
-    return rate, reid_tx, recon_tx
+    rates = {
+        "reid": optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries),
+        "recon": optax.join_schedules([lambda _: recon.learning_rate, recon_rate], boundaries[:1]),
+    }
+    idle = {"baseline": "recon", "san_pg": "reid"}.get(config.mode)
+    return {name: rate for name, rate in rates.items() if name != idle}, reid_tx, recon_tx
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:

@@ -38,12 +38,13 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
     state = start(run)
     run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
     step = int(jax.device_get(state.step))
+    feed = run.open_feed() if step < run.total else None
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
         checkpoints_of(run) as saved,
-        Progress(events, start=step, total=run.total, batch_size=run.batch_size, rates=run.rates) as progress,
+        Progress(events, start=step, total=run.total, batch_size=run.batch_size) as progress,
     ):
-        for note in run.notes:
+        for note in (*run.notes, *([feed.note] if feed else [])):
             progress.say(note)
         if step >= run.total:
             progress.say(nothing_left(run, step))
@@ -51,9 +52,9 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
             score(run, step, state, saved=saved, progress=progress)
         if step < run.total:
             progress.say("compiling the train step")
-        for batch in run.batches(step) if step < run.total else ():
+        for fed in feed.batches(step) if feed else ():
             with jax.transfer_guard("disallow"):
-                state, terms = run.step_of(step)(state, batch)
+                state, terms = run.step_of(step)(state, fed)
             stop.unsaved = True
             progress.show(step, terms)
             step += 1
