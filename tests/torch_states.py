@@ -70,7 +70,7 @@ def save(workdir, state: TrainState, architecture: Architecture = SMALL, *, step
     with Checkpoints(workdir, architecture) as saved:
         saved.save(step, state)
         if best_map:
-            saved.save_if_best(step, state, {"mAP": best_map})
+            saved.keep_if_best(step, {"mAP": best_map})
 
 
 def assert_same(state: TrainState, other: TrainState):

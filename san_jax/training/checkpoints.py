@@ -2,19 +2,25 @@
 
 import contextlib
 import dataclasses
+import json
+import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 
-from san_jax import devices
+from san_jax import devices, files
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 from san_jax.weights.stored import ABOUT, MODE, STATE
+
+METRICS = "metrics"  # the item of a best checkpoint with its scores: a folder, and the file in it
 
 # Matches tensorstore's messages about files that cannot be written; these errors have no type of their own.
 OF_DISK = re.compile(r"os_error_code|OS error \d|Error writing|Failed writing|Failed to write|No space left")
@@ -33,7 +39,8 @@ BY_MAP = BestBy("mAP", higher_is_better=True)
 class Checkpoints:
     """The checkpoints of one run, written atomically in the background.
 
-    The newest and the best checkpoint have separate folders, with one checkpoint each, named by its step.
+    The newest and the best checkpoint have separate folders, with one checkpoint each, named by its step. The best one
+    is made of the newest by hard links, so that its arrays are neither copied from the devices nor written twice.
 
     Args:
       workdir: folder of the run.
@@ -46,11 +53,9 @@ class Checkpoints:
         stored.check_name(workdir)
         self._about = dataclasses.asdict(architecture) | ({} if mode is None else {MODE: mode})
         self._newest = _manager(workdir / "checkpoints")
+        self._best = workdir.resolve() / "best"
         self._best_by = best_by
-        better = "max" if best_by.higher_is_better else "min"
-        self._best = _manager(workdir / "best", best_fn=lambda scores: scores[best_by.score], best_mode=better)
-        best = self._best.best_step()
-        self._best_scores = None if best is None else dict(self._best.metrics(best))
+        self._best_scores = _scores_of(stored.newest(workdir, best=True))
 
     def __enter__(self):
         return self
@@ -65,20 +70,23 @@ class Checkpoints:
         Raises:
           UserError: this save, or the previous one, could not be written.
         """
-        if self._newest.latest_step() != step:
-            self._save(self._newest, step, state)
+        if self._newest.latest_step() == step:
+            return
+        items = {STATE: ocp.args.StandardSave(vars(state)), ABOUT: ocp.args.JsonSave(self._about)}
+        with failed_write_as_user_error(Path(self._newest.directory)):
+            self._newest.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def save_if_best(
-        self, step: int, state: TrainState, scores: Mapping[str, float], *, scored_on: Mapping[str, str] | None = None
+    def keep_if_best(
+        self, step: int, scores: Mapping[str, float], *, scored_on: Mapping[str, str] | None = None
     ) -> str | None:
-        """Starts writing the state if it is better than all others scored in the same way; process 0 decides.
+        """Makes the newest checkpoint the best if it is better than all others scored in the same way.
 
-        It replaces the previous best. A previous best that was scored in another way cannot be compared, and is
-        replaced whatever its score. If the same step is scored again and better, its scores are replaced.
+        Process 0 decides. It replaces the previous best. A previous best that was scored in another way cannot be
+        compared, and is replaced whatever its score. If the same step is scored again and better, its scores are
+        replaced.
 
         Args:
-          step: number of updates made.
-          state: the state after them.
+          step: number of updates made, which the newest checkpoint holds.
           scores: score name -> value.
           scored_on: what the scores depend on besides the weights, by name ("metric", "data"); stored with the scores.
             A name that is missing from the stored best, as in older versions, counts as equal.
@@ -95,23 +103,34 @@ class Checkpoints:
         better, forgets = devices.of_first_process([better, forgets])  # last bits may differ
         if not better:
             return None
-        with failed_write_as_user_error(Path(self._best.directory)):
-            self._best.wait_until_finished()
-            # A kill before the new one is complete loses nothing: the same state is the newest checkpoint, too.
-            for old in self._best.all_steps() if forgets else {step}.intersection(self._best.all_steps()):
-                self._best.delete(old)
+        self.wait()
         self._best_scores = dict(scores) | scored_on
-        self._save(self._best, step, state, metrics=self._best_scores)
+        refused = None
+        if jax.process_index() == 0:
+            try:
+                self._link_best(step)
+            except UserError as error:
+                refused = error
+        if devices.of_first_process([refused is not None])[0]:
+            raise refused or UserError(f"process 0 cannot write the best checkpoint under {self._best}")
         return forgotten(best, scored_on) if forgets else None
+
+    def _link_best(self, step: int) -> None:
+        """Makes the newest checkpoint the best one too."""
+        part = self._best / f"{step}.part"
+        with failed_write_as_user_error(self._best):
+            self._best.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            shutil.copytree(Path(self._newest.directory) / str(step), part, copy_function=link_or_copy)
+            files.write(part / METRICS / METRICS, json.dumps(self._best_scores))
+            # A kill between the next two lines loses nothing: the newest checkpoint is scored again at the next start.
+            for old in [path for path in self._best.iterdir() if path.name.isdigit()]:
+                shutil.rmtree(old)
+            part.rename(self._best / str(step))
 
     def _is_better(self, scores: Mapping[str, float], best: Mapping[str, float]) -> bool:
         score, least = scores[self._best_by.score], best[self._best_by.score]
         return score > least if self._best_by.higher_is_better else score < least
-
-    def _save(self, manager: ocp.CheckpointManager, step: int, state: TrainState, **options) -> None:
-        items = {STATE: ocp.args.StandardSave(vars(state)), ABOUT: ocp.args.JsonSave(self._about)}
-        with failed_write_as_user_error(Path(manager.directory)):
-            manager.save(step, args=ocp.args.Composite(**items), force=True, **options)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the cluster is about to stop this run (SIGTERM to any process); all processes agree on the step."""
@@ -119,15 +138,29 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until all saves are on disk; raises a UserError if one could not be written."""
-        for manager in (self._newest, self._best):
-            with failed_write_as_user_error(Path(manager.directory)):
-                manager.wait_until_finished()
+        with failed_write_as_user_error(Path(self._newest.directory)):
+            self._newest.wait_until_finished()
 
     def close(self) -> None:
         """Waits for all saves and ends orbax's threads."""
         self.wait()
         self._newest.close()
-        self._best.close()
+
+
+def _scores_of(best: Path | None) -> dict[str, float | str] | None:
+    """What a best checkpoint was scored by, and the scores; None if there is none."""
+    if best is None:
+        return None
+    with stored.unreadable_as_user_error(best):
+        return dict(json.loads((best / METRICS / METRICS).read_text()))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link to a file; a copy on file systems without hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def forgotten(old: Mapping[str, float | str], new: Mapping[str, str]) -> str:
@@ -136,8 +169,8 @@ def forgotten(old: Mapping[str, float | str], new: Mapping[str, str]) -> str:
     return f"the best checkpoint so far was scored by {before}; it is discarded, since this run is scored by {now}"
 
 
-def _manager(folder: Path, **options) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True, **options)
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 

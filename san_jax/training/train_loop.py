@@ -116,14 +116,14 @@ def start(run: Run) -> TrainState:
 
 
 def score(run: Run, step: int, state: TrainState, *, saved: Checkpoints, progress: Progress) -> None:
-    """Scores the state after `step` updates, and saves it as the best if it is, by the first test set."""
+    """Scores the saved state after `step` updates, and keeps it as the best if it is, by the first test set."""
     scores, sheet = run.validation.score(vars(state))
     if scores:
         progress.say(f"scores after step {step}, {run.validation.units}\n{run.validation.as_table(scores)}")
         progress.add_scores(step, scores)
         data, of_first_set = next(iter(scores.items()))
         scored_on = {"metric": run.validation.metric, "data": data}
-        if forgotten := saved.save_if_best(step, state, of_first_set, scored_on=scored_on):
+        if forgotten := saved.keep_if_best(step, of_first_set, scored_on=scored_on):
             progress.say(forgotten)
     if sheet is not None:
         show_sheet(run, step, sheet, progress=progress)
