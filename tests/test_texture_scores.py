@@ -1,4 +1,5 @@
 import functools
+import gc
 import weakref
 
 import jax
@@ -120,6 +121,7 @@ def test_only_the_shown_textures_are_kept(monkeypatch):
     monkeypatch.setattr(Model, "over", watched)
     _, drawn = texture_scores.score_pairs(model(), PAIRS, shown=[0, 10], batch_size=4, workers=0)
     assert (len(batches), len(drawn)) == (3, 2)
+    gc.collect()
     assert [batch() is None for batch in batches] == [True] * 3
 
 
