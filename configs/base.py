@@ -98,7 +98,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.schedule.warmup_growth = 1.259
     config.schedule.epochs = 300  # of the main phase
     config.schedule.eval_every = 40  # epochs between evaluations; the end of the run is scored too; 0 = never
-    config.schedule.save_every = 200  # steps between checkpoints, the most that a kill loses; 0 = only with scores
+    config.schedule.save_minutes = 5.0  # minutes between checkpoints, the most that a kill loses; 0 = not by time
+    config.schedule.save_every = 0  # steps between checkpoints, in addition; 0 = not by steps
 
     config.scoring = ConfigDict()
     config.scoring.metric = "market1501"  # or cuhk03: single-gallery-shot, mean of ten random draws

@@ -148,6 +148,11 @@ def of_all_processes(number: int) -> list[int]:
     return multihost_utils.process_allgather(np.asarray(number)).tolist()
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of XLA says that a device has no memory left."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+
+
 def with_sharding(tree: PyTree, sharding: NamedSharding) -> PyTree:
     """Shapes and dtypes of the leaves as abstract arrays with this sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

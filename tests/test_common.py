@@ -123,3 +123,20 @@ def test_first_of_two_processes_prepares_and_both_score(tmp_path):
 def test_data_set_that_is_named_twice_is_refused(listed):
     with pytest.raises(UserError, match=r"data\.train names set/a twice; name each data set once"):
         common.names(listed, field="data.train")
+
+
+def test_compiled_programs_are_kept_in_the_folder_unless_jax_has_another(tmp_path):
+    program = jax.jit(lambda x: x * 3 + len(tmp_path.name))
+    with common.programs_kept(tmp_path / "own"):  # the tests have named a folder
+        assert jax.config.jax_compilation_cache_dir != str(tmp_path / "own")
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        with common.programs_kept(tmp_path / "own"):
+            program(np.ones(5, np.float32))
+        assert len(list((tmp_path / "own").glob("*cache"))) >= 1
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        common._keep_programs(Path(before[0]))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])

@@ -18,6 +18,8 @@ import pytest
 from commands import ROOT
 from finished_runs import finished_run, shared_folder, train_command
 
+from san_jax.commands import train as command_module
+from san_jax.errors import UserError
 from san_jax.training import checkpoints
 from san_jax.weights import stored
 
@@ -307,6 +309,13 @@ def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, 
     assert lines[0].startswith("error: ")
     assert named in lines[0]
     assert stored.newest(workdir) is None
+
+
+def test_profile_names_steps_in_ascending_order():
+    assert command_module.steps_of("100:110") == range(100, 110)
+    for written in ("100", "110:100", "5:5", "a:b", ":7", "-1:3"):
+        with pytest.raises(UserError, match=rf"--profile={written}: give FIRST:LAST, two steps in ascending order"):
+            command_module.steps_of(written)
 
 
 def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(finished, data, tmp_path):

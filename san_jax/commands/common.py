@@ -1,11 +1,12 @@
 """Shared parts of the commands: flags, data sets by name, training from a config, one-line errors."""
 
+import contextlib
 import dataclasses
 import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 import tfds_builders
@@ -85,6 +87,8 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
     except KeyboardInterrupt:  # raised by a library that handles Ctrl-C itself
         stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)
     except jax.errors.JaxRuntimeError as error:
+        if devices.is_out_of_memory(error):
+            _end("error: the devices have too little memory; lower scoring.batch_size, or --batch_size", 1)
         if jax.process_count() == 1:
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -121,8 +125,14 @@ def _end(line: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
-    """Opens the data that a config names, builds its run, and trains it to the end, resuming from a checkpoint."""
+def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> None:
+    """Opens the data that a config names, builds its run, and trains it to the end, resuming from a checkpoint.
+
+    Args:
+      config: see configs/base.py.
+      workdir: folder of the run; compiled programs are kept there too, unless JAX is told another place.
+      profiled: steps to record with JAX's profiler.
+    """
     config_fields.check(config)
     resuming.check_config(config, workdir)  # before data are prepared in vain
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
@@ -130,7 +140,28 @@ def train(config: ConfigDict, workdir: Path) -> None:
     if idle := config_fields.changed_in_vain(config, config_file.defaults()):
         note = f"without effect in mode {config.mode} with the other fields of this config: {', '.join(idle)}"
         built = dataclasses.replace(built, notes=(note, *built.notes))
-    train_loop.train(built)
+    if profiled and profiled.start >= built.total:
+        raise UserError(f"--profile begins at step {profiled.start}, but the run ends after step {built.total - 1}")
+    with programs_kept(workdir / "compiled"):
+        train_loop.train(built, profiled=profiled)
+
+
+@contextlib.contextmanager
+def programs_kept(folder: Path) -> Iterator[None]:
+    """Inside, compiled programs are kept in a folder and read from it, unless JAX has another one already."""
+    if jax.config.jax_compilation_cache_dir:
+        yield
+        return
+    try:
+        _keep_programs(folder)
+        yield
+    finally:
+        _keep_programs(None)
+
+
+def _keep_programs(folder: Path | None) -> None:
+    compilation_cache.reset_cache()  # it reads the place once, at the first compilation
+    jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder.absolute()))
 
 
 def open_training_set(data: ConfigDict) -> Source:

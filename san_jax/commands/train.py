@@ -7,6 +7,7 @@
 from absl import flags
 
 from san_jax.commands import common, config_file
+from san_jax.errors import UserError
 
 
 def main() -> None:
@@ -16,7 +17,27 @@ def main() -> None:
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder for everything that the run writes. Default: runs/CONFIG, or runs/CONFIG_SIZE."
     )
-    common.run_command(lambda: common.train(config.value, config_file.workdir(workdir.value)), module=__name__)
+    profile = flags.DEFINE_string(
+        "profile", None, "FIRST:LAST records steps FIRST to LAST - 1 with JAX's profiler, in WORKDIR/profile."
+    )
+
+    def train() -> None:
+        profiled = steps_of(profile.value) if profile.value else range(0)
+        common.train(config.value, config_file.workdir(workdir.value), profiled=profiled)
+
+    common.run_command(train, module=__name__)
+
+
+def steps_of(written: str) -> range:
+    """The steps that --profile names.
+
+    Raises:
+      UserError: it is not of the form FIRST:LAST, or names no step.
+    """
+    first, _, last = written.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--profile={written}: give FIRST:LAST, two steps in ascending order, such as 100:110")
+    return range(int(first), int(last))
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ RANGES: Mapping[str, Range] = {
     "schedule.warmup_growth": POSITIVE,
     "schedule.epochs": whole(0),
     "schedule.eval_every": whole(0),
+    "schedule.save_minutes": number(0),
     "schedule.save_every": whole(0),
     "scoring.metric": one_of(METRICS),
     "scoring.same_camera": one_of(SAME_CAMERA),

@@ -57,7 +57,7 @@ RULES = (
         True,
         "scored differently from now on; a best checkpoint of another metric or test set is discarded",
     ),
-    Rule("schedule.eval_every schedule.save_every", True, "scored and saved at other steps"),
+    Rule("schedule.eval_every schedule.save_every schedule.save_minutes", True, "scored and saved at other steps"),
     Rule(
         "data.data_dir data.manual_dir data.cache data.cache_gb data.workers",
         True,

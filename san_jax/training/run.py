@@ -45,7 +45,8 @@ class Run:
       total: number of steps.
       batch_size: pictures per step.
       score_at: steps after which the run is scored.
-      save_every: steps between checkpoints; 0 = saved only when scored, and at the end.
+      save_every: steps between checkpoints; 0 = not saved by steps, but when scored, at the end, and by time
+        (`schedule.save_minutes`).
       validation: how the run is scored.
       notes: lines for the user, printed before the training.
     """

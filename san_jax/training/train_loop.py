@@ -1,6 +1,7 @@
 """The training loop of a run: steps, progress, checkpoints and scores."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,16 @@ from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
 
+STEPS_BETWEEN_DECISIONS = 10  # of several processes, whether a checkpoint is due by time: they wait for each other
 LOCK = "lock"  # file in the workdir that names the process that trains there
 
 
-def train(run: Run) -> TrainState:
+def train(run: Run, *, profiled: range = range(0)) -> TrainState:
     """Trains to the end, from the newest checkpoint of the workdir if there is one.
+
+    Args:
+      run: what is trained.
+      profiled: steps that are recorded by JAX's profiler, in the folder `profile` of the workdir.
 
     Raises:
       UserError: a loss or the state is not finite, a checkpoint cannot be read or written, or another process trains
@@ -31,10 +37,10 @@ def train(run: Run) -> TrainState:
       Stopped: a signal asked the run to stop; its state is saved.
     """
     with held_workdir(run.workdir), stopping.remembered() as stop:
-        return _train(run, stop)
+        return _train(run, stop, profiled)
 
 
-def _train(run: Run, stop: stopping.Stop) -> TrainState:
+def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
     state = start(run)
     run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
     step = int(jax.device_get(state.step))
@@ -43,6 +49,7 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
     with (
         checkpoints_of(run) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size) as progress,
+        Profiler(run.workdir / "profile", profiled) as profiler,
     ):
         for note in (*run.notes, *([feed.note] if feed else [])):
             progress.say(note)
@@ -52,18 +59,21 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
             score(run, step, state, saved=saved, progress=progress)
         if step < run.total:
             progress.say("compiling the train step")
-        for fed in feed.batches(step) if feed else ():
-            with jax.transfer_guard("disallow"):
-                state, terms = run.step_of(step)(state, fed)
-            stop.unsaved = True
-            progress.show(step, terms)
+        clock = SaveClock(run.config.schedule.save_minutes)
+        feeds = feed.batches(step) if feed else ()
+        while step < run.total:
+            with jax.transfer_guard("disallow"), out_of_memory_as_user_error(run), profiler.step(step):
+                state, terms = run.step_of(step)(state, next(feeds))
+                stop.unsaved = True
+                progress.show(step, terms)
             step += 1
             stops = saved.reached_preemption(step) or (stop.asked and jax.process_count() == 1)
             pauses = step in run.score_at or (step < run.total and run.step_of(step) is not run.step_of(step - 1))
-            if stops or pauses or run.is_saved_at(step):
+            if stops or pauses or run.is_saved_at(step) or clock.is_due(step):
                 progress.settle()
                 check_finite(state, step)
                 saved.save(step, state)
+                clock.restart()
             if stops:
                 raise stop.error(f"stopped after step {step}, which is saved; start again on {run.workdir} to resume")
             if pauses:  # scoring or compiling may take minutes; once all is saved, a signal ends the process at once
@@ -72,6 +82,77 @@ def _train(run: Run, stop: stopping.Stop) -> TrainState:
             if step in run.score_at:
                 score(run, step, state, saved=saved, progress=progress)
     return state
+
+
+class SaveClock:
+    """Tells when a checkpoint is due by time; process 0 decides for all.
+
+    Args:
+      minutes: from one checkpoint to the next; 0 = never due.
+    """
+
+    def __init__(self, minutes: float):
+        self._seconds = 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        """A checkpoint was saved now."""
+        self._since = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether one is due after `step` updates. Several processes agree on it every STEPS_BETWEEN_DECISIONS."""
+        if not self._seconds or (jax.process_count() > 1 and step % STEPS_BETWEEN_DECISIONS):
+            return False
+        return bool(devices.of_first_process([time.monotonic() - self._since >= self._seconds])[0])
+
+
+class Profiler:
+    """Records steps with JAX's profiler, for TensorBoard and xprof.
+
+    Args:
+      folder: of the recording; every process writes its own file there.
+      steps: the steps to record; those before the start of the loop are left out.
+    """
+
+    def __init__(self, folder: Path, steps: range):
+        self._folder, self._steps, self._runs = folder, steps, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self._stop()
+
+    @contextlib.contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Around a step; its number is shown in the recording."""
+        if step in self._steps and not self._runs:
+            jax.profiler.start_trace(self._folder)
+            self._runs = True
+        elif step >= self._steps.stop:
+            self._stop()
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            yield
+
+    def _stop(self) -> None:
+        if self._runs:
+            jax.profiler.stop_trace()
+            self._runs = False
+
+
+@contextlib.contextmanager
+def out_of_memory_as_user_error(run: Run) -> Iterator[None]:
+    """Turns XLA's error about a device without memory into one line; the last checkpoint is unaffected."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the devices have too little memory for a step of {run.batch_size} pictures; lower batch.identities, now "
+            f"{run.config.batch.identities}, or set compute_dtype to bfloat16 or data.cache to host, and start again "
+            "on the same workdir"
+        ) from error
 
 
 def nothing_left(run: Run, step: int) -> str:
