@@ -8,10 +8,9 @@ from san_jax.training.progress import Progress
 
 
 def run(folder, start, stop, loss):
-    rates = {"reid": 0.5}
-    with Progress(folder, start=start, total=40, batch_size=8, rates=lambda step: rates) as progress:
+    with Progress(folder, start=start, total=40, batch_size=8) as progress:
         for step in range(start, stop):
-            progress.show(step, {"id": jnp.float32(loss)})
+            progress.show(step, {"loss": {"id": jnp.float32(loss)}, "rate": {"reid": jnp.float32(0.5)}})
         progress.settle()
         progress.add_scores(stop, {"cuhk03/labeled": {"mAP": 0.25}})
 

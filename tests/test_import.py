@@ -362,7 +362,7 @@ def test_import_onto_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path, th
     assert "\n" not in str(refused.value)
     assert files_under(tmp_path) == before
     import_file(path, out, height=64, width=32)
-    assert sorted(entry.name for entry in out.iterdir()) == ["best", "checkpoints"]
+    assert sorted(entry.name for entry in out.iterdir()) == ["checkpoints"]
     assert_same(start_from(out, state_of(seed=2), architecture=SMALL), state_of())
 
 
@@ -385,7 +385,7 @@ def test_interrupted_import_leaves_nothing(tmp_path, monkeypatch, moment):
 def test_import_replaces_the_remains_of_a_killed_one(tmp_path):
     (tmp_path / "out" / ".importing" / "checkpoints").mkdir(parents=True)
     import_file(write(tmp_path / "theirs", torch_tensors()), tmp_path / "out")
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["best", "checkpoints"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["checkpoints"]
 
 
 @pytest.mark.parametrize("theirs", ["fastreid", "strong_baseline"])
