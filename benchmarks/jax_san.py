@@ -10,7 +10,6 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -108,7 +107,7 @@ def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
     architecture = architecture_of(case)
 
     def features(encoder, stats, pictures):
-        return architecture.feats(encoder, stats, augmentation.normalise(pictures), jnp.dtype(case.dtype))
+        return architecture.feats(encoder, stats, augmentation.normalise(pictures), case.dtype)
 
     return jax.jit(features), (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
 

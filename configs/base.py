@@ -26,7 +26,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.mode = "san"  # san: re-ID and texture losses; baseline: re-ID losses only; san_pg: reconstruction only
     config.seed = 0  # for weights, batches and augmentation
     config.init_from = ""  # initial weights: a run, a checkpoint, or a PyTorch or safetensors file; "" = random
-    config.compute_dtype = "float32"  # or bfloat16; parameters, statistics and losses are float32 either way
+    config.compute_dtype = "float32"  # of the networks; or tensorfloat32, bfloat16: docs/precision.md
+    config.deterministic = False  # on GPUs: only kernels that give the same bits in every run, which are slower
 
     config.data = ConfigDict()
     config.data.train = "cuhk03/labeled_texture"  # one or more names, separated by commas: joined, pids kept distinct

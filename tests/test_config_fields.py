@@ -34,7 +34,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
     [
         ("mode", "sam", "one of san, baseline, san_pg"),
         ("seed", -1, "an integer from 0 to 4294967295"),
-        ("compute_dtype", "half", "one of float32, bfloat16"),
+        ("compute_dtype", "half", "one of float32, tensorfloat32, bfloat16"),
         ("data.train", " ", "a string that is not empty"),
         ("data.height", 0, "an integer of at least 16"),
         ("data.workers", -1, "an integer of at least 0, or unset"),

@@ -132,7 +132,7 @@ def test_initial_weights_have_the_stated_deviation():
 
 
 def test_bfloat16_decoder_has_bfloat16_levels_and_a_float32_texture():
-    drawn = draw(nnx.clone(made_decoder(dtype=jnp.bfloat16)), stages())
+    drawn = draw(nnx.clone(made_decoder(compute_dtype="bfloat16")), stages())
     assert {level.dtype for level in drawn.levels} == {jnp.dtype(jnp.bfloat16)}
     assert drawn.texture.dtype == jnp.float32
 

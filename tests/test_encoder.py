@@ -103,7 +103,7 @@ def test_features_in_eval_do_not_depend_on_the_rest_of_the_batch():
 
 
 def test_bfloat16_encoder_has_bfloat16_stages_and_the_rest_in_float32():
-    encoder = made_encoder(dtype=jnp.bfloat16)
+    encoder = made_encoder(compute_dtype="bfloat16")
     out = forward(nnx.clone(encoder), pictures())
     assert {stage.dtype for stage in out.stages} == {jnp.dtype(jnp.bfloat16)}
     assert out.feats.dtype == out.logits.dtype == jnp.float32

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -200,6 +202,17 @@ def assert_adjoint(linear, x: np.ndarray):
     images = jax.vmap(linear)(basis)
     expected = jnp.tensordot(images, at_y, at_y.ndim).reshape(x.shape)
     np.testing.assert_allclose(pull(at_y)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_unpadded_convolution_gets_an_extra_row_in_programs_for_the_cpu_alone():
+    """Lowered for another platform on this machine, as an export is."""
+    x, kernel = normal(2, 8, 6, 4), normal(3, 3, 4, 5)
+    step = jax.jit(lambda x, kernel: layers.convolve(x, kernel, 1, 0)).trace(x, kernel)
+    rows = {"cpu": 7, "cuda": 6, "tpu": 6}
+    for platform, height in rows.items():
+        text = step.lower(lowering_platforms=(platform,)).as_text()
+        assert f"tensor<2x{height}x4x5xf32>" in re.search(r"stablehlo.convolution.*", text).group()
+        assert text.count("stablehlo.convolution") == 1
 
 
 def test_strided_1x1_convolution_flattens_no_map():

@@ -43,6 +43,7 @@ def test_config_of_an_old_run_is_read_with_every_current_field(workdir):
     assert "same_camera" not in written["scoring"]
     config = run_config.read(workdir)
     assert set(flatten_dict(config.to_dict())) == set(flatten_dict(san.get_config().to_dict()))
+    assert (config.data.cache, config.schedule.save_minutes, config.deterministic) == ("stream", 0, False)
     assert (config.encoder.neck, config.encoder.stem, config.scoring.same_camera) == ("none", "torchvision", "remove")
 
 

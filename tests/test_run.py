@@ -2,6 +2,7 @@ import ast
 import functools
 import inspect
 import itertools
+import re
 from pathlib import Path
 
 import jax
@@ -142,6 +143,46 @@ def test_pairs_follow_the_reid_pictures_in_every_batch_and_a_resumed_run_continu
     for batch, resumed in zip(whole[4:], batches(built, 4), strict=False):
         for field in ("image", "texture", "pid"):
             np.testing.assert_array_equal(getattr(batch, field), getattr(resumed, field))
+
+
+def lowered(**fields):
+    built = build(config_of(**{"schedule.warmup_epochs": 0, **fields}))
+    fed = next(iter(built.open_feed().batches(0)))
+    return jax.jit(lambda state: built.step_of(0)(state, fed)).lower(built.state)
+
+
+@pytest.mark.parametrize(
+    ("compute_dtype", "dtype", "precision"),
+    [("float32", "f32", "HIGHEST"), ("tensorfloat32", "f32", "HIGH"), ("bfloat16", "bf16", "DEFAULT")],
+)
+def test_products_of_the_networks_have_the_precision_of_the_compute_dtype(compute_dtype, dtype, precision):
+    """All of the step's products: of the networks, forward and backward; those of losses and heads are HIGHEST."""
+    text = lowered(compute_dtype=compute_dtype).as_text()
+    convolutions = re.findall(r"stablehlo.convolution.*", text)
+    assert len(convolutions) > 50
+    for line in convolutions:
+        assert re.findall(r"precision (\w+)>", line) == [precision] * 2
+        assert re.findall(r"x([a-z]\w+)>", line.rpartition(" : ")[2]) == [dtype] * 3
+    products = re.findall(r"stablehlo.dot_general.*", text)
+    precisions = {re.search(r"precision = \[(\w+), (\w+)\]", line).groups() for line in products}
+    assert precisions == {(precision, precision), ("HIGHEST", "HIGHEST")}
+    own = [line for line in products if f"[{precision}, {precision}]" in line]
+    assert len(own) > 20
+    assert all(f"x{dtype}>" in line for line in own if precision != "HIGHEST")
+
+
+def test_deterministic_kernels_are_asked_for_on_gpus_alone(monkeypatch):
+    options = []
+    monkeypatch.setattr(jax, "jit", lambda function, **given: options.append(given.get("compiler_options")) or function)
+    config = config_of(deterministic=True)
+    made = dict(phases=Phases(0, 0, (0,), (), ()), rates={}, mesh=devices.make_mesh())
+    made |= dict(reid_tx=optax.identity(), recon_tx=optax.identity())
+    networks = train_step.Networks("san", run.architecture_of(config, num_pids=3))
+    for platform, expected in (("cpu", None), ("gpu", {"xla_gpu_deterministic_ops": True})):
+        monkeypatch.setattr(run, "platform_of", lambda mesh, platform=platform: platform)
+        run.make_steps(config, networks, **made)
+        assert options == [expected] * 2  # with and without frozen layers
+        options.clear()
 
 
 @pytest.mark.slow

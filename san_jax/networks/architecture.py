@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from san_jax.errors import UserError
 from san_jax.networks.decoder import Decoder, check_sizes
 from san_jax.networks.encoder import Encoder, stage_channels
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
 MODES = ("san", "baseline", "san_pg")  # the losses that networks are trained with; configs/base.py says which
 SMALLEST = 8  # pixels of a picture's height or width
 
@@ -41,8 +39,8 @@ class Architecture:
     neck: str = "none"
     stem: str = "torchvision"
 
-    def new_encoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Encoder:
-        """An encoder with fresh parameters that computes in `dtype`."""
+    def new_encoder(self, rngs: nnx.Rngs, compute_dtype: str = "float32") -> Encoder:
+        """An encoder with fresh parameters that computes as `compute_dtype` says."""
         return Encoder(
             depth=self.depth,
             num_pids=self.num_pids,
@@ -51,25 +49,31 @@ class Architecture:
             width=self.encoder_width,
             neck=self.neck,
             stem=self.stem,
-            dtype=dtype,
+            compute_dtype=compute_dtype,
             rngs=rngs,
         )
 
-    def new_decoder(self, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> Decoder:
-        """A decoder with fresh parameters that computes in `dtype`, for the stages of `new_encoder`."""
+    def new_decoder(self, rngs: nnx.Rngs, compute_dtype: str = "float32") -> Decoder:
+        """A decoder with fresh parameters that computes as `compute_dtype` says, for the stages of `new_encoder`."""
         channels = stage_channels(self.depth, self.encoder_width)
-        return Decoder(encoder_channels=channels, width=self.decoder_width, skips=self.skips, dtype=dtype, rngs=rngs)
+        return Decoder(
+            encoder_channels=channels,
+            width=self.decoder_width,
+            skips=self.skips,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
 
-    def encoder(self, params: PyTree, stats: PyTree, dtype: DTypeLike = jnp.float32) -> Encoder:
+    def encoder(self, params: PyTree, stats: PyTree, compute_dtype: str = "float32") -> Encoder:
         """The encoder with these parameters and running statistics, in training mode."""
-        return self._network("encoder", params, stats, dtype)
+        return self._network("encoder", params, stats, compute_dtype)
 
-    def decoder(self, params: PyTree, stats: PyTree, dtype: DTypeLike = jnp.float32) -> Decoder:
+    def decoder(self, params: PyTree, stats: PyTree, compute_dtype: str = "float32") -> Decoder:
         """The decoder with these parameters and running statistics, in training mode."""
-        return self._network("decoder", params, stats, dtype)
+        return self._network("decoder", params, stats, compute_dtype)
 
-    def _network(self, part: str, params: PyTree, stats: PyTree, dtype: DTypeLike) -> Any:
-        graph, *_ = structure(self, part, jnp.dtype(dtype))
+    def _network(self, part: str, params: PyTree, stats: PyTree, compute_dtype: str) -> Any:
+        graph, *_ = structure(self, part, compute_dtype)
         # Without the copy BatchNorm cannot write its statistics inside a trace.
         return nnx.merge(graph, params, stats, copy=True)
 
@@ -77,16 +81,16 @@ class Architecture:
         """Shapes of the weights by TrainState's fields: `encoder`, `encoder_stats` and, if `draws`, the decoder's."""
         fields = {}
         for part in ("encoder", "decoder") if draws else ("encoder",):
-            _, params, stats = structure(self, part, jnp.dtype(jnp.float32))
+            _, params, stats = structure(self, part, "float32")
             # Containers of the caller's own: the cached ones must stay as they are.
             fields |= jax.tree.map(lambda leaf: leaf, {part: params, f"{part}_stats": stats})
         return fields
 
     def feats(
-        self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], dtype: DTypeLike = jnp.float32
+        self, encoder: PyTree, stats: PyTree, images: Float[Array, "B H W 3"], compute_dtype: str = "float32"
     ) -> Float[Array, "B D"]:
         """Re-ID features of normalised pictures, from an encoder's parameters and running statistics."""
-        model = self.encoder(encoder, stats, dtype)
+        model = self.encoder(encoder, stats, compute_dtype)
         model.eval()
         return model(images).feats
 
@@ -115,10 +119,10 @@ class Architecture:
 
 
 @functools.lru_cache(maxsize=32)  # tracing the initializers takes long, and every program needs the structure
-def structure(architecture: Architecture, part: str, dtype: jnp.dtype) -> tuple[nnx.GraphDef, PyTree, PyTree]:
+def structure(architecture: Architecture, part: str, compute_dtype: str) -> tuple[nnx.GraphDef, PyTree, PyTree]:
     """The graph of the "encoder" or "decoder", and the shapes of its parameters and running statistics."""
     new = architecture.new_encoder if part == "encoder" else architecture.new_decoder
-    network = nnx.eval_shape(lambda: new(nnx.Rngs(0), dtype))
+    network = nnx.eval_shape(lambda: new(nnx.Rngs(0), compute_dtype))
     graph, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
     return graph, *arrays_of(network)
 

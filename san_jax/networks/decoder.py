@@ -45,9 +45,10 @@ class DecoderOutput:
 class UpBlock(nnx.Module):
     """Residual block, ReLU, upsampling by two, convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, *, compute_dtype: str, rngs: nnx.Rngs):
         def conv(channels: int, **options) -> Conv:
-            return Conv(in_channels, channels, 3, kernel_init=xavier_normal, dtype=dtype, rngs=rngs, **options)
+            options |= dict(kernel_init=xavier_normal, compute_dtype=compute_dtype)
+            return Conv(in_channels, channels, 3, rngs=rngs, **options)
 
         self.conv1, self.norm1 = conv(in_channels), BatchNorm(in_channels, scale_init=near_one, rngs=rngs)
         self.conv2, self.norm2 = conv(in_channels), BatchNorm(in_channels, scale_init=near_one, rngs=rngs)
@@ -67,7 +68,7 @@ class Decoder(nnx.Module):
       encoder_channels: channels of the encoder's stages 1 to 4.
       width: factor on the decoder's channels, 512-256-64-32-16 for every encoder.
       skips: whether the embedded stages 3, 2 and 1 are added to the inputs of up1, up2 and up3.
-      dtype: of the computation, float32 or bfloat16; parameters, statistics and texture are float32 either way.
+      compute_dtype: of the maps, see `precision.py`; the texture is float32.
       rngs: random streams; `params` is used.
     """
 
@@ -77,7 +78,7 @@ class Decoder(nnx.Module):
         encoder_channels: tuple[int, int, int, int],
         width: float = 1.0,
         skips: bool = True,
-        dtype: DTypeLike = jnp.float32,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         def embed(in_channels: int, out_channels: int) -> ConvNorm:
@@ -88,7 +89,7 @@ class Decoder(nnx.Module):
                 use_bias=True,
                 kernel_init=xavier_normal,
                 scale_init=near_one,
-                dtype=dtype,
+                compute_dtype=compute_dtype,
                 rngs=rngs,
             )
 
@@ -97,12 +98,19 @@ class Decoder(nnx.Module):
         self.embed3 = embed(encoder_channels[2], channels[0]) if skips else None
         self.embed2 = embed(encoder_channels[1], channels[1]) if skips else None
         self.embed1 = embed(encoder_channels[0], channels[2]) if skips else None
-        self.up1 = UpBlock(channels[0], channels[1], dtype=dtype, rngs=rngs)
-        self.up2 = UpBlock(channels[1], channels[2], dtype=dtype, rngs=rngs)
-        self.up3 = UpBlock(channels[2], channels[3], dtype=dtype, rngs=rngs)
-        self.up4 = UpBlock(channels[3], channels[4], dtype=dtype, rngs=rngs)
+        self.up1 = UpBlock(channels[0], channels[1], compute_dtype=compute_dtype, rngs=rngs)
+        self.up2 = UpBlock(channels[1], channels[2], compute_dtype=compute_dtype, rngs=rngs)
+        self.up3 = UpBlock(channels[2], channels[3], compute_dtype=compute_dtype, rngs=rngs)
+        self.up4 = UpBlock(channels[3], channels[4], compute_dtype=compute_dtype, rngs=rngs)
         self.final = Conv(
-            channels[4], 3, 7, padding=0, use_bias=True, kernel_init=xavier_normal, dtype=dtype, rngs=rngs
+            channels[4],
+            3,
+            7,
+            padding=0,
+            use_bias=True,
+            kernel_init=xavier_normal,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
         )
 
     def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> DecoderOutput:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import lax
 from jaxtyping import Array, Float
 
 from san_jax.errors import UserError
@@ -33,12 +33,12 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv1 = Conv(in_channels, channels, 3, stride=stride, dtype=dtype, rngs=rngs)
+    def __init__(self, in_channels: int, channels: int, *, stride: int, compute_dtype: str, rngs: nnx.Rngs):
+        self.conv1 = Conv(in_channels, channels, 3, stride=stride, compute_dtype=compute_dtype, rngs=rngs)
         self.norm1 = BatchNorm(channels, rngs=rngs)
-        self.conv2 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
+        self.conv2 = Conv(channels, channels, 3, compute_dtype=compute_dtype, rngs=rngs)
         self.norm2 = BatchNorm(channels, rngs=rngs)
-        self.shortcut = make_shortcut(in_channels, channels, stride=stride, dtype=dtype, rngs=rngs)
+        self.shortcut = make_shortcut(in_channels, channels, stride=stride, compute_dtype=compute_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """The block's map after its last ReLU."""
@@ -52,15 +52,15 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, channels: int, *, stride: int, compute_dtype: str, rngs: nnx.Rngs):
         out_channels = channels * self.expansion
-        self.conv1 = Conv(in_channels, channels, 1, dtype=dtype, rngs=rngs)
+        self.conv1 = Conv(in_channels, channels, 1, compute_dtype=compute_dtype, rngs=rngs)
         self.norm1 = BatchNorm(channels, rngs=rngs)
-        self.conv2 = Conv(channels, channels, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.conv2 = Conv(channels, channels, 3, stride=stride, compute_dtype=compute_dtype, rngs=rngs)
         self.norm2 = BatchNorm(channels, rngs=rngs)
-        self.conv3 = Conv(channels, out_channels, 1, dtype=dtype, rngs=rngs)
+        self.conv3 = Conv(channels, out_channels, 1, compute_dtype=compute_dtype, rngs=rngs)
         self.norm3 = BatchNorm(out_channels, rngs=rngs)
-        self.shortcut = make_shortcut(in_channels, out_channels, stride=stride, dtype=dtype, rngs=rngs)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride=stride, compute_dtype=compute_dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """The block's map after its last ReLU."""
@@ -71,12 +71,12 @@ class Bottleneck(nnx.Module):
 
 
 def make_shortcut(
-    in_channels: int, out_channels: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs
+    in_channels: int, out_channels: int, *, stride: int, compute_dtype: str, rngs: nnx.Rngs
 ) -> ConvNorm | None:
     """A 1 x 1 convolution where a block changes the map's shape, else None: the map itself is added."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return ConvNorm(in_channels, out_channels, 1, stride=stride, dtype=dtype, rngs=rngs)
+    return ConvNorm(in_channels, out_channels, 1, stride=stride, compute_dtype=compute_dtype, rngs=rngs)
 
 
 NECKS = ("none", "bn")
@@ -128,8 +128,9 @@ class Head(nnx.Module):
 
 
 def make_linear(in_dim: int, out_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear layer with weights of N(0, 0.01) and zero biases, in float32."""
-    return nnx.Linear(in_dim, out_dim, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+    """A linear layer with weights of N(0, 0.01) and zero biases, in float32 on every device."""
+    normal = nnx.initializers.normal(0.01)
+    return nnx.Linear(in_dim, out_dim, kernel_init=normal, precision=lax.Precision.HIGHEST, rngs=rngs)
 
 
 class Encoder(nnx.Module):
@@ -147,7 +148,7 @@ class Encoder(nnx.Module):
       neck: "none" or "bn", see `Head`. With "none" and `fc_dim` 0 there is no `fc`: the pooled map is the feature.
       stem: what follows the first convolution and its BatchNorm. "torchvision": ReLU, max-pool with padding.
         "fastreid": ReLU, max-pool without padding. "strong_baseline": max-pool with padding, no ReLU.
-      dtype: of the stages, float32 or bfloat16; parameters, statistics, feats and logits are float32 either way.
+      compute_dtype: of the stages, see `precision.py`.
       rngs: random streams; `params` is used.
 
     Raises:
@@ -164,7 +165,7 @@ class Encoder(nnx.Module):
         width: float = 1.0,
         neck: str = "none",
         stem: str = "torchvision",
-        dtype: DTypeLike = jnp.float32,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         self.channels = stage_channels(depth, width)
@@ -176,12 +177,13 @@ class Encoder(nnx.Module):
         block, num_blocks = BLOCKS[depth]
         in_channels = scaled(64, width)
         self.stem_has_relu, self.pool_padding = stem != "strong_baseline", int(stem != "fastreid")
-        self.stem = ConvNorm(3, in_channels, 7, stride=2, dtype=dtype, rngs=rngs)
+        self.stem = ConvNorm(3, in_channels, 7, stride=2, compute_dtype=compute_dtype, rngs=rngs)
         for stage, stride in enumerate((1, 2, 2, last_stride)):
             channels = scaled(64 * 2**stage, width)
             blocks = nnx.List()
             for index in range(num_blocks[stage]):
-                blocks.append(block(in_channels, channels, stride=stride if index == 0 else 1, dtype=dtype, rngs=rngs))
+                options = dict(stride=stride if index == 0 else 1, compute_dtype=compute_dtype)
+                blocks.append(block(in_channels, channels, **options, rngs=rngs))
                 in_channels = channels * block.expansion
             setattr(self, f"stage{stage + 1}", blocks)
         self.fc = Head(in_channels, fc_dim, neck=neck, rngs=rngs) if fc_dim or neck == "bn" else None

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from san_jax.networks.precision import COMPUTE
 
 EPSILON = 1e-5  # of BatchNorm
 MOMENTUM = 0.9  # of BatchNorm's running statistics; PyTorch writes 0.1, the weight of the new batch
@@ -31,7 +32,7 @@ class Conv(nnx.Module):
       padding: zeros on every side; None for size // 2.
       use_bias: whether a bias is added.
       kernel_init: initializer of the kernel.
-      dtype: of the computation and of the output; parameters are float32.
+      compute_dtype: dtype of the map, and precision of the products, see `precision.py`; parameters are float32.
       rngs: random streams; takes one key of `params`.
     """
 
@@ -45,23 +46,28 @@ class Conv(nnx.Module):
         padding: int | None = None,
         use_bias: bool = False,
         kernel_init: Callable = he_normal,
-        dtype: DTypeLike = jnp.float32,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, in_channels, out_channels), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels, jnp.float32)) if use_bias else None
         self.stride = stride
         self.padding = size // 2 if padding is None else padding
-        self.dtype = dtype
+        self.compute_dtype = compute_dtype
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """The map after the convolution, in the layer's dtype."""
-        x = convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride, self.padding)
-        return x if self.bias is None else x + per_channel(self.bias[...].astype(self.dtype), x)
+        dtype, precision = COMPUTE[self.compute_dtype]
+        x = convolve(x.astype(dtype), self.kernel[...].astype(dtype), self.stride, self.padding, precision)
+        return x if self.bias is None else x + per_channel(self.bias[...].astype(dtype), x)
 
 
 def convolve(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C c"], stride: int, padding: int
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k C c"],
+    stride: int,
+    padding: int,
+    precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> Float[Array, "B h w c"]:
     """The convolution of a map with a kernel, without a bias.
 
@@ -73,17 +79,25 @@ def convolve(
     size = kernel.shape[0]
     if size == 1:
         if stride > 1:
-            return lax.dot_general(x[:, ::stride, ::stride], kernel[0, 0], (((3,), (0,)), ((), ())))
-        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-    extra_row = int(padding == 0 and stride == 1 and jax.default_backend() == "cpu")
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding + extra_row), (padding, padding)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y[:, : y.shape[1] - extra_row]
+            dimensions = (((3,), (0,)), ((), ()))
+            return lax.dot_general(x[:, ::stride, ::stride], kernel[0, 0], dimensions, precision=precision)
+        product = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
+        return product.reshape(*x.shape[:-1], -1)
+
+    def padded(x: Array, kernel: Array, rows_after: int = padding) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(stride, stride),
+            padding=((padding, rows_after), (padding, padding)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=precision,
+        )
+
+    if padding or stride > 1:
+        return padded(x, kernel)
+    with_extra_row = lambda x, kernel: padded(x, kernel, rows_after=1)[:, :-1]  # noqa: E731
+    return lax.platform_dependent(x, kernel, cpu=with_extra_row, default=padded)
 
 
 class BatchNorm(nnx.Module):
@@ -160,7 +174,7 @@ class ConvNorm(nnx.Module):
         use_bias: bool = False,
         kernel_init: Callable = he_normal,
         scale_init: Callable = nnx.initializers.ones,
-        dtype: DTypeLike = jnp.float32,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         self.conv = Conv(
@@ -170,7 +184,7 @@ class ConvNorm(nnx.Module):
             stride=stride,
             use_bias=use_bias,
             kernel_init=kernel_init,
-            dtype=dtype,
+            compute_dtype=compute_dtype,
             rngs=rngs,
         )
         self.norm = BatchNorm(out_channels, scale_init=scale_init, rngs=rngs)

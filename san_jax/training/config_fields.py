@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from san_jax.data.input_pipeline import CACHES
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES, MODES
+from san_jax.networks.architecture import MODES
 from san_jax.networks.encoder import BLOCKS, NECKS, STEMS
+from san_jax.networks.precision import COMPUTE_DTYPES
 from san_jax.scoring.evaluation import METRICS, SAME_CAMERA
 from san_jax.training.optimizers import OPTIMIZERS
 
@@ -89,6 +90,7 @@ RANGES: Mapping[str, Range] = {
     "seed": whole(0, 2**32 - 1),
     "init_from": text(),
     "compute_dtype": one_of(COMPUTE_DTYPES),
+    "deterministic": SWITCH,
     "data.train": text(empty=False),
     "data.test": text(),
     "data.pit": text(),

@@ -12,7 +12,13 @@ from san_jax.errors import UserError
 
 NAME = "config.json"
 # Fields that older runs do not have, with the values that describe what those runs did.
-LATER = {"encoder": {"neck": "none", "stem": "torchvision"}, "scoring": {"same_camera": "remove"}}
+LATER = {
+    "deterministic": False,
+    "data": {"cache": "stream", "cache_gb": 0.0},
+    "encoder": {"neck": "none", "stem": "torchvision"},
+    "schedule": {"save_minutes": 0.0},
+    "scoring": {"same_camera": "remove"},
+}
 
 
 def keep(config: ConfigDict, workdir: Path) -> None:
@@ -41,8 +47,12 @@ def read(workdir: Path) -> ConfigDict:
     path = workdir / NAME
     try:
         fields = json.loads(path.read_text())
-        added = {group: {**new, **fields[group]} for group, new in LATER.items() if group in fields}
-        return ConfigDict({**fields, **added})
-    except (OSError, ValueError, TypeError) as error:
+        for name, value in LATER.items():
+            if not isinstance(value, dict):
+                fields.setdefault(name, value)
+            elif isinstance(fields.get(name), dict):
+                fields[name] = {**value, **fields[name]}
+        return ConfigDict(fields)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or error  # an OSError repeats the path
         raise UserError(f"{path} cannot be read ({reason}); give the --workdir of a run of train.py") from error

@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, PyTree
 from san_jax.batch import Batch
 from san_jax.data import augmentation, streams
 from san_jax.errors import UserError
-from san_jax.networks.architecture import COMPUTE_DTYPES, MODES, Architecture, arrays_of
+from san_jax.networks.architecture import MODES, Architecture, arrays_of
 from san_jax.networks.decoder import DecoderOutput
 from san_jax.networks.encoder import EncoderOutput
+from san_jax.networks.precision import COMPUTE_DTYPES
 from san_jax.training import losses
 
 
@@ -61,7 +62,7 @@ class Networks:
     Attributes:
       mode: one of MODES.
       architecture: of encoder and decoder.
-      compute_dtype: float32 or bfloat16.
+      compute_dtype: one of COMPUTE_DTYPES.
       open_layers: names of the encoder's children that are trained; None = all. The BatchNorms of the others use their
         running statistics and do not update them; freezing their parameters is up to the optimizers
         (`optimizers.frozen_except`).
