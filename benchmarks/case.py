@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 TASKS = ("san", "baseline", "san_pg", "features")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tensorfloat32", "bfloat16")  # as in docs/precision.md
+USUAL_DTYPES = {"cpu": ("float32", "bfloat16"), "gpu": ("tensorfloat32", "bfloat16")}
 
 # As in configs/base.py, which is not imported because it needs ml_collections.
 REID_ADAM = {"learning_rate": 8e-4, "b1": 0.9, "b2": 0.999, "weight_decay": 5e-4}  # AMSGrad, main phase
@@ -32,7 +33,7 @@ class Case:
       task: a training mode; or features: the encoder in inference.
       framework: jax or torch.
       options: of PyTorch: channels_last, compile.
-      dtype: float32 or bfloat16; in PyTorch by autocast.
+      dtype: one of DTYPES; in PyTorch bfloat16 by autocast, tensorfloat32 by its own switches.
       platform: cpu or gpu.
       batch: pictures in a batch.
       height, width: of the pictures in pixels; textures are height x height.

@@ -15,6 +15,7 @@ from flax import nnx
 
 from benchmarks import case as cases
 from benchmarks.case import Case
+from san_jax import model
 from san_jax.batch import Batch
 from san_jax.data import augmentation
 from san_jax.networks.architecture import Architecture, arrays_of
@@ -104,10 +105,11 @@ def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
 
 def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
     """The jitted encoder and its arguments: abstract parameters and statistics, and pictures on the host."""
-    architecture = architecture_of(case)
+    in_parts = jax.default_backend() == "cpu"  # as `Model.takes_parts`
+    options = dict(architecture=architecture_of(case), compute_dtype=case.dtype, flip=False, in_parts=in_parts)
 
     def features(encoder, stats, pictures):
-        return architecture.feats(encoder, stats, augmentation.normalise(pictures), case.dtype)
+        return model.feats_of({"encoder": encoder, "encoder_stats": stats}, pictures, **options)
 
     return jax.jit(features), (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
 

@@ -75,7 +75,7 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
     yield Part(1, "machine", f"-m benchmarks.machine --out={out}{' --tiny' if tiny else ''}", 60)
     yield Part(3, "torch_programs", f"-m benchmarks.on_device --torch_programs {step}{options}", 110, True, shared)
     yield Part(2, "right", f"-m pytest -o addopts= -m 'not slow' -q {workers} {tests}", 130, True, exact)
-    yield Part(3, "steps", f"{step}{options} --tasks=san,baseline,features --dtypes=bfloat16,float32", 240)
+    yield Part(3, "steps", f"{step}{options} --tasks=san,baseline,features --dtypes=bfloat16,tensorfloat32", 240)
     yield Part(3, "variants", f"-m benchmarks.variants --out={out}{small}", 120)
     yield Part(3, "kernels", f"-m benchmarks.kernels --out={out}{small}", 70)
     for at_once in (16,) if tiny else (16, 64):

@@ -351,9 +351,9 @@ def extraction(case: Case) -> Callable[[], Tensor]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Times one case."""
-    # XLA multiplies float32 in TF32 on GPUs that have it.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high" if case.dtype == "tensorfloat32" else "highest")
+    torch.backends.cudnn.allow_tf32 = case.dtype == "tensorfloat32"
+    torch.backends.cudnn.benchmark = True
     step = (training if case.trains else extraction)(case)
 
     def call() -> Tensor:

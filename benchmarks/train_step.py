@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import DTYPES, INSTANCES, TASKS, Case, describe_cpu
+from benchmarks.case import DTYPES, INSTANCES, TASKS, USUAL_DTYPES, Case, describe_cpu
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -89,7 +89,7 @@ def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--tasks", type=listed, default=TASKS, help="what to measure, separated by commas")
-    add("--dtypes", type=listed, default=DTYPES, help="precisions of the computation; in PyTorch by autocast")
+    add("--dtypes", type=listed, help=f"of {', '.join(DTYPES)}; by default {USUAL_DTYPES}")
     add("--batch", type=int, default=64, help=f"pictures of a step, {INSTANCES} of each person")
     add("--pictures", type=int, default=100, help="pictures whose features are computed at once")
     add("--height", type=int, default=256, help="of the pictures in pixels; textures are height x height")
@@ -114,7 +114,7 @@ def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--torch_cache", type=Path, help="folder that keeps torch.compile's programs; by default none are kept")
     flags = parser.parse_args(words)
     for name, known in (("tasks", TASKS), ("dtypes", DTYPES)):
-        if unknown := set(getattr(flags, name)) - set(known):
+        if unknown := set(getattr(flags, name) or ()) - set(known):
             parser.error(f"--{name} names {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if flags.batch % INSTANCES or flags.batch < 2 * INSTANCES:
         parser.error(f"--batch is {flags.batch}; it must be a multiple of {INSTANCES}, {2 * INSTANCES} or more")
@@ -150,7 +150,7 @@ def cases(flags: argparse.Namespace, *, platform: str) -> list[Case]:
             **{name: getattr(flags, name) for name in same},
         )
         for task in flags.tasks
-        for dtype in flags.dtypes
+        for dtype in flags.dtypes or USUAL_DTYPES[platform]
     ]
 
 

@@ -25,6 +25,7 @@ from san_jax.weights import loading, saving, stored
 
 Weights = Mapping[str, PyTree]  # the fields of a TrainState from `encoder` to `decoder_stats`
 ENCODER = ("encoder", "encoder_stats")
+PART = 8  # pictures; from 4 to 20 the encoder takes about the same time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +56,11 @@ class Model:
         return len(self.weights["encoder"]["classifier"]["kernel"])
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether the encoder takes a batch in small parts: on one CPU device, since their maps fit its caches."""
+        return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == "cpu"
+
+    @property
     def draws(self) -> bool:
         """Whether there is a decoder."""
         return bool(self.weights.get("decoder"))
@@ -73,7 +79,9 @@ class Model:
           UserError: a picture cannot be read (it is named), or these networks were not trained for re-ID.
         """
         self.check_learnt_people()
-        parts = self._of_pictures(feats_of, pictures, batch_size=batch_size, flip=flip)
+        parts = self._of_pictures(
+            feats_of, pictures, batch_size=batch_size, flip=flip, in_parts=self.takes_parts
+        )
         return np.concatenate([np.empty((0, self.num_feats), np.float32), *parts])
 
     def textures(
@@ -229,16 +237,37 @@ def of_checkpoint(checkpoint: Path, mesh: Mesh, *, compute_dtype: str = "float32
 
 
 def feats_of(
-    weights: Weights, images: UInt8[Array, "B H W 3"], *, architecture: Architecture, compute_dtype: str, flip: bool
+    weights: Weights,
+    images: UInt8[Array, "B H W 3"],
+    *,
+    architecture: Architecture,
+    compute_dtype: str,
+    flip: bool,
+    in_parts: bool = False,
 ) -> Float32[Array, "B D"]:
-    """Re-ID features, with running statistics; with `flip`, means over each picture and its mirror image."""
-    images = augmentation.normalise(images)
+    """Re-ID features, with running statistics; with `flip`, means over each picture and its mirror image.
+
+    `in_parts` computes them for a few pictures after the other, with the same result.
+    """
 
     def feats(images):
         encoder, stats = (weights[field] for field in ENCODER)
-        return architecture.feats(encoder, stats, images, compute_dtype).astype(jnp.float32)
+        return architecture.feats(encoder, stats, augmentation.normalise(images), compute_dtype).astype(jnp.float32)
 
-    return (feats(images) + feats(images[:, :, ::-1])) / 2 if flip else feats(images)
+    def of_part(images):
+        return (feats(images) + feats(images[:, :, ::-1])) / 2 if flip else feats(images)
+
+    size = part_size(len(images)) if in_parts else len(images)
+    if size == len(images):
+        return of_part(images)
+    parts = jax.lax.map(of_part, images.reshape(-1, size, *images.shape[1:]))
+    return parts.reshape(len(images), -1)
+
+
+def part_size(batch_size: int) -> int:
+    """The largest size of equal parts of a batch, up to PART; the whole batch if that is too small to be of use."""
+    largest = max(size for size in range(1, PART + 1) if batch_size % size == 0)
+    return largest if largest >= PART // 2 else batch_size
 
 
 def drawn_by(

@@ -171,7 +171,7 @@ def test_python_says_that_no_set_is_named(sets, runs):
         ("scoring", "metric", "map", "has scoring.metric 'map'"),
         ("data", "data_dir", None, "has no data.data_dir; restore the file"),
         ("scoring", None, None, "has no scoring.metric"),
-        ("data", None, 3, "has no data.train"),
+        ("data", None, 3, "cannot be read ('int' object is not a mapping)"),
     ],
 )
 def test_damaged_config_of_a_run_is_said_by_file_and_field(group, field, value, said, runs, tmp_path):

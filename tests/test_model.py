@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -17,7 +18,7 @@ import san_jax
 from san_jax import devices
 from san_jax.data import decoded
 from san_jax.errors import UserError
-from san_jax.model import Model
+from san_jax.model import Model, feats_of, part_size
 from san_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,20 @@ def test_features_do_not_depend_on_the_batch(model, paths):
     expected = model.features(paths)
     for batch_size in (1, 2, 5):
         np.testing.assert_allclose(model.features(paths, batch_size=batch_size), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(100, 5), (64, 8), (10, 5), (7, 7), (13, 13), (26, 26), (1, 1)])
+def test_parts_of_a_batch_are_equal_and_small_or_the_whole_batch(batch_size, size):
+    assert part_size(batch_size) == size
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_features_in_parts_are_those_of_the_whole_batch(model, flip):
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 32, 16, 3)).astype(np.uint8)
+    options = dict(architecture=model.architecture, compute_dtype="float32", flip=flip)
+    compute = functools.partial(feats_of, model.weights, jnp.asarray(pictures), **options)
+    whole, parts = (compute(in_parts=in_parts) for in_parts in (False, True))
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_empty_input_gives_empty_features_and_textures(model):

@@ -37,7 +37,7 @@ def embed(
             read.append(batch._replace(images=None, readable=None))
             yield batch.images, batch.readable
 
-    for feats, readable in model.over(feats_and_flags, batches(), flip=flip):
+    for feats, readable in model.over(feats_and_flags, batches(), flip=flip, in_parts=model.takes_parts):
         start, reasons = read[0].start, read.popleft().reasons
         feats, readable = feats[: len(paths) - start], readable[: len(paths) - start]
         rows = start + np.arange(len(feats))

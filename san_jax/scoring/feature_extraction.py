@@ -34,7 +34,8 @@ def features(
         mesh=model.mesh,
         workers=workers,
     )
-    return in_one_array(model.over(feats_of, ((batch,) for batch in images), flip=flip), len(source))
+    parts = model.over(feats_of, ((batch,) for batch in images), flip=flip, in_parts=model.takes_parts)
+    return in_one_array(parts, len(source))
 
 
 def in_one_array(parts: Iterable[Float32[np.ndarray, "B D"]], num_rows: int) -> Float32[np.ndarray, "n D"]:

@@ -50,7 +50,7 @@ def read(workdir: Path) -> ConfigDict:
         for name, value in LATER.items():
             if not isinstance(value, dict):
                 fields.setdefault(name, value)
-            elif isinstance(fields.get(name), dict):
+            elif name in fields:
                 fields[name] = {**value, **fields[name]}
         return ConfigDict(fields)
     except (OSError, ValueError, TypeError, AttributeError) as error:
