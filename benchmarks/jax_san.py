@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -59,7 +60,7 @@ def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
 
 
 def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
-    """The jitted train step and its arguments: an abstract state and a batch on the host."""
+    """The jitted train step and its arguments: an abstract state and a batch."""
     networks = networks_of(case)
     pictures, textures, pids = cases.random_batch(case)
     step = functools.partial(
@@ -72,7 +73,8 @@ def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
         **optimizers_of(),
         seed=0,
     )
-    batch = Batch(pictures, textures if networks.draws else None, pids)
+    textures = jnp.asarray(textures) if networks.draws else None
+    batch = Batch(jnp.asarray(pictures), textures, jnp.asarray(pids))
     return jax.jit(step, donate_argnums=0), (jax.eval_shape(make_state_of(case)), batch)
 
 

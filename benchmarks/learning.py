@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jaxtyping import Array
 from PIL import Image
 
+from san_jax import model
 from san_jax.batch import Batch
 from san_jax.data import augmentation, identity_sampler
 from san_jax.networks.architecture import Architecture
@@ -353,18 +353,8 @@ def texture_scores(size: Size, state: TrainState, pairs: Pictures, held_out: Pic
 
     For comparison, the distance of the median training texture to the true ones is returned too.
     """
-    networks = Networks("san_pg", architecture_of(size), "float32")
-
-    @jax.jit
-    def draw(state, images):
-        architecture = networks.architecture
-        encoder = nnx.eval_shape(lambda: architecture.new_encoder(nnx.Rngs(0)))
-        decoder = nnx.eval_shape(lambda: architecture.new_decoder(nnx.Rngs(0)))
-        encoder.eval()
-        decoder.eval()
-        out, _ = train_step.run(encoder, state.encoder, state.encoder_stats, augmentation.normalise(images))
-        return train_step.run(decoder, state.decoder, state.decoder_stats, tuple(out.stages))[0].texture
-
+    options = dict(architecture=architecture_of(size), compute_dtype="float32")
+    draw = jax.jit(lambda state, images: model.drawn_by(vars(state), images, **options))
     drawn = np.concatenate([np.asarray(draw(state, held_out.images[i : i + 50])) for i in range(0, HELD_OUT, 50)])
     true = np.asarray(held_out.textures, np.float32) / 127.5 - 1
     some = np.asarray(pairs.textures[:: max(1, len(pairs.pids) // 1000)], np.float32) / 127.5 - 1
@@ -386,11 +376,8 @@ def as_picture(texture: np.ndarray) -> np.ndarray:
 
 def reid_scores(size: Size, state: TrainState, query: Pictures, gallery: Pictures) -> dict[str, float]:
     """Rank-1 and mAP of float32 features."""
-    architecture = architecture_of(size)
-
-    @jax.jit
-    def feats(state, images):
-        return architecture.feats(state.encoder, state.encoder_stats, augmentation.normalise(images))
+    options = dict(architecture=architecture_of(size), compute_dtype="float32", flip=False)
+    feats = jax.jit(lambda state, images: model.feats_of(vars(state), images, **options))
 
     def all_feats(pictures: Pictures) -> np.ndarray:
         starts = range(0, len(pictures.pids), SCORED)

@@ -17,6 +17,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from benchmarks import jax_san
@@ -26,10 +27,15 @@ from san_jax.networks import decoder, encoder, layers
 # ---- The other implementations.
 
 
-def convolve_always(x, kernel, stride, padding):
+def convolve_always(x, kernel, stride, padding, precision):
     """1 x 1 kernels as convolutions too."""
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((padding, padding),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding),) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
@@ -37,7 +43,7 @@ def windowed_max_pool(x, *, padding=1):
     """XLA's own windowed maximum."""
     window = dict(window_dimensions=(1, 3, 3, 1), window_strides=(1, 2, 2, 1))
     return lax.reduce_window(
-        x, jnp.array(-jnp.inf, x.dtype), lax.max, **window, padding=((0, 0), (padding, 1), (padding, 1), (0, 0))
+        x, np.array(-np.inf, x.dtype), lax.max, **window, padding=((0, 0), (padding, 1), (padding, 1), (0, 0))
     )
 
 
@@ -58,7 +64,8 @@ def narrow_norm(self, x):
         self.mean[...] = lax.stop_gradient(layers.MOMENTUM * self.mean[...] + (1 - layers.MOMENTUM) * mean)
         self.var[...] = lax.stop_gradient(layers.MOMENTUM * self.var[...] + (1 - layers.MOMENTUM) * unbiased)
     factor = self.scale[...] * lax.rsqrt(var + layers.EPSILON)
-    return x * factor.astype(x.dtype) + (self.bias[...] - mean * factor).astype(x.dtype)
+    factor, offset = (layers.per_channel(part.astype(x.dtype), x) for part in (factor, self.bias[...] - mean * factor))
+    return x * factor + offset
 
 
 def plain_upsample(x):

@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import on_device, table, variants
+from benchmarks import jax_san, on_device, table, variants
+from benchmarks.case import Case
 from benchmarks.on_device import Part
 from san_jax.networks import layers
 
@@ -51,6 +53,16 @@ def test_benchmark_reports_time_memory_and_compile_time_of_every_case(tmp_path):
         assert case["compile_seconds"] > case["seconds"]
         assert case["peak_bytes"] > 50e6
         assert "ratio" not in case
+
+
+@pytest.mark.parametrize("name", [name for name, changes in variants.VARIANTS.items() if changes])
+def test_every_variant_of_the_step_can_be_traced(name):
+    case = Case("san", "jax", (), "bfloat16", "cpu", 8, 32, 16, 10, 8, 0.1, 0.1, 4, warmup=0, repeats=1)
+    jax.clear_caches()
+    step, arguments = jax_san.step_of(case)
+    with variants.in_place(variants.VARIANTS[name]):
+        state, _ = jax.eval_shape(step, *arguments)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, arguments[0])
 
 
 @pytest.mark.parametrize("padding", [0, 1])
