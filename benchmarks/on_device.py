@@ -11,6 +11,7 @@ runs. Stages in the order in which they run:
     1  description and peak rates of the machine
     2  correctness: the tests of networks, losses, optimizers, scores and renderer, on the device
     3  training steps and features, compared with PyTorch; time of each kernel of a step
+    4  the training loop with its input, for every way of data.cache
     5  scores, re-ranking, search
     6  rendering
     7  learning at the paper's size, on people rendered into the device's memory
@@ -78,6 +79,8 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
     yield Part(3, "steps", f"{step}{options} --tasks=san,baseline,features --dtypes=bfloat16,tensorfloat32", 240)
     yield Part(3, "variants", f"-m benchmarks.variants --out={out}{small}", 120)
     yield Part(3, "kernels", f"-m benchmarks.kernels --out={out}{small}", 70)
+    loop = "--tiny --steps=3 --rounds=1 --pictures=64" if tiny else "--dtype=bfloat16"
+    yield Part(4, "loop", f"-m benchmarks.loop --out={out} {loop}", 100)
     for at_once in (16,) if tiny else (16, 64):
         people = "--people=4 --height=64 --rounds=1" if tiny else "--people=64 --rounds=3"
         name = f"rendering_by_{at_once}"
@@ -94,7 +97,7 @@ def main() -> int:
         return torch_programs(sys.argv[sys.argv.index("--torch_programs") + 3 :])
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=9, help="time limit of the whole run (default: 9)")
-    parser.add_argument("--stages", default="1,2,3,5,6,7", help="stages to run, separated by commas (default: all)")
+    parser.add_argument("--stages", default="1,2,3,4,5,6,7", help="stages to run, separated by commas (default: all)")
     parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
     flags = parser.parse_args()

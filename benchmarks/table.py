@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the reports in benchmarks/results and benchmarks/results/scoring.
+"""Writes the tables of docs/performance.md from the reports in benchmarks/results, and its folders scoring and loop.
 
     python -m benchmarks.table
 """
@@ -11,6 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 
+LOOP = "<!-- loop, written by python -m benchmarks.table -->"
 SCORING = "<!-- scoring, written by python -m benchmarks.table -->"
 SIDES = {  # of benchmarks/scoring.py, in the order of the rows
     "product": "XLA's product of query and gallery alone",
@@ -24,6 +25,7 @@ SIDES = {  # of benchmarks/scoring.py, in the order of the rows
     "rerank": "re-ranking, ranks, scores",
     "fastreid_rerank": "the same by fast-reid with faiss",
 }
+WAYS = ("device", "host", "stream")  # of benchmarks/loop.py, in the order of the columns
 START, END = "<!-- written by python -m benchmarks.table -->", "<!-- up to here -->"
 
 COLUMNS = (
@@ -45,7 +47,8 @@ COLUMNS = (
 def main() -> None:
     """Rewrites the page."""
     page = with_tables(PAGE.read_text(), read_reports(RESULTS))
-    PAGE.write_text(with_scoring(page, read_reports(RESULTS / "scoring")))
+    page = with_scoring(page, read_reports(RESULTS / "scoring"))
+    PAGE.write_text(with_loop(page, read_reports(RESULTS / "loop")))
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
@@ -85,6 +88,21 @@ def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
         tables.setdefault(title, []).extend(report["measurements"])
     texts = [f"### {device}\n\n{notes}.\n\n{scoring_table(rows)}" for (device, notes), rows in tables.items()]
     return "\n\n".join([before + SCORING, *texts, END + after])
+
+
+def with_loop(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with the text between its marks replaced by a table of benchmarks/loop.py's reports, one line each."""
+    before, _, rest = page.partition(LOOP)
+    _, _, after = rest.partition(END)
+    columns = ["device", "date", "jax", "task", "dtype", "pictures", "threads", "step alone, ms"]
+    lines = [[*columns, *(f"{way}, ms (ratio)" for way in WAYS)], ["---"] * (len(columns) + len(WAYS))]
+    for report in reports:
+        seconds = report["seconds"]
+        size = f"{report['batch']} of {report['height']} x {report['width']}"
+        about = [report["device"], report["date"], report["jax"], report["task"], report["dtype"], size]
+        times = [f"{1000 * seconds[way]:.1f} ({seconds[way] / seconds['alone']:.2f})" for way in WAYS]
+        lines.append([*about, str(report["threads"]), f"{1000 * seconds['alone']:.1f}", *times])
+    return "\n\n".join([before + LOOP, "\n".join(f"| {' | '.join(line)} |" for line in lines), END + after])
 
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:

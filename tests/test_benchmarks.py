@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import jax_san, on_device, table, variants
+from benchmarks import jax_san, loop, on_device, table, variants
 from benchmarks.case import Case
 from benchmarks.on_device import Part
+from configs import baseline, san, san_pg
 from san_jax.networks import layers
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -154,6 +156,65 @@ def test_scoring_table_has_a_row_per_side_and_a_column_per_size_smallest_first()
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
     assert lines[0] == ["s / GB", "a: 1,400 x 5,328", "b: 3,000 x 5,328"]
     assert [line[1:] for line in lines[2:]] == [["0.250 / 0.250", "-"], ["0.500 / 0.250", "-"]]
+
+
+def test_loop_table_has_a_line_per_report_with_the_ratio_to_the_step_alone():
+    report = {"device": "Chip", "date": "2026-11-28", "jax": "1.0", "task": "san", "dtype": "float32", "batch": 32}
+    report |= {"height": 128, "width": 64, "threads": 2}
+    report["seconds"] = {"alone": 0.2, "device": 0.201, "host": 0.21, "stream": 0.4}
+    page = table.with_loop(f"Top {table.LOOP} old {table.END} end", [report])
+    ours = ["200.0", "201.0 (1.00)", "210.0 (1.05)", "400.0 (2.00)"]
+    assert cells(page) == ["Chip", "2026-11-28", "1.0", "san", "float32", "32 of 128 x 64", "2", *ours]
+    assert page.endswith(f"{table.END} end")
+    assert " old " not in page
+
+
+def test_page_holds_the_loop_table_of_the_stored_reports():
+    page = table.PAGE.read_text()
+    assert table.with_loop(page, table.read_reports(table.RESULTS / "loop")) == page
+
+
+@pytest.mark.parametrize("module", [san, baseline, san_pg])
+def test_stored_configs_are_those_of_the_configs_folder(module):
+    path = loop.CONFIGS / f"{module.__name__.rpartition('.')[2]}.json"
+    assert path.read_text() == module.get_config().to_json(indent=1) + "\n", "write it again"
+
+
+def test_config_from_json_has_fields_as_attributes_and_groups_that_unpack():
+    config = loop.config_of("san", {"data": {"height": 128}, "compute_dtype": "bfloat16"})
+    assert (config.data.height, config.data.width, config.compute_dtype) == (128, 128, "bfloat16")
+    assert dict(**config.augmentation) == {"crop": 0.5, "erase": 0.5, "mirror": 0.5}
+    with pytest.raises(AttributeError, match="depht"):
+        _ = config.encoder.depht
+
+
+ABSENT = ("tensorflow_datasets", "grain", "ml_collections", "array_record", "tensorboardX")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", ["1,4", "5"])
+def test_stages_run_where_packages_of_the_data_sets_are_missing(stages, tmp_path):
+    """`--tiny`, in processes in which these packages cannot be imported."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import sys
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Absent())
+""")
+    command = [sys.executable, "-m", "benchmarks.on_device", "--tiny", f"--stages={stages}"]
+    command += [f"--out={tmp_path / 'out'}"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    ended = {name: part["ended"] for name, part in json.loads((tmp_path / "out" / "stages.json").read_text()).items()}
+    assert ended
+    assert set(ended.values()) == {"well"}, (tmp_path / "out" / "log.txt").read_text() + done.stderr
+    assert len(list((tmp_path / "out").glob("*.json"))) == 1 + len(ended)
 
 
 def test_stage_that_fails_or_times_out_does_not_stop_the_next(tmp_path):

@@ -1,17 +1,17 @@
 """The rows of every batch of a run, from its config and data."""
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from san_jax.batch import Source
 from san_jax.data import identity_sampler
 from san_jax.data.identity_sampler import Plan
 from san_jax.errors import UserError
+from san_jax.training.run_config import Config
 from san_jax.training.train_step import Networks
 
 
 def make_plan(
-    config: ConfigDict, source: Source, pairs: Source | None, *, networks: Networks, num_devices: int
+    config: Config, source: Source, pairs: Source | None, *, networks: Networks, num_devices: int
 ) -> Plan:
     """The rows of every batch of a run.
 
@@ -36,7 +36,7 @@ def make_plan(
     )
 
 
-def check_size(config: ConfigDict, *, num_devices: int) -> None:
+def check_size(config: Config, *, num_devices: int) -> None:
     """Raises a UserError if a batch cannot be divided evenly among the devices."""
     identities, instances, pairs = config.batch.identities, config.batch.instances, config.batch.pit_pictures
     size = identities * instances
@@ -48,7 +48,7 @@ def check_size(config: ConfigDict, *, num_devices: int) -> None:
         )
 
 
-def plan_of_people(config: ConfigDict, source: Source, *, networks: Networks) -> Plan:
+def plan_of_people(config: Config, source: Source, *, networks: Networks) -> Plan:
     """Batches of `batch.identities` identities with `batch.instances` pictures each; of any pictures in mode san_pg."""
     identities, size = config.batch.identities, config.batch.identities * config.batch.instances
     epochs = config.schedule.fixbase_epoch + config.schedule.warmup_epochs + config.schedule.epochs
@@ -68,7 +68,7 @@ def plan_of_people(config: ConfigDict, source: Source, *, networks: Networks) ->
     return plan
 
 
-def check_pairs(config: ConfigDict, pairs: Source | None, *, networks: Networks) -> None:
+def check_pairs(config: Config, pairs: Source | None, *, networks: Networks) -> None:
     """Raises a UserError if the (picture, texture) pairs cannot be added to this run's batches."""
     pictures = config.batch.pit_pictures
     if pictures < 0:

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from san_jax.errors import UserError
@@ -31,9 +30,12 @@ class Progress:
 
     def __init__(self, folder: Path | None, *, start: int, total: int, batch_size: int):
         self._outstanding: tuple[int, Terms] | None = None
-        self._shows = folder is not None
+        self._shows, self._events = folder is not None, None
         # Purges what a killed run wrote after its last checkpoint, so that no step appears twice.
-        self._events = SummaryWriter(str(folder), purge_step=start) if self._shows else None
+        if self._shows:
+            from tensorboardX import SummaryWriter  # here, since it may be missing where only measurements are made
+
+            self._events = SummaryWriter(str(folder), purge_step=start)
         self._terminal = self._shows and sys.stderr.isatty()
         # Counts pictures, so that the bar shows pictures per second.
         self._bar = tqdm(

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 from flax.traverse_util import flatten_dict
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
 from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.training import run_config
+from san_jax.training.run_config import Config
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 
@@ -105,13 +105,13 @@ def as_table() -> str:
     return "\n".join(["| field | may change | what happens, or why not |", "| --- | --- | --- |", *rows])
 
 
-def changed_fields(old: ConfigDict, new: ConfigDict) -> dict[str, tuple]:
+def changed_fields(old: Config, new: Config) -> dict[str, tuple]:
     """Field -> (old value, new value) of the fields that both configs have and that differ."""
     old, new = (flatten_dict(json.loads(config.to_json()), sep=".") for config in (old, new))
     return {name: (old[name], new[name]) for name in new if name in old and old[name] != new[name]}
 
 
-def check_config(config: ConfigDict, workdir: Path) -> None:
+def check_config(config: Config, workdir: Path) -> None:
     """Checks that the run in a workdir can be resumed with this config; passes if there is no checkpoint to resume.
 
     Raises:

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from san_jax import devices
 from san_jax.batch import Batch, Source
@@ -21,6 +20,7 @@ from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation
 from san_jax.training import batch_plan, resuming, schedule, starting_weights, train_step
+from san_jax.training.run_config import Config
 from san_jax.training.schedule import Phases
 from san_jax.training.train_step import Networks, TrainState
 from san_jax.training.validation import Validation, make_validation
@@ -54,7 +54,7 @@ class Run:
     """
 
     workdir: Path
-    config: ConfigDict
+    config: Config
     networks: Networks
     state: TrainState
     make_state: Callable[[], TrainState]
@@ -74,7 +74,7 @@ class Run:
 
 
 def build(
-    config: ConfigDict,
+    config: Config,
     workdir: Path,
     *,
     source: Source,
@@ -166,7 +166,7 @@ def platform_of(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
+def architecture_of(config: Config, *, num_pids: int) -> Architecture:
     """The architecture that a config describes."""
     return Architecture(
         depth=config.encoder.depth,
@@ -183,7 +183,7 @@ def architecture_of(config: ConfigDict, *, num_pids: int) -> Architecture:
     )
 
 
-def store_of(data: ConfigDict) -> DecodedStore | None:
+def store_of(data: Config) -> DecodedStore | None:
     """Where decoded pictures are kept: in `data.data_dir`, unless `data.cache_gb` is 0."""
     if not data.cache_gb:
         return None
@@ -191,7 +191,7 @@ def store_of(data: ConfigDict) -> DecodedStore | None:
 
 
 def make_steps(
-    config: ConfigDict,
+    config: Config,
     networks: Networks,
     *,
     phases: Phases,
@@ -232,7 +232,7 @@ def make_steps(
     return lambda step: frozen if step < phases.fixbase else whole
 
 
-def notes_on(source: Source, pairs: Source | None, *, config: ConfigDict, networks: Networks) -> tuple[str, ...]:
+def notes_on(source: Source, pairs: Source | None, *, config: Config, networks: Networks) -> tuple[str, ...]:
     """Lines for the user about the training set."""
     if not networks.learns_people:
         return (f"{source.name}: {len(source)} training pairs of picture and texture",)

@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from san_jax import files
 from san_jax.errors import UserError
 
+# A ConfigDict with the fields of configs/base.py, or any mapping whose fields are attributes too: what trains does not
+# need ml_collections.
+Config = Any
 NAME = "config.json"
 # Fields that older runs do not have, with the values that describe what those runs did.
 LATER = {
@@ -21,7 +24,7 @@ LATER = {
 }
 
 
-def keep(config: ConfigDict, workdir: Path) -> None:
+def keep(config: Config, workdir: Path) -> None:
     """Writes the config into the workdir; if it replaces a different one, as of a resumed run, prints what changed.
 
     Raises:
@@ -38,12 +41,14 @@ def keep(config: ConfigDict, workdir: Path) -> None:
     files.write(path, text)
 
 
-def read(workdir: Path) -> ConfigDict:
+def read(workdir: Path) -> Config:
     """The config of a run.
 
     Raises:
       UserError: the folder is not the workdir of a run.
     """
+    from ml_collections import ConfigDict  # here, since it may be missing where only measurements are made
+
     path = workdir / NAME
     try:
         fields = json.loads(path.read_text())

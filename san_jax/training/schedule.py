@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import optax
-from ml_collections import ConfigDict
 
 from san_jax.data.identity_sampler import Plan
 from san_jax.training import optimizers
+from san_jax.training.run_config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Phases:
     recon_milestones: tuple[int, ...]
 
     @classmethod
-    def of(cls, config: ConfigDict, plan: Plan) -> "Phases":
+    def of(cls, config: Config, plan: Plan) -> "Phases":
         """Converts the config's epochs to steps of the plan."""
         schedule, starts = config.schedule, plan.epoch_starts
         warmup, main = schedule.fixbase_epoch, schedule.fixbase_epoch + schedule.warmup_epochs
@@ -48,7 +48,7 @@ class Phases:
 
 
 def make_optimizers(
-    config: ConfigDict, phases: Phases
+    config: Config, phases: Phases
 ) -> tuple[dict[str, optax.Schedule], optax.GradientTransformation, optax.GradientTransformation]:
     """Learning rates of the mode's optimizers by step, the re-ID optimizer, and the Adam of the texture losses."""
     reid, recon, schedule = config.reid, config.recon, config.schedule

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from san_jax.batch import Source
 from san_jax.model import Model, Weights
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.training import checkpoints
 from san_jax.training.checkpoints import BestBy
+from san_jax.training.run_config import Config
 from san_jax.training.train_step import Networks
 
 
@@ -43,7 +43,7 @@ class Validation:
 
 
 def make_validation(
-    config: ConfigDict,
+    config: Config,
     networks: Networks,
     *,
     test_sets: Sequence[evaluation.RetrievalSet] | Sequence[Source],
