@@ -38,7 +38,6 @@ from san_jax.training import optimizers, train_step
 from san_jax.training.train_step import Networks, TrainState
 
 INSTANCES = 4
-HELD_OUT = 200  # pairs kept for scoring the generated textures
 SCORED = 128  # pictures in one call of the encoder when scoring
 
 
@@ -70,6 +69,7 @@ class Size:
       identities: number of identities in one batch.
       train_people, test_people: number of people.
       pairs: number of pairs of picture and texture, including the held-out ones.
+      held_out: of them, those kept for scoring the generated textures.
       pg_steps: training steps of SAN-PG.
       reid_steps: training steps of each re-ID network.
       at_once: pictures in one call of the renderer.
@@ -85,6 +85,7 @@ class Size:
     train_people: int = 767
     test_people: int = 300
     pairs: int = 6000
+    held_out: int = 200
     pg_steps: int = 2000
     reid_steps: int = 1500
     at_once: int = 16
@@ -93,7 +94,7 @@ class Size:
 
 TINY = Size(
     height=64, depth=10, width=0.125, fc_dim=32, decoder_width=0.125, identities=4, train_people=12, test_people=8,
-    pairs=230, pg_steps=6, reid_steps=6, compute_dtype="float32",
+    pairs=40, held_out=8, pg_steps=6, reid_steps=6, compute_dtype="float32",
 )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def learn(size: Size, trainers: dict[str, "Trainer"], *, keep: Callable, deadlin
     """Runs all parts, the most important first; parts that would start after the deadline are skipped and reported."""
     begin = time.perf_counter()
     pairs, held_out = render_pairs(size)
-    keep("render_pairs", {"pictures": len(pairs.pids) + HELD_OUT, "seconds": time.perf_counter() - begin})
+    keep("render_pairs", {"pictures": len(pairs.pids) + size.held_out, "seconds": time.perf_counter() - begin})
     begin = time.perf_counter()
     people = render_people(size)
     num_pictures = sum(len(pictures.pids) for pictures in people.values())
@@ -265,7 +266,7 @@ def roomy(images: Array) -> Array:
 def expected(mode: str, size: Size) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Shapes of images, textures, texture_of and pids that a mode is trained on."""
     if mode == "san_pg":
-        num_pictures, num_textures = size.pairs - HELD_OUT, size.pairs - HELD_OUT
+        num_pictures, num_textures = size.pairs - size.held_out, size.pairs - size.held_out
     else:
         moments = splits.splits(seed=1, train_people=size.train_people, test_people=0)["train"]
         num_pictures, num_textures = len(moments), size.train_people
@@ -310,7 +311,7 @@ def render_pairs(size: Size) -> tuple[Pictures, Pictures]:
     numbers = np.arange(size.pairs, dtype=np.int32)
     sittings = Sitting(numbers, np.zeros_like(numbers), None)
     images, textures = taken(size, sit, sitter, dresser, numbers, sittings)
-    cut = size.pairs - HELD_OUT
+    cut = size.pairs - size.held_out
 
     def part(rows: slice) -> Pictures:
         own = jnp.arange(len(numbers[rows]), dtype=jnp.int32)
@@ -355,7 +356,7 @@ def texture_scores(size: Size, state: TrainState, pairs: Pictures, held_out: Pic
     """
     options = dict(architecture=architecture_of(size), compute_dtype="float32")
     draw = jax.jit(lambda state, images: model.drawn_by(vars(state), images, **options))
-    drawn = np.concatenate([np.asarray(draw(state, held_out.images[i : i + 50])) for i in range(0, HELD_OUT, 50)])
+    drawn = np.concatenate([np.asarray(draw(state, held_out.images[i : i + 50])) for i in range(0, size.held_out, 50)])
     true = np.asarray(held_out.textures, np.float32) / 127.5 - 1
     some = np.asarray(pairs.textures[:: max(1, len(pairs.pids) // 1000)], np.float32) / 127.5 - 1
     rows = [
