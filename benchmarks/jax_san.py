@@ -16,7 +16,7 @@ from flax import nnx
 
 from benchmarks import case as cases
 from benchmarks.case import Case
-from san_jax import model
+from san_jax import devices, model
 from san_jax.batch import Batch
 from san_jax.data import augmentation
 from san_jax.networks.architecture import Architecture, arrays_of
@@ -75,7 +75,13 @@ def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
     )
     textures = jnp.asarray(textures) if networks.draws else None
     batch = Batch(jnp.asarray(pictures), textures, jnp.asarray(pids))
-    return jax.jit(step, donate_argnums=0), (jax.eval_shape(make_state_of(case)), batch)
+    step = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    return step, (jax.eval_shape(make_state_of(case)), batch)
+
+
+def compiler_options() -> dict[str, bool]:
+    """Those with which runs and models compile by default."""
+    return devices.compiler_options(devices.make_mesh(), onednn=True)
 
 
 def make_state_of(case: Case) -> Callable[[], TrainState]:
@@ -113,7 +119,8 @@ def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
     def features(encoder, stats, pictures):
         return model.feats_of({"encoder": encoder, "encoder_stats": stats}, pictures, **options)
 
-    return jax.jit(features), (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
+    features = jax.jit(features, compiler_options=compiler_options())
+    return features, (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
 
 
 def new_encoder(case: Case) -> tuple[Any, Any]:

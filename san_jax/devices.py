@@ -1,5 +1,6 @@
 """One mesh over all devices of all processes, and the shardings on it: batches split by rows, replicated state."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,7 @@ from san_jax.errors import UserError
 from san_jax.process import memory, stopping
 
 DATA_AXIS = "data"
-
+ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 
 SWITCH = "SAN_JAX_DISTRIBUTED"
 BY_HAND = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -146,6 +147,35 @@ def of_all_processes(number: int) -> list[int]:
     if jax.process_count() == 1:
         return [number]
     return multihost_utils.process_allgather(np.asarray(number)).tolist()
+
+
+def platform_of(mesh: Mesh) -> str:
+    """What the devices are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def compiler_options(mesh: Mesh, *, onednn: bool, deterministic: bool = False) -> dict[str, bool]:
+    """Options with which programs for these devices are compiled.
+
+    Args:
+      mesh: the devices.
+      onednn: whether CPUs may use oneDNN's kernels, an experiment of XLA (used from JAX 0.11 on).
+      deterministic: whether GPUs use only kernels with a fixed order of summation, chosen without timing them, so that
+        two runs give the same bits.
+    """
+    if platform_of(mesh) == "gpu":
+        return {"xla_gpu_deterministic_ops": True} if deterministic else {}
+    return {ONEDNN: True} if onednn and platform_of(mesh) == "cpu" and is_known(ONEDNN) else {}
+
+
+@functools.cache
+def is_known(option: str) -> bool:
+    """Whether this version of XLA has a compiler option, which is true or false."""
+    try:
+        jax.jit(lambda x: x + 1, compiler_options={option: True}).lower(np.float32(0)).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def is_out_of_memory(error: Exception) -> bool:

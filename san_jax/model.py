@@ -38,6 +38,7 @@ class Model:
       weights: `encoder` and `encoder_stats`; `decoder` and `decoder_stats` too if there is a decoder.
       mesh: the devices that share a batch.
       compute_dtype: one of `precision.COMPUTE_DTYPES`; features are float32 and textures uint8 in any case.
+      onednn: whether CPUs may use oneDNN, as `devices.compiler_options`.
       source: where the weights come from, for messages.
       step: updates made in training.
     """
@@ -47,6 +48,7 @@ class Model:
     weights: Weights
     mesh: Mesh
     compute_dtype: str = "float32"
+    onednn: bool = True
     source: str = "these weights"
     step: int = 0
 
@@ -58,7 +60,7 @@ class Model:
     @property
     def takes_parts(self) -> bool:
         """Whether the encoder takes a batch in small parts: on one CPU device, since their maps fit its caches."""
-        return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == "cpu"
+        return self.mesh.size == 1 and devices.platform_of(self.mesh) == "cpu"
 
     @property
     def draws(self) -> bool:
@@ -148,7 +150,7 @@ class Model:
           options: hashable.
         """
         options |= dict(architecture=self.architecture, compute_dtype=self.compute_dtype)
-        run = _jitted(function, self.mesh, tuple(sorted(options.items())))
+        run = _jitted(function, self.mesh, self.onednn, tuple(sorted(options.items())))
         computed = (run(self.weights, *batch) for batch in batches)
         for result, _later in itertools.pairwise(itertools.chain(computed, [None])):
             yield jax.device_get(result)
@@ -178,8 +180,10 @@ def _readable(batch, pictures):
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(function, mesh, options):
-    return jax.jit(functools.partial(function, **dict(options)), out_shardings=devices.replicated(mesh))
+def _jitted(function, mesh, onednn, options):
+    compiler_options = devices.compiler_options(mesh, onednn=onednn)
+    function = functools.partial(function, **dict(options))
+    return jax.jit(function, out_shardings=devices.replicated(mesh), compiler_options=compiler_options)
 
 
 def load(

@@ -82,6 +82,24 @@ def test_batch_is_sharded_by_rows_and_state_is_replicated():
     assert state.sharding.shard_shape(state.shape) == state.shape
 
 
+def test_compiler_options_are_those_of_the_platform(monkeypatch):
+    mesh = devices.make_mesh()
+    monkeypatch.setattr(devices, "is_known", lambda option: True)
+    assert devices.compiler_options(mesh, onednn=True, deterministic=True) == {devices.ONEDNN: True}
+    assert devices.compiler_options(mesh, onednn=False, deterministic=True) == {}
+    monkeypatch.setattr(devices, "platform_of", lambda mesh: "gpu")
+    assert devices.compiler_options(mesh, onednn=True) == {}
+    assert devices.compiler_options(mesh, onednn=True, deterministic=True) == {"xla_gpu_deterministic_ops": True}
+    monkeypatch.setattr(devices, "platform_of", lambda mesh: "tpu")
+    assert devices.compiler_options(mesh, onednn=True, deterministic=True) == {}
+
+
+def test_only_options_that_xla_has_are_known():
+    assert devices.is_known("xla_cpu_enable_fast_math")
+    assert not devices.is_known("xla_cpu_no_such_option")
+    assert devices.is_known(devices.ONEDNN)
+
+
 @pytest.mark.parametrize(
     ("environment", "several"),
     [

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
+from san_jax import devices
 from san_jax.networks.decoder import Decoder
 from san_jax.networks.encoder import Encoder
 from san_jax.training import losses
@@ -57,8 +58,10 @@ def computed() -> dict[str, np.ndarray | dict[str, np.ndarray]]:
         recon = terms["reconstruction_loss"] + terms["texture_triplets"].sum()
         return (reid, recon), (terms, [level.std() for level in drawn.levels])
 
-    # Here running takes longer than compiling, so LLVM optimizes a little.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+    # As a run compiles its step; but here running takes longer than compiling, so LLVM optimizes a little.
+    options = devices.compiler_options(devices.make_mesh(), onednn=True)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1, **options})
     def backward(params):
         _, pull, (terms, stds) = jax.vjp(terms_of, params, has_aux=True)
         return pull((1.0, 0.0))[0], pull((0.0, 1.0))[0], terms | {"levels_std": jnp.stack(stds)}

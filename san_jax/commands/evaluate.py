@@ -38,6 +38,7 @@ from san_jax.training import config_fields, run_config
 # Config values for weights without a run.
 WITHOUT_RUN = {
     "compute_dtype": "float32",
+    "onednn": True,
     "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": None},
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
@@ -147,7 +148,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     workdir, config = run_of(given)
     options = {name: given[name] for name in ("height", "width")}
     model = models.load(given["checkpoint"] or workdir, best=given["best"], **options)
-    model = dataclasses.replace(model, compute_dtype=config.compute_dtype)
+    model = dataclasses.replace(model, compute_dtype=config.compute_dtype, onednn=config.onednn)
     places = places_of(given, workdir, model)
     for place in places:
         if place is not None:

@@ -91,6 +91,7 @@ RANGES: Mapping[str, Range] = {
     "init_from": text(),
     "compute_dtype": one_of(COMPUTE_DTYPES),
     "deterministic": SWITCH,
+    "onednn": SWITCH,
     "data.train": text(empty=False),
     "data.test": text(),
     "data.pit": text(),

@@ -45,7 +45,7 @@ RULES = (
     ),
     Rule("schedule.epochs", True, "the run ends earlier or later; a run past its last step is only scored"),
     Rule("reid.* recon.* schedule.warmup_rate schedule.warmup_growth", True, "takes effect from the next step"),
-    Rule("loss.* augmentation.* compute_dtype deterministic", True, "takes effect from the next step"),
+    Rule("loss.* augmentation.* compute_dtype deterministic onednn", True, "takes effect from the next step"),
     Rule(
         "seed batch.* data.train data.pit",
         True,

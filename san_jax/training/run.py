@@ -27,8 +27,6 @@ from san_jax.training.validation import Validation, make_validation
 from san_jax.weights import stored
 
 FAST_COMPILE = {"xla_backend_optimization_level": 1}  # for programs that run once: 2.5 x faster to compile, same bits
-# Kernels with a fixed order of summation, chosen without timing them, so that two runs choose the same.
-DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 Step = Callable[[TrainState, Batch | Resident], tuple[TrainState, dict[str, dict[str, jax.Array]]]]
 
 
@@ -120,7 +118,7 @@ def build(
     state = devices.with_sharding(jax.eval_shape(make_state), everywhere)
     if resumed is not None:
         resuming.check_state(resumed, state)
-    on_cpu = platform_of(mesh) == "cpu"
+    on_cpu = devices.platform_of(mesh) == "cpu"
 
     def make_first_state() -> TrainState:
         state = jax.jit(make_state, out_shardings=everywhere, compiler_options=FAST_COMPILE if on_cpu else None)()
@@ -159,11 +157,6 @@ def build(
         validation=make_validation(config, networks, test_sets=test_sets, mesh=mesh),
         notes=notes_on(source, pairs, config=config, networks=networks),
     )
-
-
-def platform_of(mesh: Mesh) -> str:
-    """What the devices are: "cpu", "gpu" or "tpu"."""
-    return mesh.devices.flat[0].platform
 
 
 def architecture_of(config: Config, *, num_pids: int) -> Architecture:
@@ -207,6 +200,7 @@ def make_steps(
     augment = functools.partial(
         augmentation.augment, height=config.data.height, width=config.data.width, **config.augmentation
     )
+    options = devices.compiler_options(mesh, onednn=config.onednn, deterministic=config.deterministic)
     objective = train_step.Objective(instances=config.batch.instances, **config.loss)
 
     def jitted(networks: Networks) -> Step:
@@ -224,7 +218,6 @@ def make_steps(
             return new, {"loss": losses, "rate": {name: rate(state.step) for name, rate in rates.items()}}
 
         # Without the pinned sharding, XLA may choose another one for the state, and the second step compiles again.
-        options = DETERMINISTIC if config.deterministic and platform_of(mesh) == "gpu" else None
         return jax.jit(step, donate_argnums=0, out_shardings=devices.replicated(mesh), compiler_options=options)
 
     frozen = jitted(dataclasses.replace(networks, open_layers=tuple(config.schedule.open_layers)))

@@ -17,6 +17,7 @@ NAME = "config.json"
 # Fields that older runs do not have, with the values that describe what those runs did.
 LATER = {
     "deterministic": False,
+    "onednn": False,
     "data": {"cache": "stream", "cache_gb": 0.0},
     "encoder": {"neck": "none", "stem": "torchvision"},
     "schedule": {"save_minutes": 0.0},

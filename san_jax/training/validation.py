@@ -53,7 +53,7 @@ def make_validation(
     options = dict(batch_size=config.scoring.batch_size, workers=config.data.workers)
 
     def model(weights: Weights) -> Model:
-        return Model(networks.architecture, networks.mode, weights, mesh, config.compute_dtype)
+        return Model(networks.architecture, networks.mode, weights, mesh, config.compute_dtype, config.onednn)
 
     if networks.learns_people:
         metric = config.scoring.metric
