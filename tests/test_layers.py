@@ -204,6 +204,30 @@ def assert_adjoint(linear, x: np.ndarray):
     np.testing.assert_allclose(pull(at_y)[0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "width"), [(7, 20), (7, 21), (3, 9), (5, 11)])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_unpadded_convolution_to_few_channels_is_that_of_its_definition(size, width, channels):
+    x, kernel = jnp.asarray(normal(2, 10, width, 6)), jnp.asarray(normal(size, size, 6, channels))
+
+    def by_definition(x, kernel):
+        return sum(
+            jnp.einsum(
+                "bhwc,co->bhwo",
+                x[:, i : 10 - size + 1 + i, j : width - size + 1 + j],
+                kernel[i, j],
+                precision="highest",
+            )
+            for i in range(size)
+            for j in range(size)
+        )
+    found, pull = jax.vjp(lambda x, kernel: layers.convolve(x, kernel, 1, 0), x, kernel)
+    expected, expected_pull = jax.vjp(by_definition, x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    at_y = jnp.asarray(normal(*expected.shape))
+    for gradient, other in zip(pull(at_y), expected_pull(at_y), strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=2e-5)
+
+
 def test_unpadded_convolution_gets_an_extra_row_in_programs_for_the_cpu_alone():
     """Lowered for another platform on this machine, as an export is."""
     x, kernel = normal(2, 8, 6, 4), normal(3, 3, 4, 5)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from san_jax.networks.precision import COMPUTE
 
 EPSILON = 1e-5  # of BatchNorm
+FEW_CHANNELS = 4  # for which `convolve` packs adjacent columns on a CPU ...
+PACKED = 4  # ... this many
 MOMENTUM = 0.9  # of BatchNorm's running statistics; PyTorch writes 0.1, the weight of the new batch
 
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -96,8 +98,56 @@ def convolve(
 
     if padding or stride > 1:
         return padded(x, kernel)
-    with_extra_row = lambda x, kernel: padded(x, kernel, rows_after=1)[:, :-1]  # noqa: E731
-    return lax.platform_dependent(x, kernel, cpu=with_extra_row, default=padded)
+    if kernel.shape[3] <= FEW_CHANNELS:
+        on_cpu = functools.partial(convolve_packed, precision)
+    else:
+        on_cpu = lambda x, kernel: padded(x, kernel, rows_after=1)[:, :-1]  # noqa: E731
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=padded)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def convolve_packed(
+    precision: lax.Precision, x: Float[Array, "B H W C"], kernel: Float[Array, "k k C c"]
+) -> Float[Array, "B h w c"]:
+    """An unpadded convolution to few channels, computed as one to PACKED times as many at a quarter of the columns.
+
+    Adjacent columns of the result are the channels of one column, so that a CPU multiplies wider matrices: for the
+    decoder's last layer, 7 x 7 to 3 channels, forward and backward take a third of the time, although a kernel with
+    room for all PACKED shifts has more products.
+    """
+    return _packed(precision, x, kernel)
+
+
+def _packed(precision: lax.Precision, x: Array, kernel: Array) -> Array:
+    size, width = kernel.shape[0], x.shape[2] - kernel.shape[0] + 1
+    missing = -width % PACKED  # columns
+    shifted = [jnp.pad(kernel, ((0, 0), (i, PACKED - 1 - i), (0, 0), (0, 0))) for i in range(PACKED)]
+    wide = jnp.stack(shifted, axis=3).reshape(size, size + PACKED - 1, kernel.shape[2], -1)
+    y = lax.conv_general_dilated(
+        jnp.pad(x, ((0, 0), (0, 1), (0, missing), (0, 0))),  # the extra row as in `convolve`
+        wide,
+        window_strides=(1, PACKED),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+    return y[:, :-1].reshape(*x.shape[:1], y.shape[1] - 1, width + missing, -1)[:, :, :width]
+
+
+def _packed_backward(precision, residuals, at_y):
+    """XLA's own gradient for the kernel; that for the map is again a convolution, of the padded gradient."""
+    x, kernel = residuals
+    border = kernel.shape[0] - 1
+    padded = jnp.pad(at_y, ((0, 0), (border, border), (border, border), (0, 0)))
+    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    at_x = _packed(precision, padded, turned)
+    _, pull = jax.vjp(lambda kernel: _packed(precision, x, kernel), kernel)
+    return at_x, *pull(at_y)
+
+
+convolve_packed.defvjp(
+    lambda precision, x, kernel: (_packed(precision, x, kernel), (x, kernel)), _packed_backward
+)
 
 
 class BatchNorm(nnx.Module):
