@@ -69,6 +69,14 @@ def test_another_set_gets_its_own_pictures(other, tmp_path):
     assert resized.reads == 70
 
 
+def test_all_fields_of_a_set_are_kept_or_none(tmp_path):
+    """Otherwise one would push out the other, at every start."""
+    room = decoded.num_bytes(source_of(), FIELDS) - 1
+    arrays = decoded.decode_all(source_of(), FIELDS, workers=0, store=DecodedStore(tmp_path / "new", max_bytes=room))
+    assert [array.flags.writeable for array in arrays.values()] == [True, True]
+    assert not (tmp_path / "new").exists()
+
+
 def test_source_without_a_digest_is_not_kept(tmp_path):
     decoded.decode_all(source_of(""), FIELDS, workers=0, store=DecodedStore(tmp_path / "new", max_bytes=10**6))
     assert not (tmp_path / "new").exists()

@@ -22,7 +22,8 @@ def keep(store, key="one", shape=SHAPE, fill=None):
         filled.append(target.shape)
         target[:] = PICTURES[: len(target)]
 
-    array = store.kept(key, shape, fill or copy, about={"source": "test/people", "field": "image"}, workers=2)
+    about = {"source": "test/people", "field": "image"}
+    array = store.kept(key, shape, fill or copy, num_bytes=int(np.prod(shape)), about=about, workers=2)
     return array, bool(filled)
 
 

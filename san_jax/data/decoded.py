@@ -83,17 +83,20 @@ def decode_all(
     Raises:
       UserError: a picture cannot be decoded; names it.
     """
-    return {field.name: _of_field(source, field, workers=workers, store=store) for field in fields}
+    options = dict(num_bytes=num_bytes(source, fields), workers=workers, store=store)
+    return {field.name: _of_field(source, field, **options) for field in fields}
 
 
-def _of_field(source: Source, field: Field, *, workers: int | None, store: DecodedStore | None) -> np.ndarray:
+def _of_field(
+    source: Source, field: Field, *, num_bytes: int, workers: int | None, store: DecodedStore | None
+) -> np.ndarray:
     def fill(target: np.ndarray) -> None:
         _fill(target, source, field.name, workers=workers)
 
     shape = _shape(source, field)
     if store is not None and source.digest:
-        about = {"source": source.name, "field": field.name}
-        kept = store.kept(key_of(source.digest, field.name, shape), shape, fill, about=about, workers=workers)
+        options = dict(num_bytes=num_bytes, about={"source": source.name, "field": field.name}, workers=workers)
+        kept = store.kept(key_of(source.digest, field.name, shape), shape, fill, **options)
         if kept is not None:
             return kept
     array = np.empty(shape, np.uint8)

@@ -65,6 +65,7 @@ class DecodedStore:
         shape: Shape,
         fill: Callable[[np.ndarray], None],
         *,
+        num_bytes: int,
         about: Mapping[str, str],
         workers: int | None,
     ) -> UInt8[np.ndarray, "n H W 3"] | None:
@@ -74,15 +75,16 @@ class DecodedStore:
           key: see `key_of`.
           shape: of the array.
           fill: fills an array of this shape.
+          num_bytes: of this entry and of those of the same set; all of them are kept, or none.
           about: stored beside the checksums, for people who look into the folder.
           workers: threads that compute checksums.
 
         Returns:
-          None if it cannot be kept: it is too large, or the folder cannot be written.
+          None if it is missing and cannot be kept: the set is too large, or the folder cannot be written.
         """
         if (array := self._read(key, shape, workers=workers)) is not None:
             return array
-        if not self.can_keep(int(np.prod(shape))):
+        if not self.can_keep(num_bytes):
             return None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
