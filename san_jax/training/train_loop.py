@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -49,7 +49,7 @@ def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
     with (
         checkpoints_of(run) as saved,
         Progress(events, start=step, total=run.total, batch_size=run.batch_size) as progress,
-        Profiler(run.workdir / "profile", profiled) as profiler,
+        Profiler(run.workdir / "profile", profiled, settle=progress.settle) as profiler,
     ):
         for note in (*run.notes, *([feed.note] if feed else [])):
             progress.say(note)
@@ -112,10 +112,11 @@ class Profiler:
     Args:
       folder: of the recording; every process writes its own file there.
       steps: the steps to record; those before the start of the loop are left out.
+      settle: waits until the devices have finished all steps, so that the last one is recorded whole.
     """
 
-    def __init__(self, folder: Path, steps: range):
-        self._folder, self._steps, self._runs = folder, steps, False
+    def __init__(self, folder: Path, steps: range, *, settle: Callable[[], None]):
+        self._folder, self._steps, self._settle, self._runs = folder, steps, settle, False
 
     def __enter__(self):
         return self
@@ -129,7 +130,8 @@ class Profiler:
         if step in self._steps and not self._runs:
             jax.profiler.start_trace(self._folder)
             self._runs = True
-        elif step >= self._steps.stop:
+        elif step >= self._steps.stop and self._runs:
+            self._settle()
             self._stop()
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
