@@ -1,5 +1,6 @@
 """One mesh over all devices of all processes, and the shardings on it: batches split by rows, replicated state."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,8 @@ def local_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
 
 def put_rows(mesh: Mesh, rows: Shaped[np.ndarray, "local ..."], *, num_rows: int) -> jax.Array:
     """The global batch [num_rows, ...] from every process's `local_rows` of it."""
-    return jax.make_array_from_process_local_data(by_rows(mesh), rows, (num_rows, *rows.shape[1:]))
+    with _meant():
+        return jax.make_array_from_process_local_data(by_rows(mesh), rows, (num_rows, *rows.shape[1:]))
 
 
 def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
@@ -127,12 +129,19 @@ def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sha
     """
     if jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable):
         return jax.device_put(array, sharding)
-    return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+    with _meant():
+        return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
 
 
 def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:
     """Replicates an array, which every process holds whole, on all devices."""
-    return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
+    with _meant():
+        return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
+
+
+def _meant() -> contextlib.AbstractContextManager:
+    """Around copies to the devices that are meant, which `jax.transfer_guard` takes for accidental ones."""
+    return jax.transfer_guard_host_to_device("allow")
 
 
 def of_first_process(numbers: Sequence[int]) -> list[int]:

@@ -14,6 +14,7 @@ from runs import PEOPLE, config_of
 
 from configs import baseline
 from san_jax import devices
+from san_jax.data.input_pipeline import WAYS
 from san_jax.errors import UserError
 from san_jax.training import run, train_loop
 from san_jax.training.train_loop import Profiler, SaveClock
@@ -76,10 +77,12 @@ def small_run(workdir, **fields):
 
 
 @pytest.mark.slow
-def test_run_saves_by_time_and_records_the_profiled_steps(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_run_saves_by_time_and_records_the_profiled_steps(way, tmp_path, monkeypatch):
+    """In every way of data.cache; nothing is copied to or from the devices by accident."""
     saved = []
     monkeypatch.setattr(train_loop.Checkpoints, "save", lambda self, step, state: saved.append(step))
-    built = small_run(tmp_path, **{"schedule.save_minutes": 1e-9})
+    built = small_run(tmp_path, **{"schedule.save_minutes": 1e-9, "data.cache": way})
     train_loop.train(built, profiled=range(1, 3))
     assert saved == list(range(1, built.total + 1))
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
