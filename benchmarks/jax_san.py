@@ -80,7 +80,7 @@ def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
 
 
 def compiler_options() -> dict[str, bool]:
-    """Those with which runs and models compile by default."""
+    """Those with which runs and models compile if `config.onednn` is on."""
     return devices.compiler_options(devices.make_mesh(), onednn=True)
 
 

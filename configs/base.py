@@ -27,7 +27,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.seed = 0  # for weights, batches and augmentation
     config.init_from = ""  # initial weights: a run, a checkpoint, or a PyTorch or safetensors file; "" = random
     config.compute_dtype = "float32"  # of the networks; or tensorfloat32, bfloat16: docs/precision.md
-    config.onednn = True  # on CPUs, from JAX 0.11 on: XLA may use oneDNN's kernels, which are faster
+    config.onednn = False  # on CPUs, from JAX 0.11 on: XLA may use oneDNN's kernels, an experiment: docs/precision.md
     config.deterministic = False  # on GPUs: only kernels that give the same bits in every run, which are slower
 
     config.data = ConfigDict()

@@ -48,7 +48,7 @@ class Model:
     weights: Weights
     mesh: Mesh
     compute_dtype: str = "float32"
-    onednn: bool = True
+    onednn: bool = False
     source: str = "these weights"
     step: int = 0
 

@@ -130,7 +130,8 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
 
     Args:
       config: see configs/base.py.
-      workdir: folder of the run; compiled programs are kept there too, unless JAX is told another place.
+      workdir: folder of the run; compiled programs are kept there too, unless JAX is told another place or
+        `config.onednn` is on.
       profiled: steps to record with JAX's profiler.
     """
     config_fields.check(config)
@@ -142,7 +143,9 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
         built = dataclasses.replace(built, notes=(note, *built.notes))
     if profiled and profiled.start >= built.total:
         raise UserError(f"--profile begins at step {profiled.start}, but the run ends after step {built.total - 1}")
-    with programs_kept(workdir / "compiled"):
+    # XLA cannot write programs with oneDNN's kernels to a file (JAX 0.12).
+    keeps = not devices.compiler_options(devices.make_mesh(), onednn=config.onednn)
+    with programs_kept(workdir / "compiled") if keeps else contextlib.nullcontext():
         train_loop.train(built, profiled=profiled)
 
 

@@ -38,7 +38,7 @@ from san_jax.training import config_fields, run_config
 # Config values for weights without a run.
 WITHOUT_RUN = {
     "compute_dtype": "float32",
-    "onednn": True,
+    "onednn": False,
     "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": None},
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
