@@ -96,6 +96,7 @@ SAN = "--config=configs/san.py"
         ([SAN, "--config.seed.x=1"], "; did you mean seed?"),
         ([SAN, "--config.batch=1"], "batch is a group of fields; give one of them: batch.identities, "),
         ([SAN, "--config.batch.identities=four"], "=four: batch.identities takes an integer; its default is 16"),
+        ([SAN, "--config.data.workers=two"], "=two: data.workers takes an integer; its default is unset"),
         ([SAN, "--config.reid.gamma=x"], "=x: reid.gamma takes a number; its default is 0.5"),
         ([SAN, "--config.decoder.skips=maybe"], "=maybe: decoder.skips takes true or false; its default is True"),
         (["--config=configs/san.py:smal"], "san.py:smal: config size 'smal' is not one of full, small"),

@@ -155,8 +155,9 @@ def readable(error: Exception) -> str:
     """The message of absl or config_flags about a flag, in one line; for a field's value, what the field takes."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     match = re.match(rf"flag --{FLAG}\.([\w.]+)=(.*?): ", text, re.DOTALL)
-    if match and (kind := KINDS.get(type(_value(match[1])))):
-        return f"--{FLAG}.{match[1]}={match[2]}: {match[1]} takes {kind}; its default is {_value(match[1])}"
+    if match and (kind := KINDS.get(_type(match[1]))):
+        default = "unset" if _value(match[1]) is None else _value(match[1])
+        return f"--{FLAG}.{match[1]}={match[2]}: {match[1]} takes {kind}; its default is {default}"
     return " ".join(text.split())
 
 
@@ -164,6 +165,15 @@ def _value(name: str) -> Any:
     """The value of a field in the loaded config; None if there is no such field."""
     value = flags.FLAGS[FLAG].value if FLAG in flags.FLAGS else None
     return flatten_dict(value.to_dict(), sep=".").get(name) if value else None
+
+
+def _type(name: str) -> type:
+    """The type of a field in the loaded config, also of one that is unset; NoneType if there is no such field."""
+    *groups, last = name.split(".")
+    group = flags.FLAGS[FLAG].value if FLAG in flags.FLAGS else None
+    for part in groups:
+        group = getattr(group, part, None)
+    return group.get_type(last) if isinstance(group, ConfigDict) and last in group else type(None)
 
 
 def _module(path: Path) -> ModuleType:
