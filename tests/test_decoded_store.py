@@ -105,6 +105,14 @@ def test_set_beyond_the_bound_or_the_disk_is_not_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_folder_whose_name_a_file_has_is_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "decoded").touch()
+    assert keep(DecodedStore(tmp_path / "decoded", max_bytes=10**5)) == (None, False)
+    said = capsys.readouterr().err
+    assert said.startswith(f"decoded pictures cannot be kept in {tmp_path / 'decoded'} (File exists); they stay")
+    assert said.count("\n") == 1
+
+
 def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -101,7 +101,7 @@ class DecodedStore:
         try:
             expected = np.array(json.loads(about.read_text())["crc32"], np.uint32)
             array = np.load(path, mmap_mode="r")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError):
             return self._forget(key)

@@ -151,8 +151,8 @@ def choose_way(data: TrainingData, *, mesh: Mesh, cache: str, store: DecodedStor
     """The way of `open_feed`, the same on all processes."""
     size = decoded.num_bytes(data.source, data.fields)
     on_device, on_host = devices.free_memory(mesh), memory.available()
-    kept = store is not None and bool(data.source.digest) and store.can_keep(size)
     if cache == "auto":
+        kept = store is not None and bool(data.source.digest) and store.can_keep(size)
         fits = (size <= SHARE_OF_DEVICE * on_device, kept or size <= SHARE_OF_HOST * on_host, True)
     elif cache == "device":
         fits = (size <= on_device, False, False)
