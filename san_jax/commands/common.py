@@ -137,14 +137,15 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
     config_fields.check(config)
     resuming.check_config(config, workdir)  # before data are prepared in vain
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
-    built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=devices.make_mesh())
+    mesh = devices.make_mesh()
+    built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=mesh)
     if idle := config_fields.changed_in_vain(config, config_file.defaults()):
         note = f"without effect in mode {config.mode} with the other fields of this config: {', '.join(idle)}"
         built = dataclasses.replace(built, notes=(note, *built.notes))
     if profiled and profiled.start >= built.total:
         raise UserError(f"--profile begins at step {profiled.start}, but the run ends after step {built.total - 1}")
     # XLA cannot write programs with oneDNN's kernels to a file (JAX 0.12).
-    keeps = not devices.compiler_options(devices.make_mesh(), onednn=config.onednn)
+    keeps = not devices.compiler_options(mesh, onednn=config.onednn)
     with programs_kept(workdir / "compiled") if keeps else contextlib.nullcontext():
         train_loop.train(built, profiled=profiled)
 
