@@ -183,6 +183,21 @@ def test_error_for_a_damaged_checkpoint_is_one_line(workdir, abstract, tmp_path)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("read", [stored.read_about, stored.shapes, stored.has_decoder], ids=lambda read: read.__name__)
+def test_checkpoint_that_a_training_removes_before_it_is_read_is_one_line(read, workdir, tmp_path):
+    removed = stored.find(shutil.copytree(workdir, tmp_path / "run"))
+    shutil.rmtree(removed)
+    with pytest.raises(UserError, match=f"^{removed} was removed while it was read; try again, if a training goes on$"):
+        read(removed)
+
+
+def test_checkpoint_without_its_list_of_arrays_is_one_line(workdir, tmp_path):
+    broken = stored.find(shutil.copytree(workdir, tmp_path / "run"))
+    (broken / "state" / "_METADATA").unlink()
+    with pytest.raises(UserError, match=f"^{broken} cannot be read as a checkpoint .*; try another one$"):
+        stored.shapes(broken)
+
+
 def test_mode_is_stored_and_inferred_from_older_checkpoints(abstract, tmp_path):
     state = state_of(abstract, 8)
     without_decoder = dataclasses.replace(state, decoder={}, decoder_stats={}, recon_opt={})

@@ -32,8 +32,11 @@ def test_second_process_is_refused_with_pid_and_host_until_the_first_is_dead(tmp
     for _ in range(2):
         with pytest.raises(UserError, match=said), lock.held(path, what="another"):
             pass
+        with pytest.raises(UserError, match=said):
+            lock.check_free(path)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    lock.check_free(path)
     with lock.held(path, what="another"):
         assert path.read_text().startswith(f"another, pid {os.getpid()} on ")
     assert path.read_text() == ""
@@ -47,13 +50,18 @@ def test_second_holder_in_one_process_is_refused_too(tmp_path):
         pass
 
 
+def test_check_of_a_folder_that_was_never_held_leaves_nothing_there(tmp_path):
+    lock.check_free(tmp_path / "run" / "lock")
+    assert not list(tmp_path.iterdir())
+
+
 def test_file_system_without_locks_refuses_nothing(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", unsupported)
     with lock.held(tmp_path / "lock", what="one"), lock.held(tmp_path / "lock", what="other"):
-        pass
+        lock.check_free(tmp_path / "lock")
 
 
 def test_unwritable_path_is_named(tmp_path):

@@ -135,6 +135,7 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
       profiled: steps to record with JAX's profiler.
     """
     config_fields.check(config)
+    train_loop.check_free(workdir)
     resuming.check_config(config, workdir)  # before data are prepared in vain
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     mesh = devices.make_mesh()

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from san_jax.errors import UserError
 
@@ -34,11 +35,7 @@ def held(path: Path, *, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{path.parent} is in use by {holder}; wait for it to end, stop it, or give another folder"
-            ) from error
+            raise _in_use(path, file) from error
         except OSError:
             yield
             return
@@ -49,6 +46,27 @@ def held(path: Path, *, what: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def check_free(path: Path) -> None:
+    """Raises `held`'s UserError if another process holds the lock of a file; writes nothing."""
+    try:
+        file = open(path)  # noqa: SIM115, closed below
+    except OSError:  # there is none yet, or `held` says why it cannot be opened
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(path, file) from error
+        except OSError:
+            return
+
+
+def _in_use(path: Path, file: TextIO) -> UserError:
+    file.seek(0)
+    holder = file.read().strip() or "another process"
+    return UserError(f"{path.parent} is in use by {holder}; wait for it to end, stop it, or give another folder")
 
 
 @contextlib.contextmanager

@@ -170,16 +170,30 @@ def held_workdir(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process trains there.
     """
-    refused = None
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            try:
-                stack.enter_context(lock.held(workdir / LOCK, what="a training"))
-            except UserError as error:
-                refused = error
-        if devices.of_first_process([refused is not None])[0]:
-            raise refused or UserError(f"{workdir} is in use by another process; the message of process 0 names it")
+        _by_first_process(workdir, lambda: stack.enter_context(lock.held(workdir / LOCK, what="a training")))
         yield
+
+
+def check_free(workdir: Path) -> None:
+    """Checks that no other run trains in a workdir, before its checkpoints are read or data are prepared in vain.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    _by_first_process(workdir, lambda: lock.check_free(workdir / LOCK))
+
+
+def _by_first_process(workdir: Path, uses_lock: Callable[[], None]) -> None:
+    """Calls a function in process 0; if it raises a UserError there, every process raises one."""
+    refused = None
+    if jax.process_index() == 0:
+        try:
+            uses_lock()
+        except UserError as error:
+            refused = error
+    if devices.of_first_process([refused is not None])[0]:
+        raise refused or UserError(f"{workdir} is in use by another process; the message of process 0 names it")
 
 
 def checkpoints_of(run: Run) -> Checkpoints:

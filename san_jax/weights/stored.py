@@ -135,15 +135,22 @@ def has_decoder(checkpoint: Path) -> bool:
 def shapes(checkpoint: Path) -> dict[str, PyTree]:
     """Shapes and dtypes of all arrays of a checkpoint, as nested dictionaries."""
     with unreadable_as_user_error(checkpoint), ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata((checkpoint / STATE).resolve()).item_metadata.tree
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+        metadata = reader.metadata((checkpoint / STATE).resolve()).item_metadata
+        if metadata is None:  # orbax only logs why
+            raise ValueError(f"the list of arrays in {STATE} is missing or damaged")
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), metadata.tree)
 
 
 @contextlib.contextmanager
 def unreadable_as_user_error(checkpoint: Path) -> Iterator[None]:
-    """Turns the errors of reading a damaged or missing checkpoint into a UserError."""
+    """Turns the errors of reading a checkpoint that is damaged, or removed meanwhile, into a UserError.
+
+    A training removes its last checkpoint when it has written the next, whoever may be reading it.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not checkpoint.is_dir():
+            raise UserError(f"{checkpoint} was removed while it was read; try again, if a training goes on") from error
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"{checkpoint} cannot be read as a checkpoint ({reason}); try another one") from error
