@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from san_jax import devices, files
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
+from san_jax.training import older_states
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 from san_jax.weights.stored import ABOUT, MODE, STATE
@@ -201,4 +202,8 @@ def restore(checkpoint: Path, like: TrainState) -> TrainState:
       checkpoint: folder of the checkpoint.
       like: shapes, dtypes and shardings to restore into (`jax.ShapeDtypeStruct`s).
     """
-    return TrainState(**stored.restore_parts(checkpoint, vars(like)))
+    stored_shapes, wanted = stored.shapes(checkpoint), vars(like)
+    older = [name for name in wanted if older_states.is_older(stored_shapes.get(name))]
+    as_stored = {name: devices.with_sharding(stored_shapes[name], like.step.sharding) for name in older}
+    parts = stored.restore_parts(checkpoint, wanted | as_stored)
+    return TrainState(**parts | {name: older_states.converted(parts[name], wanted[name]) for name in older})

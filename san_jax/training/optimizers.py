@@ -1,15 +1,16 @@
 """PyTorch's optimizers as optax transforms, consecutive phases, frozen layers, and learning-rate schedules."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int32
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Int32, PyTree
 
 from san_jax.errors import UserError
 
@@ -89,59 +90,99 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTr
 
 
 class PhasesState(NamedTuple):
-    """Number of updates made in all phases together, and the state of every phase."""
+    """The state of consecutive phases.
+
+    Attributes:
+      count: number of updates made in all phases together.
+      phase: index of the phase that made the last one, 0 before the first.
+      arrays: the state of that phase, as nested dictionaries by the paths of its leaves; phases share the arrays at
+        equal paths, such as the moments of Adam and AMSGrad. What only other phases use is kept, but means nothing.
+    """
 
     count: Int32[Array, ""]
-    phases: tuple[optax.OptState, ...]
+    phase: Int32[Array, ""]
+    arrays: PyTree
 
 
 def in_phases(phases: Sequence[tuple[int | None, optax.GradientTransformation]]) -> optax.GradientTransformation:
     """Runs optimizers one after the other, each from a fresh state and with its own count of updates.
 
-    All states exist from the first step on, so that checkpoints keep one structure; a state changes only while its
-    phase is active. A phase of 0 steps is left out, together with its state.
+    The state holds one phase at a time, and has one structure throughout, so that one compiled step and one kind of
+    checkpoint serve all phases.
 
     Args:
       phases: (number of updates, transform) of each phase, in order; the last phase has no end and the number None.
+        Phases of 0 updates are left out.
     """
     phases = [(steps, tx) for steps, tx in phases if steps != 0]
     lengths = [steps for steps, _ in phases]
     if None in lengths[:-1] or lengths[-1:] != [None]:
         raise ValueError(f"the last phase, and no other, must have the number of updates None; got {lengths}")
-    starts = list(itertools.accumulate(lengths[:-1], initial=0))
+    ends = list(itertools.accumulate(lengths[:-1]))
 
     def init(params: optax.Params) -> PhasesState:
-        return PhasesState(jnp.zeros([], jnp.int32), tuple(tx.init(params) for _, tx in phases))
+        arrays = {}
+        for _, tx in reversed(phases):  # the first phase comes last, since its state is the one that counts
+            arrays |= leaves_by_path(tx.init(params))
+        return PhasesState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), unflatten_dict(arrays))
 
     def update(
         grads: optax.Updates, state: PhasesState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, PhasesState]:
-        current = index_of_interval(starts[1:], state.count)
-        updates, states = optax.tree.zeros_like(grads), []
-        for index, ((_, tx), old) in enumerate(zip(phases, state.phases, strict=True)):
-            # An element-wise `where` fuses with the update and writes in place; branches would copy the idle states.
-            proposed = tx.update(grads, old, params)
-            updates, new = jax.tree.map(partial(jnp.where, current == index), proposed, (updates, old))
-            states.append(new)
-        return updates, PhasesState(optax.safe_increment(state.count), tuple(states))
+        current = index_of_interval(ends, state.count)
+        updates, arrays = optax.tree.zeros_like(grads), flatten_dict(state.arrays)
+        old = dict(arrays)
+        for index, (_, tx) in enumerate(phases):
+            fresh = tx.init(params)
+            # An element-wise `where` fuses with the update and writes in place; branches would copy the state.
+            kept = jax.tree.map(partial(jnp.where, state.phase != current), fresh, at_paths(fresh, old))
+            proposed, new = tx.update(grads, kept, params)
+            chosen = partial(jnp.where, current == index)
+            updates = jax.tree.map(chosen, proposed, updates)
+            arrays |= {path: chosen(leaf, arrays[path]) for path, leaf in leaves_by_path(new).items()}
+        return updates, PhasesState(optax.safe_increment(state.count), current, unflatten_dict(arrays))
 
     return optax.GradientTransformation(init, update)
 
 
+def leaves_by_path(tree: PyTree) -> dict[tuple[str, ...], Any]:
+    """Path -> leaf of a tree; lists, tuples and named tuples give the same paths as dictionaries of their items."""
+    return {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def at_paths(like: PyTree, leaves: Mapping[tuple[str, ...], Any]) -> PyTree:
+    """A tree of the structure of `like`, its leaves taken by their paths."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_names(path)], like)
+
+
+def _names(path) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
 def frozen_except(tx: optax.GradientTransformation, open_layers: Sequence[str]) -> optax.GradientTransformation:
-    """Applies `tx` only to the named top-level children of the parameters; the others get zero updates and no state.
+    """Applies `tx` only to the named top-level children of the parameters; the others get zero updates.
+
+    The state of the others is kept, so that it has the structure of an optimizer of all parameters. `tx` must treat
+    every array on its own.
 
     Raises:
       UserError: at `init`, if a name is not a child of the parameters.
     """
 
-    def labels(params: optax.Params) -> dict[str, str]:
+    def init(params: optax.Params) -> optax.OptState:
         unknown = [name for name in open_layers if name not in params]
         if unknown:
             raise UserError(f"schedule.open_layers names {', '.join(unknown)}; the network has {', '.join(params)}")
-        return {name: "open" if name in open_layers else "frozen" for name in params}
+        return tx.init(params)
 
-    return optax.partition({"open": tx, "frozen": optax.set_to_zero()}, labels)
+    def update(
+        grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = tx.update(grads, state, params)
+        still = {name: optax.tree.zeros_like(child) for name, child in updates.items() if name not in open_layers}
+        return {**updates, **still}, state
+
+    return optax.GradientTransformation(init, update)
 
 
 def multistep(learning_rate: float, milestones: Sequence[int], gamma: float) -> optax.Schedule:

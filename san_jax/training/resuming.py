@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 from flax.traverse_util import flatten_dict
 from jaxtyping import PyTree
 
 from san_jax import devices
 from san_jax.errors import UserError
-from san_jax.training import run_config
+from san_jax.training import older_states, run_config
+from san_jax.training.optimizers import leaves_by_path
 from san_jax.training.run_config import Config
 from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
@@ -139,7 +139,9 @@ def check_state(checkpoint: Path, like: TrainState) -> None:
       UserError: an array is missing, is not part of the state or has another shape; names the config field that
         caused it.
     """
-    saved, wanted = _leaves(stored.shapes(checkpoint)), _leaves(vars(like))
+    found = stored.shapes(checkpoint)
+    older = {name: older_states.shapes_of(state) for name, state in found.items() if older_states.is_older(state)}
+    saved, wanted = _leaves(found | older), _leaves(vars(like))
     differ = sorted(path for path in saved.keys() | wanted.keys() if saved.get(path) != wanted.get(path))
     if differ:
         field = _field_behind(differ, saved.keys(), wanted.keys())
@@ -150,12 +152,8 @@ def check_state(checkpoint: Path, like: TrainState) -> None:
 
 
 def _leaves(tree: PyTree) -> dict[tuple[str, ...], tuple]:
-    """Path -> (shape, dtype) of every array; lists, tuples and named tuples give the same paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): (tuple(leaf.shape), str(leaf.dtype))
-        for path, leaf in leaves
-    }
+    """Path -> (shape, dtype) of every array."""
+    return {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves_by_path(tree).items()}
 
 
 def _field_behind(differ, saved, wanted) -> str:
@@ -166,11 +164,4 @@ def _field_behind(differ, saved, wanted) -> str:
     for field in fields:
         if not all(any(path[0] == field for path in paths) for paths in (saved, wanted)):
             return "mode"
-    if _phases(saved) != _phases(wanted):
-        return "schedule.fixbase_epoch or schedule.warmup_epochs"
-    # Only arrays of the phase with frozen layers differ; another optimizer would change those of the main phase too.
-    return "schedule.open_layers" if all("inner_states" in path for path in differ) else "reid.optimizer"
-
-
-def _phases(paths) -> set[tuple[str, ...]]:
-    return {(path[0], path[2]) for path in paths if path[0] in ("reid_opt", "recon_opt") and path[1] == "phases"}
+    return "reid.optimizer or schedule.warmup_epochs"
