@@ -25,6 +25,11 @@ REID_ADAM = {"learning_rate": 8e-4, "b1": 0.9, "b2": 0.999, "weight_decay": 5e-4
 RECON_ADAM = {"learning_rate": 1e-5, "b1": 0.5, "b2": 0.999, "weight_decay": 0.0}
 
 
+# Fields of a `Case` for a trial run on two CPU cores.
+TINY = {"batch": 8, "height": 32, "width": 16, "depth": 10, "fc_dim": 8, "num_pids": 4, "warmup": 1, "repeats": 2}
+TINY |= {"encoder_width": 0.1, "decoder_width": 0.1}
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """What one process measures.

@@ -8,6 +8,7 @@ it; and the optimized program as kernels_TASK_DTYPE.hlo.gz.
 
 import argparse
 import collections
+import dataclasses
 import gzip
 import json
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import jax_san
-from benchmarks.case import DTYPES, TASKS, Case
+from benchmarks.case import DTYPES, TASKS, TINY, Case
 
 STEPS = 5
 KEPT = 400  # kernels in the report
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--depth", type=int, default=50)
+    parser.add_argument("--tiny", action="store_true", help="a trial run")
     parser.add_argument("--out", type=Path, default=Path("runs/kernels"))
     flags = parser.parse_args()
     case = Case(
@@ -49,6 +51,8 @@ def main() -> None:
         warmup=3,
         repeats=STEPS,
     )
+    if flags.tiny:
+        case = dataclasses.replace(case, **TINY)
     call, _ = jax_san.training(case)
     for _ in range(case.warmup):
         call()

@@ -5,8 +5,12 @@
     python -m benchmarks.on_device --tiny                     # the same stages at sizes for two CPU cores
 
 Needs JAX, Flax, optax, jaxtyping, NumPy, SciPy and Pillow; PyTorch for comparison; no TFDS, grain or ml_collections.
-A stage is one or more processes with a time limit. It writes its reports as it goes; if it fails, the next one still
-runs. Stages in the order in which they run:
+A stage is one or more processes with a time limit; if it fails, the next one still runs. FOLDER gets log.txt,
+stages.json, and reports.zip, to which a stage's reports are added as soon as it ends:
+
+    unzip FOLDER/reports.zip -d benchmarks/results && python -m benchmarks.table
+
+Stages in the order in which they run:
 
     1  description and peak rates of the machine
     2  correctness: the tests of networks, losses, optimizers, scores and renderer, on the device
@@ -25,7 +29,10 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +45,9 @@ RIGHT = (
     *("layers", "encoder", "decoder", "losses", "optimizers", "golden_gradients", "train_step", "augmentation"),
     *("distances", "ranking", "reranking", "verification", "query_expansion", "renderer", "studio"),
 )
-TINY_STEP = "--batch=8 --pictures=4 --height=64 --width=32 --depth=10 --encoder_width=0.125 --decoder_width=0.125"
+TINY_RIGHT = ("losses",)
+TINY_STEP = "--batch=8 --pictures=4 --height=32 --width=16 --depth=10 --encoder_width=0.1 --fc_dim=8 --num_pids=4"
+TORCH_PROGRAMS = ".torch"  # not among the reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,32 +72,38 @@ class Part:
 
 
 def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
-    """All parts in their order."""
-    step = f"-m benchmarks.train_step --out={out} --rounds=1 --torch_cache={out.absolute()}/.torch"
+    """All parts in their order; they write into the folders that benchmarks/results has."""
+    other = out / "on_device" / time.strftime("%Y-%m-%d_%H%M")
+    step = f"-m benchmarks.train_step --out={out} --rounds=1 --torch_cache={out / TORCH_PROGRAMS}"
     step += f" {TINY_STEP} --repeats=2 --torch=" if tiny else " --batch=64 --repeats=20 --warmup=3"
     options = "" if tiny else " --torch=channels_last,channels_last+compile"
-    small = " --batch=8 --height=64 --depth=10" if tiny else ""
-    tests = " ".join(f"tests/test_{name}.py" for name in (RIGHT[:1] if tiny else RIGHT))
+    cases = "--tasks=baseline,features --dtypes=bfloat16"
+    if not tiny:
+        cases = "--tasks=san,baseline,features --dtypes=bfloat16,tensorfloat32"
+    trial = " --tiny" if tiny else ""
+    tests = " ".join(f"tests/test_{name}.py" for name in (TINY_RIGHT if tiny else RIGHT))
     shared = (("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),)
     exact = (*shared, ("JAX_PLATFORMS", ""), ("JAX_DEFAULT_MATMUL_PRECISION", "highest"))
     workers = "" if tiny else "-n 6"
 
-    yield Part(1, "machine", f"-m benchmarks.machine --out={out}{' --tiny' if tiny else ''}", 60)
-    yield Part(3, "torch_programs", f"-m benchmarks.on_device --torch_programs {step}{options}", 110, True, shared)
+    yield Part(1, "machine", f"-m benchmarks.machine --out={other}{trial}", 60)
+    if not tiny:
+        yield Part(3, "torch_programs", f"-m benchmarks.on_device --torch_programs {step}{options}", 110, True, shared)
     yield Part(2, "right", f"-m pytest -o addopts= -m 'not slow' -q {workers} {tests}", 130, True, exact)
-    yield Part(3, "steps", f"{step}{options} --tasks=san,baseline,features --dtypes=bfloat16,tensorfloat32", 240)
-    yield Part(3, "variants", f"-m benchmarks.variants --out={out}{small}", 120)
-    yield Part(3, "kernels", f"-m benchmarks.kernels --out={out}{small}", 70)
-    loop = "--tiny --steps=3 --rounds=1 --pictures=64" if tiny else "--dtype=bfloat16"
-    yield Part(4, "loop", f"-m benchmarks.loop --out={out} {loop}", 100)
+    yield Part(3, "steps", f"{step}{options} {cases}", 240)
+    some = " --rounds=1 --only 'as it is' 'one-pass moments'" if tiny else ""
+    yield Part(3, "variants", f"-m benchmarks.variants --out={other}{trial}{some}", 120)
+    yield Part(3, "kernels", f"-m benchmarks.kernels --out={other}{trial}", 70)
+    loop = "--tiny --task=baseline --steps=3 --rounds=1 --pictures=64" if tiny else "--dtype=bfloat16"
+    yield Part(4, "loop", f"-m benchmarks.loop --out={out / 'loop'} {loop}", 100)
     for at_once in (16,) if tiny else (16, 64):
         people = "--people=4 --height=64 --rounds=1" if tiny else "--people=64 --rounds=3"
         name = f"rendering_by_{at_once}"
-        yield Part(6, name, f"-m benchmarks.rendering --out={out} --at_once={at_once} {people}", 60)
-    sizes = "--sizes=tiny" if tiny else "--sizes=market1501,market1501+500k,cuhk03,msmt17"
-    sides = "--sides=product,rank,tpr,nearest,rerank"
-    yield Part(5, "scores", f"-m benchmarks.scoring --out={out} --rounds=1 {sizes} {sides}", 120)
-    yield Part(7, "learning", f"-m benchmarks.learning --out={out}{' --tiny' if tiny else ''}", 420)
+        yield Part(6, name, f"-m benchmarks.rendering --out={out / 'rendering'} --at_once={at_once} {people}", 60)
+    sizes = "--sizes=tiny --repeats=2" if tiny else "--sizes=market1501,market1501+500k,cuhk03,msmt17"
+    sides = "product,rank,argsort,nearest,tpr,single_shot" if tiny else "product,rank,tpr,nearest,rerank"
+    yield Part(5, "scores", f"-m benchmarks.scoring --out={out / 'scoring'} --rounds=1 {sizes} --sides={sides}", 120)
+    yield Part(7, "learning", f"-m benchmarks.learning --out={other}{trial}", 420)
 
 
 def main() -> int:
@@ -102,12 +117,22 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
     flags = parser.parse_args()
     chosen = {int(number) for number in flags.stages.split(",")}
-    run([part for part in parts(flags.out, tiny=flags.tiny) if part.stage in chosen], flags.out, minutes=flags.minutes)
+    with tempfile.TemporaryDirectory() as folder:
+        found = parts(Path(folder), tiny=flags.tiny)
+        run([part for part in found if part.stage in chosen], Path(folder), flags.out, minutes=flags.minutes)
     return 0
 
 
-def run(chosen: Sequence[Part], out: Path, *, minutes: float) -> None:
-    """Runs parts until the time is up; stages.json records how each of them ended."""
+def run(chosen: Sequence[Part], reports: Path, out: Path, *, minutes: float) -> None:
+    """Runs parts until the time is up.
+
+    Args:
+      chosen: the parts.
+      reports: the folder into which they write.
+      out: gets three files, written anew after each part: log.txt, stages.json, which says how each part ended, and
+        reports.zip with all files in `reports`.
+      minutes: time limit.
+    """
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     ended: dict[str, dict] = {}
@@ -120,12 +145,28 @@ def run(chosen: Sequence[Part], out: Path, *, minutes: float) -> None:
         (out / "stages.json").write_text(json.dumps(ended, indent=1) + "\n")
         with open(out / "log.txt", "a") as log:
             log.write(f"==== {part.name}: {ended[part.name]}\n{status[0][-20000:]}\n")
+        pack(reports, out / "reports.zip")
         print(f"==== {part.name}: {ended[part.name]}\n{status[0][-1500:]}", flush=True)
 
     with ThreadPoolExecutor() as pool:
         for beside, group in itertools.groupby(chosen, lambda part: part.beside):
             mapped = pool.map if beside else map
             list(mapped(one, group))
+
+
+PACKING = threading.Lock()
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Writes all files of a folder but PyTorch's programs to a zip archive, which is replaced in one step."""
+    part = archive.with_suffix(".part")
+    with PACKING:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as written:
+            for path in sorted(folder.rglob("*")):
+                name = path.relative_to(folder)
+                if path.is_file() and name.parts[0] != TORCH_PROGRAMS:
+                    written.write(path, name)
+        part.replace(archive)
 
 
 def run_part(part: Part, limit: float) -> tuple[str, str]:

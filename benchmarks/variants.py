@@ -7,6 +7,7 @@ All steps are traced one after the other, compiled in parallel, and timed in tur
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
 import time
@@ -21,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import jax_san
-from benchmarks.case import DTYPES, Case
+from benchmarks.case import DTYPES, TINY, Case
 from san_jax.networks import decoder, encoder, layers
 
 # ---- The other implementations.
@@ -121,13 +122,18 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help="variants to time (default: all)")
+    parser.add_argument("--tiny", action="store_true", help="a trial run")
     parser.add_argument("--out", type=Path, default=Path("runs/variants"))
     flags = parser.parse_args()
+    chosen = {name: VARIANTS[name] for name in flags.only or VARIANTS}
     case = Case(
         task=flags.task, framework="jax", options=(), dtype=flags.dtype, platform=jax.default_backend(),
         batch=flags.batch, height=flags.height, width=flags.height // 2, depth=flags.depth, fc_dim=512,
         encoder_width=1.0, decoder_width=1.0, num_pids=767, warmup=2, repeats=10,
     )  # fmt: skip
+    if flags.tiny:
+        case = dataclasses.replace(case, **TINY)
     make = jax_san.make_state_of(case)
     _, (abstract, batch) = jax_san.step_of(case)
     batch = jax.device_put(batch)
@@ -140,9 +146,9 @@ def main() -> None:
 
     report = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "date": time.strftime("%Y-%m-%d")}
     report |= {"task": case.task, "dtype": case.dtype, "batch": case.batch, "ms": {}}
-    with ThreadPoolExecutor(len(VARIANTS)) as pool:
+    with ThreadPoolExecutor(len(chosen)) as pool:
         waiting = {}
-        for name, changes in VARIANTS.items():
+        for name, changes in chosen.items():
             with in_place(changes):
                 lowered = jax_san.step_of(case)[0].lower(abstract, batch)
             waiting[name] = pool.submit(compile_one, lowered, COMPILER.get(name))
