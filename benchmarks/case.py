@@ -93,7 +93,14 @@ def timed(call: Callable[[], Any], case: Case) -> tuple[list[float], Any]:
     return seconds, result
 
 
-def findings(*, seconds: list[float], compile_seconds: float, peak_bytes: int | None, loss: float) -> dict[str, Any]:
+def findings(
+    *,
+    seconds: list[float],
+    compile_seconds: float,
+    peak_bytes: int | None,
+    loss: float,
+    flops: float | None = None,
+) -> dict[str, Any]:
     """The report of a process on its case.
 
     Args:
@@ -101,12 +108,14 @@ def findings(*, seconds: list[float], compile_seconds: float, peak_bytes: int | 
       compile_seconds: spent before the first call, or in it; 0 if nothing is compiled.
       peak_bytes: peak memory on the GPU; None on a CPU: the peak resident size of the process is reported.
       loss: of the last call, or the mean of the features; must be finite.
+      flops: floating-point operations of a call; None if they are not counted.
     """
     if not math.isfinite(loss):
         raise ValueError(f"the last loss is {loss}")
     if peak_bytes is None:
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-    return {"all_seconds": seconds, "compile_seconds": compile_seconds, "peak_bytes": peak_bytes, "loss": loss}
+    found = {"all_seconds": seconds, "compile_seconds": compile_seconds, "peak_bytes": peak_bytes, "loss": loss}
+    return found if flops is None else found | {"flops": flops}
 
 
 def answer(*, describe: Callable[[], dict[str, Any]], measure: Callable[[Case], dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,30 +33,44 @@ def describe() -> dict[str, Any]:
 
 def measure(case: Case) -> dict[str, Any]:
     """Compiles and times one case."""
-    call, compile_seconds = (training if case.trains else extraction)(case)
+    call, program = (training if case.trains else extraction)(case)
     seconds, result = cases.timed(call, case)
     return cases.findings(
         seconds=seconds,
-        compile_seconds=compile_seconds,
+        compile_seconds=program.seconds,
         peak_bytes=(jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         loss=float(sum(leaf.mean() for leaf in jax.tree.leaves(result))),
+        flops=program.flops,
     )
 
 
-def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], float]:
-    """A function that updates its own state once and returns the loss terms; seconds of tracing and compiling."""
+class Program(NamedTuple):
+    """A compiled function.
+
+    Attributes:
+      call: the function.
+      seconds: of tracing and compiling.
+      flops: floating-point operations of a call, by XLA's count before it optimizes.
+    """
+
+    call: Callable
+    seconds: float
+    flops: float
+
+
+def training(case: Case) -> tuple[Callable[[], dict[str, jax.Array]], Program]:
+    """A function that updates its own state once and returns the loss terms; the program that it calls."""
     step, (_, batch) = step_of(case)
     state = jax.jit(make_state_of(case))()
     batch = jax.device_put(batch)
-    step, seconds = compiled(step, state, batch)
+    program = compiled(step, state, batch)
 
     def call() -> dict[str, jax.Array]:
         nonlocal state
-        state, terms = jax.block_until_ready(step(state, batch))
+        state, terms = jax.block_until_ready(program.call(state, batch))
         return terms
 
-    call.program = step.as_text
-    return call, seconds
+    return call, program
 
 
 def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
@@ -102,18 +116,20 @@ def optimizers_of() -> dict[str, optax.GradientTransformation]:
     }
 
 
-def extraction(case: Case) -> tuple[Callable[[], jax.Array], float]:
-    """A function that returns the features of a batch; seconds of tracing and compiling."""
-    features, (_, _, pictures) = features_of(case)
+def extraction(case: Case) -> tuple[Callable[[], jax.Array], Program]:
+    """A function that returns the features of a batch; the program that it calls."""
+    features, (_, _, pictures) = features_of(case, in_parts=jax.default_backend() == "cpu")  # as `Model.takes_parts`
     encoder, stats = jax.jit(lambda: new_encoder(case))()
     pictures = jax.device_put(pictures)
-    extract, seconds = compiled(features, encoder, stats, pictures)
-    return lambda: jax.block_until_ready(extract(encoder, stats, pictures)), seconds
+    program = compiled(features, encoder, stats, pictures)
+    if jax.default_backend() == "cpu":  # of a loop over parts, XLA counts one turn
+        whole, arguments = features_of(case, in_parts=False)
+        program = program._replace(flops=whole.lower(*arguments).cost_analysis()["flops"])
+    return lambda: jax.block_until_ready(program.call(encoder, stats, pictures)), program
 
 
-def features_of(case: Case) -> tuple[Callable, tuple[Any, Any, Any]]:
+def features_of(case: Case, *, in_parts: bool) -> tuple[Callable, tuple[Any, Any, Any]]:
     """The jitted encoder and its arguments: abstract parameters and statistics, and pictures on the host."""
-    in_parts = jax.default_backend() == "cpu"  # as `Model.takes_parts`
     options = dict(architecture=architecture_of(case), compute_dtype=case.dtype, flip=False, in_parts=in_parts)
 
     def features(encoder, stats, pictures):
@@ -128,11 +144,12 @@ def new_encoder(case: Case) -> tuple[Any, Any]:
     return arrays_of(architecture_of(case).new_encoder(nnx.Rngs(params=0)))
 
 
-def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
-    """The function compiled for these arguments, and the seconds that this took."""
+def compiled(function: Callable, *arguments: Any) -> Program:
+    """A jitted function compiled for these arguments."""
     start = time.perf_counter()
-    function = function.lower(*arguments).compile()
-    return function, time.perf_counter() - start
+    lowered = function.lower(*arguments)
+    call = lowered.compile()
+    return Program(call, time.perf_counter() - start, lowered.cost_analysis()["flops"])
 
 
 def architecture_of(case: Case) -> Architecture:

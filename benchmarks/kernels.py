@@ -53,7 +53,7 @@ def main() -> None:
     )
     if flags.tiny:
         case = dataclasses.replace(case, **TINY)
-    call, _ = jax_san.training(case)
+    call, program = jax_san.training(case)
     for _ in range(case.warmup):
         call()
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def main() -> None:
         "kernels": kernels[:KEPT],
     }
     (flags.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (flags.out / f"{stem}.hlo.gz").write_bytes(gzip.compress(call.program().encode()))
+    (flags.out / f"{stem}.hlo.gz").write_bytes(gzip.compress(program.call.as_text().encode()))
     print(f"{stem}: {report['ms_a_step']:.2f} ms per step in kernels")
     for kernel in kernels[:25]:
         print(f"{kernel['ms']:8.3f} ms {kernel['count']:5.1f} x {kernel['name'][:60]:60} {kernel['op'][:60]}")

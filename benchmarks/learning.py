@@ -93,8 +93,8 @@ class Size:
 
 
 TINY = Size(
-    height=64, depth=10, width=0.125, fc_dim=32, decoder_width=0.125, identities=4, train_people=12, test_people=8,
-    pairs=40, held_out=8, pg_steps=6, reid_steps=6, compute_dtype="float32",
+    height=64, depth=10, width=0.125, fc_dim=32, decoder_width=0.125, identities=4, train_people=8, test_people=4,
+    pairs=24, held_out=8, pg_steps=3, reid_steps=3, compute_dtype="float32",
 )  # fmt: skip
 
 

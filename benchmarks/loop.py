@@ -28,6 +28,7 @@ from benchmarks.case import DTYPES, describe_cpu
 from san_jax import devices
 from san_jax.batch import Record
 from san_jax.data import input_pipeline
+from san_jax.errors import UserError
 from san_jax.training import run
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
@@ -106,7 +107,10 @@ def main() -> None:
     config["schedule"].update(warmup_epochs=0, epochs=10_000 * flags.steps // flags.pictures + 10, eval_every=0)
     source = NoisyPictures(flags.pictures, height=config.data.height, width=config.data.width)
     mesh = devices.make_mesh()
-    built = run.build(config, flags.out / "none", source=source, test_sets=[], mesh=mesh)
+    try:
+        built = run.build(config, flags.out / "none", source=source, test_sets=[], mesh=mesh)
+    except UserError as error:  # too few pictures for a batch
+        raise SystemExit(f"error: {error}") from error
     seconds, decoding = measure(built, steps=flags.steps, rounds=flags.rounds)
     cpu = describe_cpu()
     device = jax.devices()[0]

@@ -45,7 +45,7 @@ RIGHT = (
     *("layers", "encoder", "decoder", "losses", "optimizers", "golden_gradients", "train_step", "augmentation"),
     *("distances", "ranking", "reranking", "verification", "query_expansion", "renderer", "studio"),
 )
-TINY_RIGHT = ("losses",)
+TINY_RIGHT = ("distances",)
 TINY_STEP = "--batch=8 --pictures=4 --height=32 --width=16 --depth=10 --encoder_width=0.1 --fc_dim=8 --num_pids=4"
 TORCH_PROGRAMS = ".torch"  # not among the reports
 
@@ -79,7 +79,7 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
     options = "" if tiny else " --torch=channels_last,channels_last+compile"
     cases = "--tasks=baseline,features --dtypes=bfloat16"
     if not tiny:
-        cases = "--tasks=san,baseline,features --dtypes=bfloat16,tensorfloat32"
+        cases = "--tasks=san,baseline,features,san_pg --dtypes=bfloat16,tensorfloat32"
     trial = " --tiny" if tiny else ""
     tests = " ".join(f"tests/test_{name}.py" for name in (TINY_RIGHT if tiny else RIGHT))
     shared = (("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),)
@@ -91,7 +91,7 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
         yield Part(3, "torch_programs", f"-m benchmarks.on_device --torch_programs {step}{options}", 110, True, shared)
     yield Part(2, "right", f"-m pytest -o addopts= -m 'not slow' -q {workers} {tests}", 130, True, exact)
     yield Part(3, "steps", f"{step}{options} {cases}", 240)
-    some = " --rounds=1 --only 'as it is' 'one-pass moments'" if tiny else ""
+    some = " --rounds=1 --only 'one-pass moments'" if tiny else ""
     yield Part(3, "variants", f"-m benchmarks.variants --out={other}{trial}{some}", 120)
     yield Part(3, "kernels", f"-m benchmarks.kernels --out={other}{trial}", 70)
     loop = "--tiny --task=baseline --steps=3 --rounds=1 --pictures=64" if tiny else "--dtype=bfloat16"
@@ -104,6 +104,9 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
     sides = "product,rank,argsort,nearest,tpr,single_shot" if tiny else "product,rank,tpr,nearest,rerank"
     yield Part(5, "scores", f"-m benchmarks.scoring --out={out / 'scoring'} --rounds=1 {sizes} --sides={sides}", 120)
     yield Part(7, "learning", f"-m benchmarks.learning --out={other}{trial}", 420)
+    if not tiny:  # last: there is hardly time for it
+        large = f"-m benchmarks.train_step --out={out} --rounds=1 --batch=256 --pictures=256 --repeats=10 --warmup=3"
+        yield Part(3, "large_batch", f"{large} --torch=channels_last --tasks=san,features --dtypes=bfloat16", 150)
 
 
 def main() -> int:

@@ -203,6 +203,7 @@ def summary(case: Case, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "peak_bytes": max(answer["peak_bytes"] for answer in answers),
         "loss": answers[0]["loss"],
         "all_seconds": all_seconds,
+        **({"flops_per_second": answers[0]["flops"] / median} if "flops" in answers[0] else {}),
     }
 
 

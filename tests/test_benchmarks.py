@@ -25,7 +25,8 @@ def row(framework, seconds, options=(), **fields):
     same = {"task": "san", "dtype": "float32", "batch": 16, "height": 256, "width": 128, "depth": 50, "fc_dim": 512}
     same |= {"encoder_width": 1.0, "decoder_width": 1.0, "num_pids": 767, "framework": framework, "options": options}
     measured = {"seconds": seconds, "pictures_per_second": 16 / seconds, "compile_seconds": 30.0, "peak_bytes": 2.5e9}
-    return same | measured | fields
+    counted = {"flops_per_second": 1e13 / seconds} if framework == "jax" else {}
+    return same | measured | counted | fields
 
 
 def report(*rows):
@@ -113,6 +114,7 @@ def test_benchmark_reports_time_memory_and_compile_time_of_every_case(suite):
         assert case["pictures_per_second"] == pytest.approx(case["batch"] / case["seconds"])
         assert case["compile_seconds"] > case["seconds"]
         assert case["peak_bytes"] > 50e6
+        assert case["flops_per_second"] > 1e6
         assert "ratio" not in case
 
 
@@ -154,13 +156,20 @@ def test_sides_of_the_scoring_benchmark_agree_on_the_scores(suite):
         assert row["bytes_above_features"] > 0
 
 
+def test_loop_with_fewer_pictures_than_a_batch_needs_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["loop", "--tiny", "--pictures=4", f"--out={tmp_path}"])
+    with pytest.raises(SystemExit, match=r"^error: .*identities"):
+        loop.main()
+    assert not list(tmp_path.iterdir())
+
+
 def test_table_compares_with_the_fastest_pytorch_case():
     rows = row("jax", 2.0), row("torch", 5.0, ratio=0.4), row("torch", 4.0, ("channels_last",), ratio=0.5)
     page = table.with_tables(f"Top {table.START} old {table.END} end", [report(*rows)])
     assert page.startswith(f"Top {table.START}\n\n### Chip, 2 cores")
     assert page.endswith(f"{table.END} end")
     assert " old " not in page
-    ours, theirs = ["2.00", "8.00", "30.0", "2.50"], ["5.00", "4.00", "channels_last", "2.50", "0.500"]
+    ours, theirs = ["2.00", "8.00", "5.00", "30.0", "2.50"], ["5.00", "4.00", "channels_last", "2.50", "0.500"]
     assert cells(page) == ["san", "float32", "16", *ours, *theirs]
 
 

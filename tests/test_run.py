@@ -212,8 +212,9 @@ def test_best_texture_generator_has_the_lowest_l1():
     assert build(config_of()).validation.best_by == ("mAP", True)
 
 
-def test_initial_weights_are_bit_identical_without_fast_compilation():
+def test_initial_weights_are_bit_identical_without_fast_compilation(monkeypatch):
     """Of one layer for each way of drawing initial weights."""
+    monkeypatch.delenv("XLA_FLAGS")  # those of the tests say how far to optimize
     built = build(config_of(baseline, seed=3))
     options = dict(reid_tx=optax.identity(), recon_tx=optax.identity(), seed=3)
 
@@ -226,6 +227,16 @@ def test_initial_weights_are_bit_identical_without_fast_compilation():
     found = built.make_state().encoder
     for name, weights in expected.items():
         jax.tree.map(np.testing.assert_array_equal, found[name], weights)
+
+
+def test_compilation_is_as_fast_as_xla_flags_ask_for(monkeypatch):
+    mesh = devices.make_mesh()
+    for flags, expected in (("", {"xla_backend_optimization_level": 1}), ("--xla_backend_optimization_level=2", {})):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        assert run.fast_compilation(mesh) == expected
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(devices, "platform_of", lambda mesh: "gpu")
+    assert run.fast_compilation(mesh) == {}
 
 
 def fields_read(code):

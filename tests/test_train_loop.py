@@ -105,13 +105,12 @@ def test_profiler_records_its_steps_alone(steps, begun, tmp_path, monkeypatch):
     assert said == [("start", step) for step in begun] + (ended if begun else [])
 
 
-def test_device_without_memory_is_one_line_that_names_what_to_lower_and_the_checkpoint_stays(tmp_path):
-    built = small_run(tmp_path)
-
-    def full(state, fed):
+@pytest.mark.parametrize("where", ["step_of", "open_feed", "make_state"])
+def test_device_without_memory_is_one_line_that_names_what_to_lower_and_the_checkpoint_stays(where, tmp_path):
+    def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9663676416 bytes.")
 
-    built = dataclasses.replace(built, step_of=lambda step: full)
+    built = dataclasses.replace(small_run(tmp_path), **{where: (lambda step: full) if where == "step_of" else full})
     said = "too little memory for a step of 16 pictures; lower batch.identities, now 4, or set compute_dtype"
     with pytest.raises(UserError, match=said) as error:
         train_loop.train(built)

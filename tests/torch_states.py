@@ -67,7 +67,8 @@ def _shared_state(architecture: Architecture, mode: str, seed: int) -> TrainStat
 
 
 def save(workdir, state: TrainState, architecture: Architecture = SMALL, *, step: int = 7, best_map: float = 0.0):
-    with Checkpoints(workdir, architecture) as saved:
+    mode = "baseline" if not state.decoder else "san" if state.reid_opt else "san_pg"
+    with Checkpoints(workdir, architecture, mode=mode) as saved:
         saved.save(step, state)
         if best_map:
             saved.keep_if_best(step, {"mAP": best_map})

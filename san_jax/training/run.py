@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from san_jax.training.train_step import Networks, TrainState
 from san_jax.training.validation import Validation, make_validation
 from san_jax.weights import stored
 
-FAST_COMPILE = {"xla_backend_optimization_level": 1}  # for programs that run once: 2.5 x faster to compile, same bits
 Step = Callable[[TrainState, Batch | Resident], tuple[TrainState, dict[str, dict[str, jax.Array]]]]
 
 
@@ -118,10 +118,9 @@ def build(
     state = devices.with_sharding(jax.eval_shape(make_state), everywhere)
     if resumed is not None:
         resuming.check_state(resumed, state)
-    on_cpu = devices.platform_of(mesh) == "cpu"
 
     def make_first_state() -> TrainState:
-        state = jax.jit(make_state, out_shardings=everywhere, compiler_options=FAST_COMPILE if on_cpu else None)()
+        state = jax.jit(make_state, out_shardings=everywhere, compiler_options=fast_compilation(mesh))()
         if not config.init_from:
             return state
         return starting_weights.start_from(Path(config.init_from), state, architecture=architecture)
@@ -157,6 +156,15 @@ def build(
         validation=make_validation(config, networks, test_sets=test_sets, mesh=mesh),
         notes=notes_on(source, pairs, config=config, networks=networks),
     )
+
+
+def fast_compilation(mesh: Mesh) -> dict[str, int]:
+    """Compiler options for a program that runs once: on a CPU, 2.5 times as fast to compile, with the same bits.
+
+    There are none if XLA_FLAGS say how far to optimize.
+    """
+    option = "xla_backend_optimization_level"
+    return {option: 1} if devices.platform_of(mesh) == "cpu" and option not in os.environ.get("XLA_FLAGS", "") else {}
 
 
 def architecture_of(config: Config, *, num_pids: int) -> Architecture:

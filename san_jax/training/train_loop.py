@@ -41,10 +41,11 @@ def train(run: Run, *, profiled: range = range(0)) -> TrainState:
 
 
 def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
-    state = start(run)
-    run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
-    step = int(jax.device_get(state.step))
-    feed = run.open_feed() if step < run.total else None
+    with out_of_memory_as_user_error(run):
+        state = start(run)
+        run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
+        step = int(jax.device_get(state.step))
+        feed = run.open_feed() if step < run.total else None
     events = run.workdir / "events" if jax.process_index() == 0 else None
     with (
         checkpoints_of(run) as saved,

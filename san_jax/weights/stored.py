@@ -110,9 +110,10 @@ def restore_networks(
     Raises:
       UserError: it cannot be read, has no decoder although one is wanted, or holds numbers that are not finite.
     """
-    if draws and not has_decoder(checkpoint):
+    architecture, mode = read_about(checkpoint)
+    if draws and mode == "baseline":
         raise UserError(f"{checkpoint} has no decoder, as a baseline has none; give one of a run in mode san or san_pg")
-    like = read_architecture(checkpoint).shapes(draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
+    like = architecture.shapes(draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
     parts = restore_parts(checkpoint, devices.with_sharding(like, sharding))
     step = int(parts.pop("step"))
     check_finite(checkpoint, parts)
@@ -129,7 +130,7 @@ def check_finite(checkpoint: Path, parts: Mapping[str, PyTree]) -> None:
 
 def has_decoder(checkpoint: Path) -> bool:
     """Whether a checkpoint has a decoder."""
-    return bool(shapes(checkpoint).get("decoder"))
+    return read_about(checkpoint)[1] != "baseline"
 
 
 def shapes(checkpoint: Path) -> dict[str, PyTree]:
