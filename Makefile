@@ -1,8 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Three tests at a time keep two cores busy, since some wait for disks and processes; whoever is done first takes over
-# tests of the others.
-PYTEST := -m pytest --numprocesses=3 --dist=worksteal
+# Two tests at a time; whoever is done first takes over tests of the other.
+PYTEST := -m pytest --numprocesses=2 --dist=worksteal
 # Environments of `make matrix`: .venv-NAME, by the interpreter pythonX.Y at the beginning of NAME.
 MATRIX := 3.11 3.12 3.13 3.12-jax-0.11
 version_of = $(shell $(1) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)

@@ -30,7 +30,7 @@ SMALL_RUN = {
     "batch.instances": 2,
     "schedule.warmup_epochs": 1,
     "schedule.epochs": 5,
-    "schedule.save_every": 14,
+    "schedule.save_every": 10,
 }
 
 

@@ -18,7 +18,6 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-import tfds_builders
 from san_jax import devices
 from san_jax.batch import Source
 from san_jax.commands import config_file
@@ -182,6 +181,8 @@ def open_training_set(data: ConfigDict) -> Source:
 
 def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[RetrievalSet]:
     """Opens the test sets that `data.test` names, or by default query and gallery of the training sets."""
+    import tfds_builders  # here, since it takes 0.4 s and many commands open no prepared set
+
     listed = names(data.test or data.train, field="data.test")
     chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
     return [
@@ -227,6 +228,8 @@ def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Sou
 
     If they do not share `data_dir`, the first process of each machine then prepares its own copy.
     """
+    import tfds_builders
+
     places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
     if jax.distributed.is_initialized():
         _prepare_by_first(name.partition(":")[0], **places)
@@ -235,6 +238,8 @@ def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Sou
 
 
 def _prepare_by_first(name: str, **places: Path | str) -> None:
+    import tfds_builders
+
     problem = None
     if jax.process_index() == 0:
         try:

@@ -41,7 +41,7 @@ RULES = (
     Rule(
         "schedule.fixbase_epoch schedule.open_layers schedule.warmup_epochs",
         False,
-        "each phase has its own optimizer state, and starts where the previous phase ends",
+        "each phase starts with a fresh optimizer state where the previous phase ends",
     ),
     Rule("schedule.epochs", True, "the run ends earlier or later; a run past its last step is only scored"),
     Rule("reid.* recon.* schedule.warmup_rate schedule.warmup_growth", True, "takes effect from the next step"),
