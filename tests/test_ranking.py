@@ -255,7 +255,7 @@ def check_meshes():
     devices = np.array(jax.devices())
     assert len(devices) == 8
     line, grid = jax.sharding.Mesh(devices, ("data",)), jax.sharding.Mesh(devices.reshape(4, 2), ("data", "fsdp"))
-    for num_gallery, mesh in [(3, line), (61, grid)]:
+    for num_gallery, mesh in [(3, line), (61, grid), (2100, line)]:  # less and more than a block on each device
         feats, labels = random_case(0, num_gallery=num_gallery, num_pids=4)
         assert listed(ranking.rank(*feats, **labels, mesh=mesh, tile=10)) == plain_ranks(feats, labels)
         feats, labels = binary_case(0, num_gallery=num_gallery, num_pids=4)

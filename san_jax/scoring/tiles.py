@@ -22,7 +22,10 @@ from san_jax.scoring import distances
 
 TILE_BYTES = 2**27  # size of a tile; two or three buffers of this size exist at a time
 TILE_QUERIES = 256  # more queries do not make the product faster
-CHUNK = 4  # correct pictures of a query that are ranked at once
+CHUNK = 8  # correct pictures of a query that are ranked at once
+BLOCK = (
+    256  # gallery pictures of which all, or all but one block for each correct picture, are counted by one comparison
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,18 +185,72 @@ class Tile:
     def num_nearer(self, distance, rows):
         """How many pictures of the whole gallery rank before each of `rows` [B P], at distances `distance` [B P]."""
         num_rows = rows.shape[1]
-        room = ((0, 0), (0, -num_rows % CHUNK))
+        size = min(CHUNK, num_rows)
+        room = ((0, 0), (0, -num_rows % size))
         distance, rows = jnp.pad(distance, room), jnp.pad(rows, room, constant_values=-1)
 
         def count_chunk(i, counts):
-            columns = functools.partial(lax.dynamic_slice_in_dim, start_index=i * CHUNK, slice_size=CHUNK, axis=1)
-            chunk = num_nearer(self.distmat, self.rows, columns(distance), columns(rows))
-            return lax.dynamic_update_slice_in_dim(counts, chunk, i * CHUNK, axis=1)
+            columns = functools.partial(lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size, axis=1)
+            chunk = num_nearer_in_tile(self.distmat, columns(distance), columns(rows) - self.rows[0])
+            return lax.dynamic_update_slice_in_dim(counts, chunk, i * size, axis=1)
 
         most = jnp.max(jnp.sum(rows >= 0, axis=1))
         counts = lax.pcast(jnp.zeros(rows.shape, jnp.int32), self.axes, to="varying")
-        counts = lax.fori_loop(0, (most + CHUNK - 1) // CHUNK, count_chunk, counts)
+        counts = lax.fori_loop(0, (most + size - 1) // size, count_chunk, counts)
         return lax.psum(counts[:, :num_rows], self.axes)
+
+
+def num_nearer_in_tile(distmat, distance, columns):
+    """How many pictures of a tile rank before each of some pictures [B P], which may belong to other tiles.
+
+    Among pictures at equal distance, lower columns rank first. None counts as nearer than itself, although XLA may
+    compute its distance twice, with other last bits.
+
+    Args:
+      distmat: distances [B G].
+      distance: [B P] of the pictures that are ranked.
+      columns: [B P] of these pictures; below 0 or from G on, if they are in another tile.
+    """
+    num_columns = distmat.shape[1]
+    num_blocks = num_columns // BLOCK
+    own = columns // BLOCK
+    # One comparison for each distance: equal ones count in blocks before the picture's own, and not in those after it.
+    # Next above 0 comes the least normal number, since devices may take smaller ones for 0.
+    or_equal = jnp.maximum(jnp.nextafter(distance, jnp.inf), np.finfo(np.float32).tiny)
+
+    def limit(of_picture):
+        distance, or_equal, own = (numbers[:, None] for numbers in of_picture)
+        block = jnp.arange(num_blocks)[None, :]
+        others = jnp.where(block < own, or_equal, distance)
+        return jnp.where(block == own, -jnp.inf, others)[:, :, None]
+
+    limits = [limit(of_picture) for of_picture in zip(distance.T, or_equal.T, own.T, strict=True)]
+    blocks = distmat[:, : num_blocks * BLOCK].reshape(len(distmat), num_blocks, BLOCK)
+    counts = _sums([blocks < limit for limit in limits], dimensions=(1, 2))
+    # The picture's own block, and the columns after the last block.
+    place = jnp.clip(own, 0, max(num_blocks - 1, 0))[:, :, None] * BLOCK + jnp.arange(BLOCK)[None, None]
+    place = jnp.minimum(place, num_columns - 1)
+    inside = ((own >= 0) & (own < num_blocks))[:, :, None]
+    near = jnp.take_along_axis(distmat, place.reshape(len(place), -1), axis=1, mode="promise_in_bounds")
+    near = near.reshape(place.shape)
+    at, column = distance[:, :, None], columns[:, :, None]
+    before = (near < at) & (place != column) | (near == at) & (place < column)
+    counts += jnp.sum(inside & before, axis=2, dtype=jnp.int32)
+    if num_columns % BLOCK:
+        rest = slice(num_blocks * BLOCK, None)
+        counts += num_nearer(distmat[:, rest], jnp.arange(num_columns, dtype=jnp.int32)[rest], distance, columns)
+    return counts
+
+
+def _sums(conditions, *, dimensions):
+    """How often each of some arrays of truth values is true, [B] each, stacked to [B P].
+
+    One reduction of them all: on the CPU, XLA fuses what they are computed from into it.
+    """
+    numbers = tuple(condition.astype(jnp.int32) for condition in conditions)
+    start = (np.int32(0),) * len(numbers)
+    added = lax.reduce(numbers, start, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), dimensions)
+    return jnp.stack(added, axis=1)
 
 
 def num_nearer(distmat, gallery_rows, distance, rows):
