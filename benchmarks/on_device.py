@@ -47,6 +47,7 @@ RIGHT = (
 )
 TINY_RIGHT = ("distances",)
 TINY_STEP = "--batch=8 --pictures=4 --height=32 --width=16 --depth=10 --encoder_width=0.1 --fc_dim=8 --num_pids=4"
+STAGES = {1, 2, 3, 4, 5, 6, 7}
 TORCH_PROGRAMS = ".torch"  # not among the reports
 
 
@@ -115,15 +116,27 @@ def main() -> int:
         return torch_programs(sys.argv[sys.argv.index("--torch_programs") + 3 :])
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=9, help="time limit of the whole run (default: 9)")
-    parser.add_argument("--stages", default="1,2,3,4,5,6,7", help="stages to run, separated by commas (default: all)")
+    parser.add_argument("--stages", type=stages, default=STAGES, help="such as 1,3 or 1-7 (default: all)")
     parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
     flags = parser.parse_args()
-    chosen = {int(number) for number in flags.stages.split(",")}
     with tempfile.TemporaryDirectory() as folder:
         found = parts(Path(folder), tiny=flags.tiny)
-        run([part for part in found if part.stage in chosen], Path(folder), flags.out, minutes=flags.minutes)
+        run([part for part in found if part.stage in flags.stages], Path(folder), flags.out, minutes=flags.minutes)
     return 0
+
+
+def stages(text: str) -> set[int]:
+    """The stages that --stages names, such as 1,3 or 1-7."""
+    chosen = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise argparse.ArgumentTypeError(f"{text!r}: give numbers such as 1,3 or 1-7")
+        chosen |= set(range(int(first), int(last or first) + 1))
+    if not chosen or not chosen <= STAGES:
+        raise argparse.ArgumentTypeError(f"{text!r}: there are stages 1 to {max(STAGES)}")
+    return chosen
 
 
 def run(chosen: Sequence[Part], reports: Path, out: Path, *, minutes: float) -> None:

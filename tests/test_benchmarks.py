@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import pathlib
@@ -259,6 +260,14 @@ def test_stage_that_fails_or_times_out_does_not_stop_the_next(tmp_path):
     assert ended == {"fails": "exit code 3", "hangs": "stopped after 6 s", "works": "well"}
     assert [line for line in (out / "log.txt").read_text().splitlines() if line.isdigit()] == ["5", "7"]
     assert zipfile.ZipFile(out / "reports.zip").namelist() == ["some.json"]
+
+
+def test_stages_are_numbers_and_ranges_of_those_that_exist():
+    assert on_device.stages("1,3") == {1, 3}
+    assert on_device.stages("1-3,7") == {1, 2, 3, 7}
+    for text in ("", "0", "8", "6-8", "3-1", "one"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"1-7|stages 1 to 7"):
+            on_device.stages(text)
 
 
 def test_no_stage_starts_when_no_time_is_left(tmp_path):

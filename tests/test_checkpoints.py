@@ -183,7 +183,7 @@ def test_error_for_a_damaged_checkpoint_is_one_line(workdir, abstract, tmp_path)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("read", [stored.read_about, stored.shapes, stored.has_decoder], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [stored.read_about, stored.shapes, stored.read_architecture])
 def test_checkpoint_that_a_training_removes_before_it_is_read_is_one_line(read, workdir, tmp_path):
     removed = stored.find(shutil.copytree(workdir, tmp_path / "run"))
     shutil.rmtree(removed)

@@ -32,11 +32,7 @@ def held(path: Path, *, what: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use(path, file) from error
-        except OSError:
+        if not _takes(file, fcntl.LOCK_EX, path):
             yield
             return
         file.truncate(0)
@@ -55,18 +51,26 @@ def check_free(path: Path) -> None:
     except OSError:  # there is none yet, or `held` says why it cannot be opened
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use(path, file) from error
-        except OSError:
-            return
+        _takes(file, fcntl.LOCK_SH, path)
 
 
-def _in_use(path: Path, file: TextIO) -> UserError:
-    file.seek(0)
-    holder = file.read().strip() or "another process"
-    return UserError(f"{path.parent} is in use by {holder}; wait for it to end, stop it, or give another folder")
+def _takes(file: TextIO, kind: int, path: Path) -> bool:
+    """Takes a lock of an open file, until that is closed; False on a file system without locks.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise UserError(
+            f"{path.parent} is in use by {holder}; wait for it to end, stop it, or give another folder"
+        ) from error
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

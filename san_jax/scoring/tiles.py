@@ -23,9 +23,7 @@ from san_jax.scoring import distances
 TILE_BYTES = 2**27  # size of a tile; two or three buffers of this size exist at a time
 TILE_QUERIES = 256  # more queries do not make the product faster
 CHUNK = 8  # correct pictures of a query that are ranked at once
-BLOCK = (
-    256  # gallery pictures of which all, or all but one block for each correct picture, are counted by one comparison
-)
+BLOCK = 256  # gallery pictures with one limit for each ranked picture, whose own block is counted apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,13 +227,12 @@ def num_nearer_in_tile(distmat, distance, columns):
     counts = _sums([blocks < limit for limit in limits], dimensions=(1, 2))
     # The picture's own block, and the columns after the last block.
     place = jnp.clip(own, 0, max(num_blocks - 1, 0))[:, :, None] * BLOCK + jnp.arange(BLOCK)[None, None]
-    place = jnp.minimum(place, num_columns - 1)
-    inside = ((own >= 0) & (own < num_blocks))[:, :, None]
-    near = jnp.take_along_axis(distmat, place.reshape(len(place), -1), axis=1, mode="promise_in_bounds")
-    near = near.reshape(place.shape)
-    at, column = distance[:, :, None], columns[:, :, None]
-    before = (near < at) & (place != column) | (near == at) & (place < column)
-    counts += jnp.sum(inside & before, axis=2, dtype=jnp.int32)
+    place = jnp.minimum(place, num_columns - 1).reshape(len(own), -1)
+    near = jnp.take_along_axis(distmat, place, axis=1, mode="promise_in_bounds")
+    # A row for each ranked picture.
+    near, place, at, column = (numbers.reshape(own.size, -1) for numbers in (near, place, distance, columns))
+    inside = (own >= 0) & (own < num_blocks)
+    counts += jnp.where(inside, num_nearer(near, place, at, column).reshape(own.shape), 0)
     if num_columns % BLOCK:
         rest = slice(num_blocks * BLOCK, None)
         counts += num_nearer(distmat[:, rest], jnp.arange(num_columns, dtype=jnp.int32)[rest], distance, columns)

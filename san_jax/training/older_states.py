@@ -50,9 +50,7 @@ def converted(state: Mapping[str, PyTree], like: PhasesState) -> PhasesState:
 
 def _phases(state: Mapping[str, PyTree]) -> list[dict[tuple[str, ...], Any]]:
     """Path -> leaf of every phase, in the paths of a state without frozen layers."""
-    stored = state[PHASES]
-    phases = [stored[str(index)] for index in range(len(stored))] if isinstance(stored, Mapping) else stored
-    return [{_unfrozen(path): leaf for path, leaf in leaves_by_path(phase).items()} for phase in phases]
+    return [{_unfrozen(path): leaf for path, leaf in leaves_by_path(phase).items()} for phase in state[PHASES]]
 
 
 def _unfrozen(path: tuple[str, ...]) -> tuple[str, ...]:

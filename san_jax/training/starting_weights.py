@@ -60,9 +60,9 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
       checkpoint: folder of the checkpoint.
       sharding: sharding to restore into, replicated on all devices.
     """
-    draws = stored.has_decoder(checkpoint)
-    parts, _ = stored.restore_networks(checkpoint, sharding, draws=draws)
-    return torch_tensors(stored.read_architecture(checkpoint), parts)
+    architecture, mode = stored.read_about(checkpoint)
+    parts, _ = stored.restore_networks(checkpoint, sharding, draws=mode != "baseline")
+    return torch_tensors(architecture, parts)
 
 
 def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture, source: str) -> TrainState:

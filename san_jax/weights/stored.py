@@ -128,11 +128,6 @@ def check_finite(checkpoint: Path, parts: Mapping[str, PyTree]) -> None:
             raise UserError(f"{checkpoint} holds NaN or infinite numbers in {name}; give an earlier checkpoint")
 
 
-def has_decoder(checkpoint: Path) -> bool:
-    """Whether a checkpoint has a decoder."""
-    return read_about(checkpoint)[1] != "baseline"
-
-
 def shapes(checkpoint: Path) -> dict[str, PyTree]:
     """Shapes and dtypes of all arrays of a checkpoint, as nested dictionaries."""
     with unreadable_as_user_error(checkpoint), ocp.PyTreeCheckpointer() as reader:
