@@ -4,14 +4,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import numpy as np
 from array_source import ArraySource
-from commands import ROOT
 from cuhk03_release import write_release
 from runs import SMALL_RUN
 
@@ -53,20 +51,19 @@ def write_release_with_pairs(folder: Path) -> None:
 
 
 def train_command(workdir: Path, fields: dict, config: str) -> list[str]:
-    """`train.py` for a small run with a config and these fields; a baseline has one phase."""
+    """`train.py` with its arguments for a small run with a config and these fields; a baseline has one phase."""
     small = SMALL_RUN | ({"schedule.warmup_epochs": 0} if "baseline" in config else {})
     overrides = [f"--config.{name}={value}" for name, value in (small | fields).items()]
-    return [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
+    return ["train.py", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
 def finished_run(folder: Path, fields: dict, config: str) -> tuple[Path, str]:
     """Workdir and output (with that to stderr) of an uninterrupted small run in a folder, trained once."""
 
     def train(folder):
-        command = train_command(folder / "run", fields, config)
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout
-        (folder / "output").write_text(done.stdout)
+        status, output = commands.run_together(*train_command(folder / "run", fields, config))
+        assert status == 0, output
+        (folder / "output").write_text(output)
 
     made_once(folder, train)
     return folder / "run", (folder / "output").read_text()

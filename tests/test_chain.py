@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from cuhk03_release import write_release
@@ -55,14 +56,15 @@ def command(workdir, release):
         "san_pg.data.train": "pit/release",
     }
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    chained = [sys.executable, "-m", "san_jax.experiments.chain"]
-    return [*chained, "--config=configs/chain.py:small", f"--workdir={workdir}", *overrides]
+    return ["-m", "san_jax.experiments.chain", "--config=configs/chain.py:small", f"--workdir={workdir}", *overrides]
 
 
 @pytest.mark.slow
 def test_killed_chain_resumes_to_the_scores_and_leaves_the_release_unchanged(tmp_path, release):
     before = {path: path.read_bytes() for path in sorted(release.rglob("*")) if path.is_file()}
-    started = subprocess.Popen(command(tmp_path, release), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, *command(tmp_path, release)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     for line in started.stdout:
         if line.startswith("3 of 5"):
             started.send_signal(signal.SIGKILL)
@@ -70,9 +72,9 @@ def test_killed_chain_resumes_to_the_scores_and_leaves_the_release_unchanged(tmp
     drawn = {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "release" / TEXTURES).glob("*.png"))}
     assert [path.name for path in drawn] == sorted(path.name for path in (release / TEXTURES).glob("*.png"))
 
-    done = subprocess.run(command(tmp_path, release), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"{len(drawn)} pictures, {len(drawn)} have their textures" in done.stdout
+    status, output, errors = commands.run(*command(tmp_path, release))
+    assert status == 0, errors
+    assert f"{len(drawn)} pictures, {len(drawn)} have their textures" in output
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
     assert any(path.read_bytes() != before[release / TEXTURES / path.name] for path in drawn)
     scores = json.loads((tmp_path / "scores.json").read_text())

@@ -3,14 +3,14 @@
 import json
 import shutil
 
+import commands
 import numpy as np
 import pytest
-from commands import finish, start
 from PIL import Image
 
 
 def compare(folder):
-    return finish(start("-m", "san_jax.experiments.comparison", folder))
+    return commands.run("-m", "san_jax.experiments.comparison", folder)
 
 
 def numbers_of(row, output):

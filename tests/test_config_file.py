@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from absl import flags
 
@@ -147,12 +148,10 @@ def test_size_for_a_config_without_sizes_is_refused(tmp_path):
 
 def test_train_py_needs_no_workdir_and_runs_in_any_folder(tmp_path):
     """It stops at the missing data set, after it has read config and workdir."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", "--config=configs/san.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (1, "workdir: runs/san\n")
-    assert done.stderr.startswith("error: cuhk03/labeled_texture is not in data_dir")
-    assert done.stderr.count("\n") == 1
+    status, output, errors = commands.run(ROOT / "train.py", "--config=configs/san.py", cwd=tmp_path)
+    assert (status, output) == (1, "workdir: runs/san\n")
+    assert errors.startswith("error: cuhk03/labeled_texture is not in data_dir")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["chain", "ablation"])

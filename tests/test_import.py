@@ -3,13 +3,13 @@ import gc
 import resource
 from pathlib import Path
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 from absl import flags
-from commands import run_command
 from flax import nnx
 from runs import save_run
 from torch_saves import Call, Global, as_saved, save_stream, save_zip
@@ -297,10 +297,10 @@ def test_folder_that_cannot_exist_is_refused_in_one_line(name, reason, tmp_path)
 def test_malicious_file_is_refused_in_one_line_and_runs_nothing(tmp_path):
     path = tmp_path / "hostile.pth"
     save_zip(path, {"state_dict": Call(Global("os", "system"), (f"touch {tmp_path}/ran",))})
-    ended = run_command("san_jax.commands.import_", str(path), str(tmp_path / "out"), "--height=64")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"error: {path} holds os.system, ")
-    assert ended.stderr.count("\n") == 1
+    status, output, errors = commands.run("-m", "san_jax.commands.import_", path, tmp_path / "out", "--height=64")
+    assert (status, output) == (1, "")
+    assert errors.startswith(f"error: {path} holds os.system, ")
+    assert errors.count("\n") == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["hostile.pth"]
 
 

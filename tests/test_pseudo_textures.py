@@ -26,6 +26,7 @@ from san_jax.weights import stored
 from tfds_builders import open_source
 
 start = functools.partial(commands.start, "generate_textures.py")
+generate = functools.partial(commands.run, "generate_textures.py")
 TALL = dataclasses.replace(SHAPE, height=256, width=128)
 
 
@@ -347,7 +348,7 @@ def test_two_processes_share_the_work(workdir, generator, folder, tmp_path):
 def test_command_lists_unreadable_pictures_and_exits_with_1(workdir, folder, tmp_path):
     (folder / "b.jpg").write_bytes(b"no picture")
     command = [f"--checkpoint={workdir}", f"--input={folder}", f"--output={tmp_path / 'out'}"]
-    status, output, errors = finish(start(*command, f"--sheet={tmp_path / 'sheet.png'}"))
+    status, output, errors = generate(*command, f"--sheet={tmp_path / 'sheet.png'}")
     assert status == 1
     listed, error = errors.splitlines()
     assert listed == f"cannot read {folder / 'b.jpg'}: it is no picture"
@@ -359,7 +360,7 @@ def test_command_lists_unreadable_pictures_and_exits_with_1(workdir, folder, tmp
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 200
     (folder / "b.jpg").unlink()
-    assert finish(start(*command))[::2] == (0, "")
+    assert generate(*command)[::2] == (0, "")
 
 
 @pytest.mark.slow
@@ -367,7 +368,7 @@ def test_command_reads_a_data_set_by_name_and_split(workdir, tmp_path):
     release = write_release(tmp_path / "release", textures=False)
     command = [f"--checkpoint={workdir}", "--input=tfds:cuhk03/labeled", f"--output={tmp_path / 'out'}"]
     command += [f"--data_dir={tmp_path / 'data'}", f"--manual_dir={release}"]
-    status, output, errors = finish(start(*command, "--split=query"))
+    status, output, errors = generate(*command, "--split=query")
     assert status == 0, errors
     assert output.startswith("cuhk03/labeled (query): 8 pictures")
     source = open_source("cuhk03/labeled", "query", data_dir=tmp_path / "data")
@@ -383,7 +384,7 @@ def test_command_reads_a_data_set_by_name_and_split(workdir, tmp_path):
 )
 def test_command_reports_an_error_in_one_line(arguments, error, workdir, tmp_path):
     arguments = [argument.format(tmp=tmp_path, run=workdir) for argument in arguments]
-    status, output, errors = finish(start(*arguments, f"--output={tmp_path / 'out'}"))
+    status, output, errors = generate(*arguments, f"--output={tmp_path / 'out'}")
     assert (status, output) == (1, "")
     assert errors.startswith("error: ")
     assert error in errors

@@ -1,8 +1,8 @@
 import json
 import shutil
 
+import commands
 import pytest
-from commands import finish, start
 from page_reader import Page
 from report_pages import page_of, people_set, table_rows
 
@@ -45,7 +45,7 @@ def test_names_are_escaped_in_html(tmp_path):
 @pytest.mark.slow
 def test_eval_writes_the_page_with_the_scores_beside_it(finished, tmp_path):
     workdir = shutil.copytree(finished("san")[0], tmp_path / "run")
-    status, _, errors = finish(start("eval.py", "--report", f"--workdir={workdir}", "--metric=cuhk03"))
+    status, _, errors = commands.run("eval.py", "--report", f"--workdir={workdir}", "--metric=cuhk03")
     assert status == 0, errors
     page = (workdir / "report.html").read_text()
     assert "Textures" in Page(page).texts

@@ -26,8 +26,8 @@ def shop(tmp_path):
     return write_pictures(tmp_path / "shop", NAMES)
 
 
-def search(*arguments, **environment):
-    return finish(start(*arguments, **environment))
+def search(*arguments):
+    return commands.run("search.py", *arguments)
 
 
 def hits_of(output):

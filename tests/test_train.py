@@ -33,7 +33,7 @@ def command(workdir, fields, config="configs/san.py:small"):
 
 def start(*arguments, environment=None, **fields):
     return subprocess.Popen(
-        command(*arguments, **fields),
+        [sys.executable, *command(*arguments, **fields)],
         cwd=ROOT,
         env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
@@ -46,6 +46,11 @@ def start(*arguments, environment=None, **fields):
 def finish(process):
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
+
+
+def train(*arguments, **fields):
+    """Exit code and output of a run that is left alone."""
+    return commands.run_together(*command(*arguments, **fields))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def stop_and_resume(workdir, *arguments, numbers=(signal.SIGTERM,)):
         assert len(said) == 1, output
         # While the run is being scored or compiles another phase, nothing is unsaved and it ends at once.
         assert said[0].startswith("stopped by") or f"after step {stored.newest(workdir).name}," in said[0]
-    status, output = finish(start(workdir, *arguments))
+    status, output = train(workdir, *arguments)
     assert status == 0, output
 
 
@@ -132,7 +137,7 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(uninterrupted, d
         assert status == 128 + number, (seconds, output)
         assert "Traceback" not in output
         assert output.splitlines()[-1].startswith("stopped"), output
-    status, output = finish(start(tmp_path, data))
+    status, output = train(tmp_path, data)
     assert status == 0, output
     assert_same_bits(uninterrupted[0], tmp_path)
 
@@ -182,7 +187,7 @@ def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, da
 
 def test_finished_run_prints_its_scores_when_started_again(finished, data, tmp_path):
     workdir, output = finished("baseline")
-    status, again = finish(start(shutil.copytree(workdir, tmp_path / "run"), data, BASELINE))
+    status, again = train(shutil.copytree(workdir, tmp_path / "run"), data, BASELINE)
     assert status == 0
     assert again.split("in percent\n")[-1] == output.split("in percent\n")[-1]
 
@@ -201,10 +206,8 @@ def test_eval_scores_the_run_with_best_metric_and_data_flags(finished, tmp_path)
     workdir, output = finished("baseline")
     workdir, scores = shutil.copytree(workdir, tmp_path / "run"), {}
     for flags in (["--best"], ["--metric=cuhk03"], ["--data=cuhk03/labeled,cuhk03/detected"]):
-        done = subprocess.run(
-            [sys.executable, "eval.py", f"--workdir={workdir}", *flags], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        status, _, errors = commands.run("eval.py", f"--workdir={workdir}", *flags)
+        assert status == 0, errors
         scores[flags[0]] = json.loads((workdir / "scores.json").read_text())
     assert f"{100 * scores['--best']['mAP']:.2f}" in output
     assert scores["--best"]["metric"] == "market1501"
@@ -220,7 +223,7 @@ def test_eval_scores_the_run_with_best_metric_and_data_flags(finished, tmp_path)
 def test_eval_on_two_processes_gives_the_scores_of_one(finished, tmp_path):
     workdir, _ = finished("baseline")
     place = f"--workdir={workdir}", f"--report_file={tmp_path / 'page.html'}"
-    alone = commands.finish(commands.start("eval.py", *place, f"--output={tmp_path / 'alone.json'}"))
+    alone = commands.run("eval.py", *place, f"--output={tmp_path / 'alone.json'}")
     (tmp_path / "page.html").unlink()
     place += (f"--output={tmp_path / 'both.json'}",)
     both = [commands.start("eval.py", *place, **own) for own in commands.two_processes()]
@@ -255,24 +258,23 @@ def test_texture_generator_resumes_after_a_stop_and_writes_its_textures(generato
 
 def test_eval_scores_the_held_out_pairs_of_a_texture_generator(generator):
     workdir, output = generator
-    evaluate = [sys.executable, "eval.py", f"--workdir={workdir}"]
-    done = subprocess.run(evaluate, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == output.splitlines()[-2:], "the table of the run's end"
+    status, shown, errors = commands.run("eval.py", f"--workdir={workdir}")
+    assert status == 0, errors
+    assert shown.splitlines()[-2:] == output.splitlines()[-2:], "the table of the run's end"
     scores = json.loads((workdir / "scores.json").read_text())
     assert (scores["data"], scores["metric"], scores["step"]) == ("pit/release", "textures", 36)
     assert 0 < scores["L1"] == scores["sets"]["pit/release"]["L1"] < 1
     assert {"PSNR", "SSIM"} <= set(scores)
-    done = subprocess.run([*evaluate, "--metric=cuhk03"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: --metric is for re-ID")
-    assert done.stderr.count("\n") == 1
+    status, _, errors = commands.run("eval.py", f"--workdir={workdir}", "--metric=cuhk03")
+    assert status == 1
+    assert errors.startswith("error: --metric is for re-ID")
+    assert errors.count("\n") == 1
 
 
 def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data, tmp_path):
     fields = {"init_from": generator[0], "batch.pit_pictures": 4, "data.pit": "pit/release", "schedule.epochs": 3}
     fields |= {"loss.texture_triplets": 0.0, "schedule.warmup_epochs": 0}
-    status, output = finish(start(tmp_path / "uninterrupted", data | fields))
+    status, output = train(tmp_path / "uninterrupted", data | fields)
     assert status == 0, output
     assert "\n  fresh     fc, classifier\n" in output
     assert "pit/release: 76 pairs of picture and texture, 4 per batch" in output
@@ -302,10 +304,10 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
 )
 def test_invalid_input_is_an_error_of_one_line_and_leaves_no_checkpoint(fields, config, named, data, tmp_path):
     workdir = tmp_path / "run"
-    done = subprocess.run(command(workdir, data | fields, config), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("preparing")]
-    assert len(lines) == 1, done.stderr
+    status, _, errors = commands.run(*command(workdir, data | fields, config))
+    assert status == 1, errors
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("preparing")]
+    assert len(lines) == 1, errors
     assert lines[0].startswith("error: ")
     assert named in lines[0]
     assert stored.newest(workdir) is None
@@ -321,7 +323,7 @@ def test_profile_names_steps_in_ascending_order():
 def test_run_of_another_architecture_is_refused_and_the_checkpoint_kept(finished, data, tmp_path):
     workdir = shutil.copytree(finished("baseline")[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
-    status, output = finish(start(workdir, data | {"encoder.fc_dim": 24}, BASELINE))
+    status, output = train(workdir, data | {"encoder.fc_dim": 24}, BASELINE)
     assert status == 1
     assert "fc_dim 16 (this run: 24)" in output
     assert arrays_in(workdir)[0] == before
@@ -332,7 +334,9 @@ def test_full_disk_is_an_error_of_one_line_and_keeps_the_last_checkpoint(finishe
     """Simulated by `ulimit -f`: no file may exceed this many blocks."""
     workdir = shutil.copytree(finished("baseline")[0], tmp_path / "run")
     before = arrays_in(workdir)[0]
-    line = " ".join(f"'{part}'" for part in command(workdir, data | {"schedule.epochs": 6}, BASELINE))
+    line = " ".join(
+        f"'{part}'" for part in (sys.executable, *command(workdir, data | {"schedule.epochs": 6}, BASELINE))
+    )
     # The limit would also truncate compiled programs in the cache, which later runs read.
     environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
     limited = ["bash", "-c", f"ulimit -f 100; {line}"]
