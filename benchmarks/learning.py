@@ -92,8 +92,8 @@ class Size:
     compute_dtype: str = "bfloat16"
 
 
-TINY = Size(
-    height=64, depth=10, width=0.125, fc_dim=32, decoder_width=0.125, identities=4, train_people=8, test_people=4,
+TINY = Size(  # of pictures and textures for which tests render too, so that the program is compiled once
+    height=32, depth=10, width=0.125, fc_dim=32, decoder_width=0.125, identities=4, train_people=8, test_people=4,
     pairs=24, held_out=8, pg_steps=3, reid_steps=3, compute_dtype="float32",
 )  # fmt: skip
 

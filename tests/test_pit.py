@@ -11,7 +11,7 @@ from san_jax.errors import UserError
 from tfds_builders import open_source, whole_name
 from tfds_builders.pit import Pit, PitConfig
 
-TINY = dict(seed=5, wardrobes=5, pairs=2, height=32, texture_side=64)
+TINY = dict(seed=5, wardrobes=5, pairs=2, height=32, texture_side=32)
 
 
 class TinyPit(Pit):
@@ -86,7 +86,7 @@ def test_pairs_of_a_wardrobe_share_its_texture_but_not_their_pictures(data_dir):
     assert len({record["image"] for record in records}) == 10
     assert {record["camid"] for record in records} == {0}
     assert {decode(record["image"]).shape for record in records} == {(32, 16, 3)}
-    assert {decode(texture).shape for texture in textures} == {(64, 64, 3)}
+    assert {decode(texture).shape for texture in textures} == {(32, 32, 3)}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tfds_builders import open_source
 from tfds_builders.synthetic_reid import SyntheticReid, SyntheticReidConfig, twin
 
 TRAIN, TEST = 4, 3
-TINY = SyntheticReidConfig(name="tiny", seed=5, train_people=TRAIN, test_people=TEST, height=32, texture_side=64)
+TINY = SyntheticReidConfig(name="tiny", seed=5, train_people=TRAIN, test_people=TEST, height=32, texture_side=32)
 
 
 class TinyReid(SyntheticReid):
@@ -123,7 +123,7 @@ def test_pictures_and_textures_are_those_of_the_world(data_dir):
     for record in records_of(data_dir, "train")[::5]:
         shot = Moment(*(np.array([int(record["name"][part])], np.int32) for part in (slice(4), 6, slice(8, None))))
         shot = shot._replace(camera=shot.camera - 1)
-        size = dict(height=32, width=16, texture_side=64)
+        size = dict(height=32, width=16, texture_side=32)
         ((picture, texture),) = studio.render(studio.before_a_camera, world, world.people, shot.person, shot, **size)
         np.testing.assert_array_equal(decode(record["image"]), picture)
         np.testing.assert_array_equal(decode(record["texture"]), texture)
