@@ -2,7 +2,8 @@
 
     python -m benchmarks.scoring
     python -m benchmarks.scoring --sizes=cuhk03,market1501 --sides=product,rank,argsort --rounds=5
-    python -m benchmarks.scoring --peer_python=PATH/bin/python         # an environment with fast-reid (Cython built)
+    python -m benchmarks.scoring --sides=nearest,faiss_flat --peer_python=PATH/bin/python
+    python -m benchmarks.scoring --sides=rank,fastreid --peer_python=PATH/bin/python    # with fast-reid's Cython built
 
 Every measurement is a process of its own, one at a time; the sides take turns, every other round in the opposite order.
 Memory is the peak resident size minus the resident size right after the features are made.
@@ -206,6 +207,15 @@ def fastreid_rerank(feats: Features) -> Callable[[], float]:
     return once
 
 
+def faiss_flat(feats: Features) -> Callable[[], float]:
+    """The ten nearest of every query by faiss's exact index, which already holds a copy of the gallery."""
+    import faiss
+
+    index = faiss.IndexFlatL2(DIM)
+    index.add(feats.gallery)
+    return lambda: float(index.search(feats.query, 10)[0].mean())
+
+
 FAISS_ON_CPU = 3
 
 
@@ -230,8 +240,8 @@ def labels_of(feats: Features) -> list[np.ndarray]:
 
 
 OURS = (product, rank, single_shot, tpr, nearest, rerank, argsort)
-THEIRS = (fastreid, fastreid_single_shot, fastreid_rerank)
-SIDES = {side.__name__: side for side in OURS + THEIRS}
+PEERS = (fastreid, fastreid_single_shot, fastreid_rerank, faiss_flat)
+SIDES = {side.__name__: side for side in OURS + PEERS}
 # Largest number of query times gallery pictures; more would take many minutes, or more memory than there is.
 LIMITS = {"argsort": 1e8, "single_shot": 1e8, "fastreid": 1e9, "rerank": 1e9}
 LIMITS |= {"fastreid_single_shot": 1e7, "fastreid_rerank": 1e8}
@@ -286,7 +296,7 @@ def parse_flags() -> argparse.Namespace:
     add("--warmup", type=int, default=1, help="calls before the timed ones, in every process")
     add("--repeats", type=int, default=3, help=f"timed calls in every process; fewer if they take {LONG} s")
     add("--rounds", type=int, default=2, help="processes for each measurement; the median is over the calls of all")
-    add("--peer_python", default="", help="interpreter with fast-reid, PyTorch and faiss; adds their sides")
+    add("--peer_python", default="", help="interpreter with the peers that --sides names")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
     add("--measure", default="", help=argparse.SUPPRESS)  # SIDE,SIZE: what a child process measures
     flags = parser.parse_args()
@@ -295,7 +305,8 @@ def parse_flags() -> argparse.Namespace:
             parser.error(f"--{name} names {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if flags.repeats < 1 or flags.rounds < 1:
         parser.error("--repeats and --rounds must be 1 or more")
-    flags.sides = [*flags.sides, *(side.__name__ for side in THEIRS if flags.peer_python)]
+    if not flags.peer_python and (wanted := {side.__name__ for side in PEERS} & set(flags.sides)):
+        parser.error(f"--sides names {', '.join(sorted(wanted))}, which need --peer_python")
     return flags
 
 
@@ -313,7 +324,7 @@ def compare(sides: list[str], size: str, flags: argparse.Namespace) -> list[dict
 
 def ask(side: str, size: str, flags: argparse.Namespace) -> dict[str, Any]:
     """The report of a child process."""
-    python = flags.peer_python if SIDES[side] in THEIRS else sys.executable
+    python = flags.peer_python if SIDES[side] in PEERS else sys.executable
     command = [python, "-m", "benchmarks.scoring", f"--measure={side},{size}"]
     command += [f"--warmup={flags.warmup}", f"--repeats={flags.repeats}"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -22,6 +22,7 @@ SIDES = {  # of benchmarks/scoring.py, in the order of the rows
     "fastreid_single_shot": "the same by fast-reid's Cython",
     "tpr": "TPR at FPR 1e-2, 1e-3, 1e-4",
     "nearest": "ten nearest of every query",
+    "faiss_flat": "the same by faiss's flat index",
     "rerank": "re-ranking, ranks, scores",
     "fastreid_rerank": "the same by fast-reid with faiss",
 }

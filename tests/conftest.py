@@ -12,6 +12,7 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a tenth of the time to trace and compile a step
 # LLVM's optimization and XLA's MLIR emitters take longer than the small programs here run; from jaxlib 0.11 on, there
 # are no other emitters. `XLA_FLAGS= make test` tests with both.
 os.environ.setdefault(
