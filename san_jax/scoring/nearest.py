@@ -96,16 +96,18 @@ def _smallest(distmat, k):
     num_rows, num_columns = distmat.shape
     # Chosen so that k chunks hold about as many numbers as there are chunks.
     size = LANES * max(1, round(math.sqrt(num_columns / k) / LANES))
-    num_chunks = -(-num_columns // size)
+    num_chunks = num_columns // size
     if num_chunks <= 2 * k:
         return _top_k(distmat, k)
-    distmat = jnp.pad(distmat, ((0, 0), (0, num_chunks * size - num_columns)), constant_values=jnp.inf)
-    chunks = distmat.reshape(num_rows, num_chunks, size)
+    minima = distmat[:, : num_chunks * size].reshape(num_rows, num_chunks, size).min(axis=2)
     # Sorted, so that equal numbers keep their order.
-    chosen = jnp.sort(_top_k(chunks.min(axis=2), k).rows, axis=1)[:, :, None]
-    columns = chosen * size + jnp.arange(size, dtype=jnp.int32)[None, None]
-    numbers = jnp.take_along_axis(chunks, chosen, axis=1, mode="promise_in_bounds")
-    return _columns(_top_k(numbers.reshape(num_rows, -1), k), columns.reshape(num_rows, -1))
+    chosen = jnp.sort(_top_k(minima, k).rows, axis=1)[:, :, None]
+    columns = (chosen * size + jnp.arange(size, dtype=jnp.int32)[None, None]).reshape(num_rows, -1)
+    rest = jnp.arange(num_chunks * size, num_columns, dtype=jnp.int32)
+    columns = jnp.concatenate([columns, jnp.broadcast_to(rest, (num_rows, len(rest)))], axis=1)
+    # Read from the tile, not from its chunks: XLA then fuses the distances into both uses and keeps only the product.
+    numbers = jnp.take_along_axis(distmat, columns, axis=1, mode="promise_in_bounds")
+    return _columns(_top_k(numbers, k), columns)
 
 
 def _top_k(distmat, k):
