@@ -6,6 +6,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from san_jax.errors import UserError
+from san_jax.report import event_files
 from san_jax.training.progress import Progress
 
 
@@ -76,3 +77,19 @@ def test_process_without_output_still_checks_the_loss(capsys):
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError):
         run(None, 0, 3, loss=float("nan"))
+
+
+def test_reconstruction_is_shown_beside_that_of_a_constant_texture(tmp_path, capsys):
+    """The mean of the last hundred steps, as a share of the constant's."""
+    with Progress(tmp_path, start=0, total=121, batch_size=8, constant_loss=0.4) as progress:
+        for step in range(121):
+            loss = 2.0 if step < 21 else 0.3
+            progress.show(step, {"loss": {"reconstruction": jnp.float32(loss)}, "rate": {"recon": jnp.float32(1e-3)}})
+        progress.settle()
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "step 1/121  reconstruction 2 recon_over_constant 5"
+    assert last.startswith("step 121/121  reconstruction 0.3 recon_over_constant 0.75  ")
+    assert ("ratio/recon_over_constant", 120) in scalars(tmp_path)[0]
+    assert event_files.over_constant(tmp_path, step=121) == pytest.approx(0.75)
+    assert event_files.over_constant(tmp_path, step=120) > 0.75
+    assert event_files.over_constant(tmp_path, step=0) is None

@@ -50,4 +50,6 @@ def test_eval_writes_the_page_with_the_scores_beside_it(finished, tmp_path):
     page = (workdir / "report.html").read_text()
     assert "Textures" in Page(page).texts
     scores = json.loads((workdir / "scores.json").read_text())
+    assert scores["recon_over_constant"] > 0
+    assert "that of the best texture that is the same for everybody" in page
     assert table_rows(page)["this run"][0] == f"{100 * scores['rank1']:.2f}"

@@ -1,3 +1,4 @@
+import pytest
 from page_reader import Page
 
 from san_jax.report import training_section
@@ -25,3 +26,20 @@ def test_long_curve_is_averaged_and_shows_its_true_last_value():
     assert len(Page(text).named("rect")) == training_section.MAX_POINTS
     [caption] = [words for words in Page(text).texts if "at step" in words]
     assert caption == "loss: id: 0 at step 4,500; each point is the mean of up to 4"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.5, "The reconstruction loss is 0.50 times that of the best texture that is the same for everybody."),
+        (
+            1.0,
+            "The reconstruction loss is 1.00 times that of the best texture that is the same for everybody: "
+            "the decoder has learnt nothing.",
+        ),
+    ],
+)
+def test_report_says_when_the_decoder_has_learnt_nothing(share, words):
+    [found] = training_section.verdict({10: 3.0, 20: share})
+    assert Page(found).texts == [words]
+    assert training_section.verdict({}) == []

@@ -30,7 +30,7 @@ from san_jax.batch import Source
 from san_jax.commands import common
 from san_jax.errors import UserError
 from san_jax.model import Model
-from san_jax.report import report
+from san_jax.report import event_files, report
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
 from san_jax.training import config_fields, run_config
@@ -174,6 +174,9 @@ def evaluate(given: Mapping[str, Any]) -> None:
             about |= {name: True for name in ("flip", "aqe", "rerank", "tpr") if given[name]}
             if sets[0].name in scored.thresholds:
                 about["thresholds"] = scored.thresholds[sets[0].name]
+            if workdir is not None and is_own(workdir, model):
+                share = event_files.over_constant(workdir / "events", model.step)
+                about |= {} if share is None else {"recon_over_constant": share}
             text = json.dumps({**shown[main_set], **about, "sets": shown}, indent=2)
             files.write(places.scores, text + "\n")
     if places.report is not None:
@@ -217,9 +220,7 @@ def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> P
     Raises:
       UserError: a report is asked for without a place to write it, or its file's suffix is not that of HTML.
     """
-    # Other things may lie in a workdir too: another run, or a file of weights.
-    folder = Path(model.source).resolve().parent
-    own = workdir is not None and folder in [workdir.resolve() / name for name in ("checkpoints", "best")]
+    own = workdir is not None and is_own(workdir, model)
     scores = Path(given["output"]) if given["output"] else workdir / "scores.json" if own else None
     if given["report_file"]:
         page = Path(given["report_file"])
@@ -229,6 +230,12 @@ def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> P
     if given["report"] and not own:
         raise UserError(f"--report writes into the workdir of the scored run; for {model.source} give --report_file")
     return Places(scores, workdir / "report.html" if given["report"] else None)
+
+
+def is_own(workdir: Path, model: Model) -> bool:
+    """Whether a model is a checkpoint of the run in this workdir; another run may lie there too, or a file."""
+    folder = Path(model.source).resolve().parent
+    return folder in [workdir.resolve() / name for name in ("checkpoints", "best")]
 
 
 def scorer_of(given: Mapping[str, Any], config: ConfigDict, model: Model, *, pages: bool) -> Scorer:

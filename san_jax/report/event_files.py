@@ -8,6 +8,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 # A record of an event file: length (8 bytes), its checksum (4), the event, its checksum (4).
 HEADER, FOOTER = 12, 4
+OVER_CONSTANT = "ratio/recon_over_constant"  # tag of what `progress.Progress` calls recon_over_constant
 
 
 def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -25,6 +26,12 @@ def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
                 if value.HasField("simple_value"):
                     scalars.setdefault(value.tag, {})[event.step] = value.simple_value
     return {tag: dict(sorted(values.items())) for tag, values in scalars.items() if values}
+
+
+def over_constant(folder: Path, step: int) -> float | None:
+    """The last `recon_over_constant` that a run logged before `step` updates were made; None if there is none."""
+    shares = _before(step, read_scalars(folder).get(OVER_CONSTANT, {}))
+    return list(shares.values())[-1] if shares else None
 
 
 def _before(step: int, values: dict[int, float]) -> dict[int, float]:

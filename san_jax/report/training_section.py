@@ -21,17 +21,18 @@ CHARTED_SCORES = {
 
 
 def elements(events: Path) -> list[Markup]:
-    """A chart of each loss term, of each score during training, and of each learning rate.
+    """A chart of each loss term, of each score during training, and of each learning rate; what the decoder has learnt.
 
     Args:
       events: the run's folder of TensorBoard event files.
     """
-    charts = {"loss": [], "score": [], "rate": []}
-    for tag, points in sorted(event_files.read_scalars(events).items()):
+    charts = {"loss": [], "ratio": [], "score": [], "rate": []}
+    scalars = event_files.read_scalars(events)
+    for tag, points in sorted(scalars.items()):
         group, _, name = tag.rpartition("/")
         if len(points) < 2:
             continue
-        if group in ("loss", "rate"):
+        if group in ("loss", "ratio", "rate"):
             charts[group].append(curve(f"{group}: {name.replace('_', ' ')}", points))
         elif name in CHARTED_SCORES:
             title, factor = CHARTED_SCORES[name]
@@ -39,7 +40,17 @@ def elements(events: Path) -> list[Markup]:
     shown = [chart for group in charts.values() for chart in group]
     if not shown:
         return [element("p", "The run's event files hold no curves: nothing was logged at two or more steps.")]
-    return [element("div", *shown, class_="charts")]
+    return [*verdict(scalars.get(event_files.OVER_CONSTANT, {})), element("div", *shown, class_="charts")]
+
+
+def verdict(shares: Mapping[int, float]) -> list[Markup]:
+    """A sentence on what the decoder has learnt, by the last of `recon_over_constant`; nothing without a decoder."""
+    if not shares:
+        return []
+    share = list(shares.values())[-1]
+    words = f"The reconstruction loss is {share:.2f} times that of the best texture that is the same for everybody"
+    words += "." if share < 1 else ": the decoder has learnt nothing."
+    return [element("p", words)]
 
 
 def curve(title: str, points: Mapping[int, float], *, factor: float = 1.0) -> Markup:

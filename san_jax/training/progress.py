@@ -1,6 +1,8 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere, scalars for TensorBoard."""
 
+import collections
 import math
+import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from san_jax.errors import UserError
 
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_SCALARS = 10
+STEPS_OF_MEAN = 100  # over which the reconstruction loss is averaged before it is compared with a constant texture
 Terms = Mapping[str, Mapping[str, Float[Array, ""]]]
 
 
@@ -26,9 +29,14 @@ class Progress:
       start: number of steps made before.
       total: number of steps of the run.
       batch_size: pictures per step.
+      constant_loss: reconstruction loss of the best constant texture, as from `constant_texture`; None without a
+        decoder. The mean loss of the last STEPS_OF_MEAN steps is shown as a share of it, `recon_over_constant`: from 1
+        on, nothing is learnt.
     """
 
-    def __init__(self, folder: Path | None, *, start: int, total: int, batch_size: int):
+    def __init__(
+        self, folder: Path | None, *, start: int, total: int, batch_size: int, constant_loss: float | None = None
+    ):
         self._outstanding: tuple[int, Terms] | None = None
         self._shows, self._events = folder is not None, None
         # Purges what a killed run wrote after its last checkpoint, so that no step appears twice.
@@ -47,6 +55,7 @@ class Progress:
             dynamic_ncols=True,
         )
         self._start, self._total, self._batch_size = start, total, batch_size
+        self._constant_loss, self._reconstructions = constant_loss, collections.deque(maxlen=STEPS_OF_MEAN)
         self.restart_clock(start)
 
     def __enter__(self):
@@ -83,6 +92,11 @@ class Progress:
         check_finite(step, losses)
         if not self._shows:
             return
+        if self._constant_loss:
+            self._reconstructions.append(losses["reconstruction"])
+            share = statistics.fmean(self._reconstructions) / self._constant_loss
+            terms["ratio"] = {"recon_over_constant": share}
+        shown = in_words(losses | terms.get("ratio", {}))
         if step % STEPS_BETWEEN_SCALARS == 0:
             for kind, numbers in terms.items():
                 for name, value in numbers.items():
@@ -91,10 +105,10 @@ class Progress:
             self.restart_clock(step + 1)  # the first step includes compiling
         if self._terminal:
             self._bar.set_description_str(f"step {step + 1}/{self._total}", refresh=False)
-            self._bar.set_postfix_str(in_words(losses), refresh=False)
+            self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(self._batch_size)
         elif step in (self._start, self._total - 1) or time.monotonic() - self._since > SECONDS_BETWEEN_LINES:
-            self.say(f"step {step + 1}/{self._total}  {in_words(losses)}{self._speed(step + 1)}")
+            self.say(f"step {step + 1}/{self._total}  {shown}{self._speed(step + 1)}")
 
     def _speed(self, steps: int) -> str:
         """Pictures per second since the last line, and the remaining time at this speed."""

@@ -20,7 +20,7 @@ from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture, check_same
 from san_jax.scoring import evaluation
-from san_jax.training import batch_plan, resuming, schedule, starting_weights, train_step
+from san_jax.training import batch_plan, constant_texture, resuming, schedule, starting_weights, train_step
 from san_jax.training.run_config import Config
 from san_jax.training.schedule import Phases
 from san_jax.training.train_step import Networks, TrainState
@@ -40,6 +40,7 @@ class Run:
       networks: the networks that are trained.
       state: abstract TrainState with the shardings to restore into.
       make_state: returns a fresh TrainState.
+      constant_loss: returns the reconstruction loss of the best constant texture; None without a decoder.
       open_feed: decodes the training set if it is to be kept decoded; returns the batches of the run.
       step_of: step -> the jitted train step to use for it.
       total: number of steps.
@@ -56,6 +57,7 @@ class Run:
     networks: Networks
     state: TrainState
     make_state: Callable[[], TrainState]
+    constant_loss: Callable[[], float] | None
     open_feed: Callable[[], Feed]
     step_of: Callable[[int], Step]
     total: int
@@ -115,6 +117,7 @@ def build(
         train_step.make_state, networks, reid_tx=reid_tx, recon_tx=recon_tx, seed=config.seed
     )
     everywhere = devices.replicated(mesh)
+    pictures = source if pairs is None else JoinedSource.of([source, pairs])
     state = devices.with_sharding(jax.eval_shape(make_state), everywhere)
     if resumed is not None:
         resuming.check_state(resumed, state)
@@ -131,10 +134,15 @@ def build(
         networks=networks,
         state=state,
         make_state=make_first_state,
+        constant_loss=functools.partial(
+            constant_texture.reconstruction_loss, pictures, plan.rows, side=config.data.height
+        )
+        if networks.draws
+        else None,
         open_feed=functools.partial(
             input_pipeline.open_feed,
             TrainingData(
-                source if pairs is None else JoinedSource.of([source, pairs]),
+                pictures,
                 plan.rows,
                 people=plan.rows.shape[1] - config.batch.pit_pictures,
                 height=config.data.height,

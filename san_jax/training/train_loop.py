@@ -47,9 +47,11 @@ def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
         step = int(jax.device_get(state.step))
         feed = run.open_feed() if step < run.total else None
     events = run.workdir / "events" if jax.process_index() == 0 else None
+    constant_loss = run.constant_loss() if feed and events and run.constant_loss else None
+    sizes = dict(start=step, total=run.total, batch_size=run.batch_size)
     with (
         checkpoints_of(run) as saved,
-        Progress(events, start=step, total=run.total, batch_size=run.batch_size) as progress,
+        Progress(events, **sizes, constant_loss=constant_loss) as progress,
         Profiler(run.workdir / "profile", profiled, settle=progress.settle) as profiler,
     ):
         for note in (*run.notes, *([feed.note] if feed else [])):
