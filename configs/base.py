@@ -73,7 +73,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.loss.label_smoothing = 0.1
     config.loss.htri_only = False  # drop the ID loss
     config.loss.margin = 0.3  # of the batch-hard triplet loss, in feature distance
-    config.loss.texture_triplets = 1.0  # weight of L_TR relative to the reconstruction loss; 0 = off
+    config.loss.reconstruction = 1.0  # weight of the reconstruction loss beside L_TR; mode san only
+    config.loss.texture_triplets = 1.0  # weight of L_TR; 0 = off
     config.loss.texture_margin = 0.3  # of L_TR, in squared activation
 
     config.reid = ConfigDict()  # the main optimizer: encoder, fc and classifier, on the re-ID losses
@@ -88,6 +89,7 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.recon = ConfigDict()  # Adam on the texture losses: decoder and encoder body
     config.recon.learning_rate = 1e-5
+    config.recon.decoder_learning_rate = config_dict.placeholder(float)  # of the decoder; unset = recon.learning_rate
     config.recon.milestones = ()  # as `reid.milestones`; the released code keeps the rate constant
     config.recon.gamma = 0.1
     config.recon.b1, config.recon.b2 = 0.5, 0.999

@@ -59,6 +59,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
         ("reid.milestones", ("(1", "x)"), "a tuple of strictly increasing integers above 0, such as (40, 80)"),
         ("recon.milestones", (0,), "a tuple of strictly increasing integers above 0, such as (40, 80)"),
         ("reid.b1", 1.0, "a number of at least 0 and below 1"),
+        ("recon.decoder_learning_rate", -1e-3, "a number of at least 0, or unset"),
         ("schedule.epochs", -1, "an integer of at least 0"),
         ("schedule.eval_every", -1, "an integer of at least 0"),
         ("schedule.save_every", -1, "an integer of at least 0"),
@@ -79,7 +80,7 @@ def test_no_field_takes_a_value_of_another_type():
     """A config may come from Python or JSON, where nothing else checks types."""
     for name, allowed in config_fields.RANGES.items():
         for value in (None, {}, [1.5], object()):
-            if value is None and name == "data.workers":
+            if value is None and name in ("data.workers", "recon.decoder_learning_rate"):
                 continue
             assert not allowed.allows(value), name
         assert not (allowed.allows(True) and allowed is not config_fields.SWITCH), name

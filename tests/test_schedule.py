@@ -1,4 +1,7 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from runs import config_of
 
 from configs import baseline, san, san_pg
@@ -48,3 +51,21 @@ def test_run_is_scored_every_n_epochs_and_at_the_end():
 def test_zero_turns_scoring_off():
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     assert schedule.score_at(plan, 0) == frozenset()
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [(1e-4, 1e-3), (1e-3, 1e-4), (0.0, 1e-3), (1e-3, 0.0), (1e-4, None)])
+def test_decoder_has_a_learning_rate_of_its_own(encoder, decoder):
+    """The first step of Adam is as long as the rate, whatever the gradient; after the milestone a half of it."""
+    fields = {"recon.learning_rate": encoder, "recon.decoder_learning_rate": decoder}
+    fields |= {"schedule.warmup_epochs": 0, "schedule.epochs": 4, "recon.milestones": (1,), "recon.gamma": 0.5}
+    config, plan = config_of(san, **fields), Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    rates, _, tx = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
+    params = {"stem": jnp.ones(3), "decoder": {"final": jnp.ones(2)}}
+    updates, _ = tx.update(jax.tree.map(lambda x: -0.3 * x, params), tx.init(params), params)
+    own = encoder if decoder is None else decoder
+    np.testing.assert_allclose(updates["stem"], encoder, rtol=1e-5)
+    np.testing.assert_allclose(updates["decoder"]["final"], own, rtol=1e-5)
+    np.testing.assert_allclose([rates["recon"](step) for step in (6, 7)], [encoder, encoder / 2], rtol=1e-6)
+    assert ("recon_decoder" in rates) == (decoder is not None)
+    if decoder is not None:
+        np.testing.assert_allclose([rates["recon_decoder"](step) for step in (6, 7)], [own, own / 2], rtol=1e-6)

@@ -155,6 +155,22 @@ def test_texture_triplets_can_be_weighted_and_switched_off():
     assert_close(threefold, jax.tree.map(lambda x: 3 * x, once))
 
 
+def test_reconstruction_can_be_weighted_beside_the_triplets():
+    rng = np.random.default_rng(0)
+    drawn, texture, *levels = (jnp.asarray(rng.normal(size=(8, 4, 4, 3)), jnp.float32) for _ in range(6))
+
+    def loss(weight, levels):
+        found, terms = train_step.recon_terms(drawn, texture, levels, objective=Objective(2, reconstruction=weight))
+        return float(found), {name: float(term) for name, term in terms.items()}
+
+    once, terms = loss(1.0, levels)
+    threefold, same = loss(3.0, levels)
+    assert same == terms
+    assert once == pytest.approx(terms["reconstruction"] + terms["texture_triplets"])
+    assert threefold == pytest.approx(3 * terms["reconstruction"] + terms["texture_triplets"])
+    assert loss(3.0, None)[0] == pytest.approx(terms["reconstruction"]), "the only loss needs no weight"
+
+
 def test_frozen_layers_keep_parameters_and_statistics():
     open_layers = ("fc", "classifier")
     reid_tx = optimizers.frozen_except(optimizers.make_optimizer("amsgrad", 0.1, weight_decay=0.1), open_layers)

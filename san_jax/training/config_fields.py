@@ -62,6 +62,11 @@ def text(*, empty: bool = True) -> Range:
     return Range(lambda value: isinstance(value, str) and (empty or bool(value.strip())), words)
 
 
+def or_unset(of: Range) -> Range:
+    """The values of a range, and None."""
+    return Range(lambda value: value is None or of.allows(value), f"{of.words}, or unset")
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
@@ -101,7 +106,7 @@ RANGES: Mapping[str, Range] = {
     "data.width": whole(16),
     "data.cache": one_of(CACHES),
     "data.cache_gb": number(0),
-    "data.workers": Range(lambda value: value is None or whole(0).allows(value), "an integer of at least 0, or unset"),
+    "data.workers": or_unset(whole(0)),
     "encoder.depth": one_of(tuple(BLOCKS)),
     "encoder.fc_dim": whole(0),
     "encoder.last_stride": one_of((1, 2)),
@@ -119,6 +124,7 @@ RANGES: Mapping[str, Range] = {
     "loss.label_smoothing": DECAY,
     "loss.htri_only": SWITCH,
     "loss.margin": number(0),
+    "loss.reconstruction": number(0),
     "loss.texture_triplets": number(0),
     "loss.texture_margin": number(0),
     "reid.optimizer": one_of(OPTIMIZERS),
@@ -131,6 +137,7 @@ RANGES: Mapping[str, Range] = {
     "reid.momentum": DECAY,
     "reid.nesterov": SWITCH,
     "recon.learning_rate": number(0),
+    "recon.decoder_learning_rate": or_unset(number(0)),
     "recon.milestones": MILESTONES,
     "recon.gamma": POSITIVE,
     "recon.b1": DECAY,
@@ -227,6 +234,7 @@ def unused(config: ConfigDict) -> frozenset[str]:
         "loss.label_smoothing": has_reid and not config.loss.htri_only,
         "loss.htri_only": has_reid,
         "loss.margin": has_reid,
+        "loss.reconstruction": config.mode == "san" and config.loss.texture_triplets > 0,  # else Adam undoes it
         "loss.texture_triplets": config.mode == "san",
         "loss.texture_margin": config.mode == "san" and config.loss.texture_triplets > 0,
         "reid.": has_reid,

@@ -1,7 +1,7 @@
 """PyTorch's optimizers as optax transforms, consecutive phases, frozen layers, and learning-rate schedules."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -183,6 +183,18 @@ def frozen_except(tx: optax.GradientTransformation, open_layers: Sequence[str]) 
         return {**updates, **still}, state
 
     return optax.GradientTransformation(init, update)
+
+
+def scaled(tx: optax.GradientTransformation, factor_of: Callable[[str], float]) -> optax.GradientTransformation:
+    """Multiplies the updates of each top-level child of the parameters by the factor of its name."""
+
+    def update(
+        grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = tx.update(grads, state, params)
+        return {name: optax.tree.scale(factor_of(name), child) for name, child in updates.items()}, state
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def multistep(learning_rate: float, milestones: Sequence[int], gamma: float) -> optax.Schedule:

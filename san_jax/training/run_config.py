@@ -19,6 +19,8 @@ LATER = {
     "deterministic": False,
     "onednn": False,
     "data": {"cache": "stream", "cache_gb": 0.0},
+    "loss": {"reconstruction": 1.0},
+    "recon": {"decoder_learning_rate": None},
     "encoder": {"neck": "none", "stem": "torchvision"},
     "schedule": {"save_minutes": 0.0},
     "scoring": {"same_camera": "remove"},

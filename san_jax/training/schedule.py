@@ -52,6 +52,8 @@ def make_optimizers(
 ) -> tuple[dict[str, optax.Schedule], optax.GradientTransformation, optax.GradientTransformation]:
     """Learning rates of the mode's optimizers by step, the re-ID optimizer, and the Adam of the texture losses."""
     reid, recon, schedule = config.reid, config.recon, config.schedule
+    decoder_rate = recon.learning_rate if recon.decoder_learning_rate is None else recon.decoder_learning_rate
+    faster = max(decoder_rate, recon.learning_rate)
 
     def main(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         return optimizers.make_optimizer(
@@ -65,12 +67,21 @@ def make_optimizers(
         )
 
     def texture(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-        return optimizers.make_optimizer("adam", rate, b1=recon.b1, b2=recon.b2)
+        """Adam at `rate`, which is that of the faster of decoder and encoder."""
+        adam = optimizers.make_optimizer("adam", rate, b1=recon.b1, b2=recon.b2)
+        if decoder_rate == recon.learning_rate:
+            return adam
+        return optimizers.scaled(
+            adam, lambda name: (decoder_rate if name == "decoder" else recon.learning_rate) / faster
+        )
 
     warmup_rate = optimizers.exponential_by_epoch(schedule.warmup_rate, schedule.warmup_growth, phases.warmup_starts)
     main_rate = optimizers.multistep(reid.learning_rate, phases.milestones, reid.gamma)
     warmup = optimizers.make_optimizer("adam", warmup_rate, weight_decay=reid.weight_decay, b1=reid.b1, b2=reid.b2)
-    recon_rate = optimizers.multistep(recon.learning_rate, phases.recon_milestones, recon.gamma)
+    recon_rate, drawing_rate, texture_rate = (
+        optimizers.multistep(rate, phases.recon_milestones, recon.gamma)
+        for rate in (recon.learning_rate, decoder_rate, faster)
+    )
     open_layers = tuple(schedule.open_layers)
     reid_tx = optimizers.in_phases(
         [
@@ -81,8 +92,8 @@ def make_optimizers(
     )
     recon_tx = optimizers.in_phases(
         [
-            (phases.fixbase, optimizers.frozen_except(texture(recon.learning_rate), (*open_layers, "decoder"))),
-            (None, texture(recon_rate)),
+            (phases.fixbase, optimizers.frozen_except(texture(faster), (*open_layers, "decoder"))),
+            (None, texture(texture_rate)),
         ]
     )
     boundaries = [phases.fixbase, phases.fixbase + phases.warmup]
@@ -90,8 +101,10 @@ def make_optimizers(
         "reid": optax.join_schedules([lambda _: reid.learning_rate, warmup_rate, main_rate], boundaries),
         "recon": optax.join_schedules([lambda _: recon.learning_rate, recon_rate], boundaries[:1]),
     }
-    idle = {"baseline": "recon", "san_pg": "reid"}.get(config.mode)
-    return {name: rate for name, rate in rates.items() if name != idle}, reid_tx, recon_tx
+    if decoder_rate != recon.learning_rate:
+        rates["recon_decoder"] = optax.join_schedules([lambda _: decoder_rate, drawing_rate], boundaries[:1])
+    idle = {"baseline": "recon", "san_pg": "reid"}.get(config.mode, "none")
+    return {name: rate for name, rate in rates.items() if not name.startswith(idle)}, reid_tx, recon_tx
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:

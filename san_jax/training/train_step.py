@@ -149,6 +149,7 @@ class Objective:
     label_smoothing: float = 0.1
     htri_only: bool = False
     margin: float = 0.3
+    reconstruction: float = 1.0
     texture_triplets: float = 1.0
     texture_margin: float = 0.3
 
@@ -238,4 +239,5 @@ def recon_terms(drawn, texture, levels, *, objective: Objective) -> tuple[Array,
         return terms["reconstruction"], terms
     per_level = losses.texture_triplets(levels, instances=objective.instances, margin=objective.texture_margin)
     terms["texture_triplets"] = per_level.sum()
-    return terms["reconstruction"] + objective.texture_triplets * terms["texture_triplets"], terms
+    weighted = objective.reconstruction * terms["reconstruction"]
+    return weighted + objective.texture_triplets * terms["texture_triplets"], terms
