@@ -17,35 +17,50 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([f"san_jax.commands.{name}" for name in ("evaluate", "search", "textures", "train")])
 
 
-def run(*words, cwd=ROOT):
-    """Runs `python WORDS` in a copy of a process in which the modules of the commands are imported already.
+class Running:
+    """`python WORDS` in a copy of a process in which the modules of the commands are imported already.
 
-    Tests of imports, signals, pipes and environment variables need a process of their own: see `start`.
+    Tests of imports, of signals during them, of pipes, and of variables that are read by them need a process of their
+    own: see `start_alone`.
 
-    Returns:
-      Exit code, stdout and stderr.
+    Args:
+      words: a script and its arguments, or "-m", a module and its arguments.
+      cwd: where it runs.
+      environment: variables that are set or changed.
+      together: whether stderr goes where stdout goes.
     """
-    return _copy(words, cwd, ["stdout", "stderr"])
+
+    def __init__(self, *words, cwd=ROOT, environment=None, together=False):
+        self._folder = tempfile.TemporaryDirectory()
+        names = ("output", "output") if together else ("stdout", "stderr")
+        places = [Path(self._folder.name, name) for name in names]
+        self._outputs = dict.fromkeys(places)
+        self._process = FORKS.Process(target=_become, args=([*map(str, words)], cwd, environment or {}, *places))
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self):
+        """The exit code, None while it runs."""
+        return self._process.exitcode
+
+    def wait(self):
+        """Waits until it has ended."""
+        self._process.join(600)
+
+    def finish(self):
+        """Waits; returns the exit code, stdout and stderr, or both together."""
+        self.wait()
+        self._process.kill()
+        self._process.join()
+        with self._folder:
+            return self._process.exitcode, *(place.read_text() for place in self._outputs)
 
 
-def run_together(*words):
-    """As `run`; returns the exit code, and stdout with stderr in between."""
-    return _copy(words, ROOT, ["output", "output"])
-
-
-def _copy(words, cwd, names):
-    with tempfile.TemporaryDirectory() as folder:
-        places = [Path(folder, name) for name in names]
-        process = FORKS.Process(target=_become, args=([*map(str, words)], cwd, *places))
-        process.start()
-        process.join(600)
-        process.kill()
-        return process.exitcode, *(place.read_text() for place in dict.fromkeys(places))
-
-
-def _become(words, cwd, *places):
+def _become(words, cwd, environment, *places):
+    os.setsid()  # a process group of its own, so that it can be killed with those that it starts
     for number, place in enumerate(places, start=1):
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.update(environment)
     os.chdir(cwd)
     if words[0] == "-m":
         sys.argv, sys.path[0] = words[1:], str(cwd)
@@ -53,6 +68,21 @@ def _become(words, cwd, *places):
     else:
         sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
         runpy.run_path(words[0], run_name="__main__")
+
+
+def start(*words, **environment):
+    """Starts a command; `finish` waits for it."""
+    return Running(*words, environment=environment)
+
+
+def run(*words, cwd=ROOT):
+    """Exit code, stdout and stderr of a command."""
+    return Running(*words, cwd=cwd).finish()
+
+
+def finish(running):
+    """Exit code and outputs of a command that was started."""
+    return running.finish()
 
 
 def xla_flags(*flags):
@@ -69,20 +99,13 @@ def two_processes():
     return [shared | {"JAX_PROCESS_ID": str(index)} for index in (0, 1)]
 
 
-def start(script, *arguments, **environment):
-    """`python SCRIPT ARGUMENTS` in the repository root, in its own process group so that it can be killed."""
+def start_alone(*words, cwd=ROOT):
+    """`python WORDS` in a process of its own and a process group of its own; its output and errors are one text."""
     return subprocess.Popen(
-        [sys.executable, script, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-
-
-def finish(process):
-    """Exit code, stdout and stderr."""
-    output, errors = process.communicate(timeout=600)
-    return process.returncode, output, errors

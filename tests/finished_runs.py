@@ -61,7 +61,8 @@ def finished_run(folder: Path, fields: dict, config: str) -> tuple[Path, str]:
     """Workdir and output (with that to stderr) of an uninterrupted small run in a folder, trained once."""
 
     def train(folder):
-        status, output = commands.run_together(*train_command(folder / "run", fields, config))
+        command = train_command(folder / "run", fields, config)
+        status, output = commands.Running(*command, together=True).finish()
         assert status == 0, output
         (folder / "output").write_text(output)
 

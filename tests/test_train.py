@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from commands import ROOT
+from commands import ROOT, finish
 from finished_runs import finished_run, shared_folder, train_command
 
 from san_jax.commands import train as command_module
@@ -32,25 +32,12 @@ def command(workdir, fields, config="configs/san.py:small"):
 
 
 def start(*arguments, environment=None, **fields):
-    return subprocess.Popen(
-        [sys.executable, *command(*arguments, **fields)],
-        cwd=ROOT,
-        env=os.environ | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=600)
-    return process.returncode, output
+    return commands.Running(*command(*arguments, **fields), environment=environment, together=True)
 
 
 def train(*arguments, **fields):
     """Exit code and output of a run that is left alone."""
-    return commands.run_together(*command(*arguments, **fields))
+    return finish(start(*arguments, **fields))
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +115,13 @@ def test_signal_at_any_moment_ends_in_one_line_and_bounded_time(uninterrupted, d
     moments = random.Random(seed)
     numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT])
     for number, seconds in zip(numbers, (0.3, 1, 2, 3, 5, 8), strict=False):
-        process = start(tmp_path, data)
+        process = commands.start_alone(*command(tmp_path, data))
         time.sleep(seconds * moments.uniform(0.8, 1.2))
         os.killpg(process.pid, number)
         sent = time.monotonic()
-        status, output = finish(process)
+        output, _ = process.communicate(timeout=600)
         assert time.monotonic() - sent < 15, output
-        assert status == 128 + number, (seconds, output)
+        assert process.returncode == 128 + number, (seconds, output)
         assert "Traceback" not in output
         assert output.splitlines()[-1].startswith("stopped"), output
     status, output = train(tmp_path, data)
