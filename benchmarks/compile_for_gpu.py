@@ -1,4 +1,6 @@
-"""Compiles the training steps and the encoder for an H100 on a machine without one: shows what XLA would reject there.
+"""Compiles what an H100 would run on a machine without one: training steps, encoder, ranks, search.
+
+Shows what XLA would reject there.
 
     pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt nvidia-cublas        # of JAX's own version
     python -m benchmarks.compile_for_gpu
@@ -8,6 +10,7 @@ of the fastest kernels needs a device; it is left open and does not count as a f
 """
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -41,6 +44,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 12 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
+TILED = ("rank", "nearest", "single_shot", "tpr", "rerank")  # sides of benchmarks/scoring.py
 UNTUNED = "No supported config found"  # without a device no kernel can be timed; all earlier passes have run
 
 
@@ -51,12 +55,16 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=64)
     flags = parser.parse_args()
     if flags.program:
-        compile_one(*flags.program.split(","), batch=flags.batch)
+        name, _, dtype = flags.program.partition(",")
+        if dtype:
+            compile_step(name, dtype, batch=flags.batch)
+        else:
+            compile_tiles(name)
         return 0
     from benchmarks.case import DTYPES, TASKS
 
     failed = 0
-    for program in [f"{task},{dtype}" for task in TASKS for dtype in DTYPES]:
+    for program in [*(f"{task},{dtype}" for task in TASKS for dtype in DTYPES), *TILED]:
         command = [sys.executable, "-m", "benchmarks.compile_for_gpu", f"--program={program}", f"--batch={flags.batch}"]
         variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_gpu_autotune_level=0"}
         done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
@@ -67,22 +75,55 @@ def main() -> int:
     return int(failed > 0)
 
 
-def compile_one(task: str, dtype: str, *, batch: int) -> None:
+def h100():
+    """JAX's description of the device."""
+    from jax.experimental import topologies
+
+    (device,) = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices
+    return device
+
+
+def compile_tiles(side: str) -> None:
+    """Compiles the programs by which a side of benchmarks/scoring.py goes over its tiles, at Market-1501's size.
+
+    The side itself runs on the CPU; each of its programs is compiled for both.
+    """
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from benchmarks import scoring
+    from san_jax.scoring import tiles
+
+    usual = tiles._map_tiles
+    there = Mesh(np.array([h100()]), ("gallery",))
+
+    @functools.wraps(usual)
+    def compiled_for_both(*arguments, mesh: Mesh, **options):
+        where = NamedSharding(there, PartitionSpec())
+        shapes = jax.eval_shape(lambda *arrays: arrays, *arguments)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+        usual.lower(*shapes, mesh=there, **options).compile()
+        return usual(*arguments, mesh=mesh, **options)
+
+    tiles._map_tiles = compiled_for_both
+    scoring.SIDES[side](scoring.make_features(scoring.SIZES["market1501"]))()
+
+
+def compile_step(task: str, dtype: str, *, batch: int) -> None:
     """Compiles the program of a benchmark's case at the paper's size."""
     import jax
-    from jax.experimental import topologies
     from jax.sharding import SingleDeviceSharding
 
     from benchmarks import jax_san
     from benchmarks.case import Case
 
-    (device,) = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1").devices
     case = Case(
         task=task, framework="jax", options=(), dtype=dtype, platform="gpu", batch=batch, height=256, width=128,
         depth=50, fc_dim=512, encoder_width=1.0, decoder_width=1.0, num_pids=767, warmup=0, repeats=1,
     )  # fmt: skip
-    function, arguments = (jax_san.step_of if case.trains else jax_san.features_of)(case)
-    there = SingleDeviceSharding(device)
+    function, arguments = jax_san.step_of(case) if case.trains else jax_san.features_of(case, in_parts=False)
+    there = SingleDeviceSharding(h100())
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), arguments)
     function.lower(*arguments).compile()
 
