@@ -11,6 +11,7 @@ of the fastest kernels needs a device; it is left open and does not count as a f
 
 import argparse
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -61,8 +62,12 @@ def main() -> int:
         else:
             compile_tiles(name)
         return 0
-    from benchmarks.case import DTYPES, TASKS
+    from benchmarks.case import DTYPES, INSTANCES, TASKS
 
+    if flags.batch < 1 or flags.batch % INSTANCES:
+        parser.error(f"--batch is {flags.batch}; it must be a multiple of {INSTANCES}")
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        parser.error("JAX's CUDA plugin is missing; the first lines of this file say how to install it")
     failed = 0
     for program in [*(f"{task},{dtype}" for task in TASKS for dtype in DTYPES), *TILED]:
         command = [sys.executable, "-m", "benchmarks.compile_for_gpu", f"--program={program}", f"--batch={flags.batch}"]

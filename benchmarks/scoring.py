@@ -17,6 +17,7 @@ import json
 import math
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -307,6 +308,8 @@ def parse_flags() -> argparse.Namespace:
         parser.error("--repeats and --rounds must be 1 or more")
     if not flags.peer_python and (wanted := {side.__name__ for side in PEERS} & set(flags.sides)):
         parser.error(f"--sides names {', '.join(sorted(wanted))}, which need --peer_python")
+    if flags.peer_python and shutil.which(flags.peer_python) is None:
+        parser.error(f"--peer_python is {flags.peer_python}, which does not start; give a Python interpreter")
     return flags
 
 

@@ -103,8 +103,8 @@ def make_optimizers(
     }
     if decoder_rate != recon.learning_rate:
         rates["recon_decoder"] = optax.join_schedules([lambda _: decoder_rate, drawing_rate], boundaries[:1])
-    idle = {"baseline": "recon", "san_pg": "reid"}.get(config.mode, "none")
-    return {name: rate for name, rate in rates.items() if not name.startswith(idle)}, reid_tx, recon_tx
+    idle = {"baseline": ("recon", "recon_decoder"), "san_pg": ("reid",)}.get(config.mode, ())
+    return {name: rate for name, rate in rates.items() if name not in idle}, reid_tx, recon_tx
 
 
 def score_at(plan: Plan, eval_every: int) -> frozenset[int]:
