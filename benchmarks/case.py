@@ -45,6 +45,7 @@ class Case:
       depth, fc_dim, encoder_width, decoder_width, num_pids: as in `Architecture`.
       warmup: calls before the timed ones.
       repeats: timed calls.
+      onednn: whether JAX may use oneDNN on a CPU, where it has that option; san_jax alone.
     """
 
     task: str
@@ -62,6 +63,7 @@ class Case:
     num_pids: int
     warmup: int
     repeats: int
+    onednn: bool = True
 
     @property
     def trains(self) -> bool:

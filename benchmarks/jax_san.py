@@ -89,13 +89,13 @@ def step_of(case: Case) -> tuple[Callable, tuple[TrainState, Batch]]:
     )
     textures = jnp.asarray(textures) if networks.draws else None
     batch = Batch(jnp.asarray(pictures), textures, jnp.asarray(pids))
-    step = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    step = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(case))
     return step, (jax.eval_shape(make_state_of(case)), batch)
 
 
-def compiler_options() -> dict[str, bool]:
-    """Those with which runs and models compile if `config.onednn` is on."""
-    return devices.compiler_options(devices.make_mesh(), onednn=True)
+def compiler_options(case: Case) -> dict[str, bool]:
+    """Those with which runs and models compile."""
+    return devices.compiler_options(devices.make_mesh(), onednn=case.onednn)
 
 
 def make_state_of(case: Case) -> Callable[[], TrainState]:
@@ -135,7 +135,7 @@ def features_of(case: Case, *, in_parts: bool) -> tuple[Callable, tuple[Any, Any
     def features(encoder, stats, pictures):
         return model.feats_of({"encoder": encoder, "encoder_stats": stats}, pictures, **options)
 
-    features = jax.jit(features, compiler_options=compiler_options())
+    features = jax.jit(features, compiler_options=compiler_options(case))
     return features, (*jax.eval_shape(lambda: new_encoder(case)), cases.random_batch(case)[0])
 
 

@@ -131,6 +131,8 @@ def circumstances(report: dict[str, Any]) -> str:
         notes.append(f"widths {size['encoder_width']} and {size['decoder_width']}")
     if report["platform"] == "cpu":
         notes.append(f"{', '.join(report['cpu']['instructions'])}; heap {'kept' if report['keep_heap'] else 'trimmed'}")
+    if not size.get("onednn", True):
+        notes.append("oneDNN off")
     if report["xla_flags"]:
         notes.append(report["xla_flags"])
     return "; ".join(notes)

@@ -109,6 +109,7 @@ def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
         default="plain,channels_last,channels_last+compile",
         help="how PyTorch runs: plain, or channels_last and compile joined by +; several by commas; empty for none",
     )
+    add("--onednn", action=argparse.BooleanOptionalAction, default=True, help="as config.onednn, if JAX has it")
     add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory (all sides)")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
     add("--torch_cache", type=Path, help="folder that keeps torch.compile's programs; by default none are kept")
@@ -138,7 +139,8 @@ def variants(text: str) -> list[tuple[str, ...]]:
 
 def cases(flags: argparse.Namespace, *, platform: str) -> list[Case]:
     """The cases of san_jax, in the order in which they are measured."""
-    same = ("height", "width", "depth", "fc_dim", "encoder_width", "decoder_width", "num_pids", "warmup", "repeats")
+    sizes = ("height", "width", "depth", "fc_dim", "encoder_width", "decoder_width", "num_pids")
+    same = (*sizes, "warmup", "repeats", "onednn")
     return [
         Case(
             task=task,
