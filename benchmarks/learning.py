@@ -32,6 +32,7 @@ from san_jax.data import augmentation, identity_sampler
 from san_jax.networks.architecture import Architecture
 from san_jax.scoring import ranking
 from san_jax.synthesis import splits, studio
+from san_jax.synthesis.scene import Shot
 from san_jax.synthesis.sitting import Sitting, sit
 from san_jax.synthesis.studio import Moment
 from san_jax.training import optimizers, train_step
@@ -342,7 +343,8 @@ def render_people(size: Size) -> dict[str, Pictures]:
 def taken(size: Size, take: Callable, setting, dresser, numbers, shots) -> tuple[np.ndarray, np.ndarray]:
     """All pictures and textures that `studio.render` yields, uint8 [n H W 3] and [n S S 3]."""
     shapes = dict(height=size.height, width=size.height // 2, texture_side=size.height, at_once=size.at_once)
-    images, textures = zip(*studio.render(take, setting, dresser, numbers, shots, **shapes), strict=True)
+    shots, textures = zip(*studio.render(take, setting, dresser, numbers, shots, **shapes), strict=True)
+    images = [shot.picture if isinstance(shot, Shot) else shot for shot in shots]
     return np.stack(images), np.stack(textures)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ class Record(TypedDict):
     texture: bytes | np.ndarray  # the texture image of the person, as `image`; empty bytes if the set has none
     pid: int  # identity; builders may give any integer or string (tfds_builders/record.py), sources give an int32
     camid: int  # camera; types as of `pid`
+    visible: NotRequired[bytes | np.ndarray]  # which texels the picture shows, white on black; empty if unknown
     name: str  # stem of the picture's file name, unique in its split
 
 

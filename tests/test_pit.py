@@ -87,6 +87,10 @@ def test_pairs_of_a_wardrobe_share_its_texture_but_not_their_pictures(data_dir):
     assert {record["camid"] for record in records} == {0}
     assert {decode(record["image"]).shape for record in records} == {(32, 16, 3)}
     assert {decode(texture).shape for texture in textures} == {(32, 32, 3)}
+    visible = [decode(record["visible"]) for record in records]
+    assert {(squares.shape, *np.unique(squares)) for squares in visible} == {((64, 64), 0, 255)}
+    shares = [(squares > 0).mean() for squares in visible]
+    assert 0.1 < min(shares) < max(shares) < 0.5
 
 
 @pytest.mark.slow

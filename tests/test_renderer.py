@@ -71,7 +71,8 @@ def empty_ground(*, colour=1.0, on_ground=True):
 
 
 def picture(somebody, texture, place, backdrop, *, occluders=NOTHING):
-    return np.asarray(paint(somebody, texture, occluders, jnp.array([[0, 1.0, 0]]), place, backdrop, view, BOX))
+    painting = paint(somebody, texture, occluders, jnp.array([[0, 1.0, 0]]), place, backdrop, view, BOX)
+    return np.asarray(painting.picture)
 
 
 def coverage(somebody):
@@ -240,3 +241,21 @@ def test_pictures_are_deterministic_bit_for_bit(stand, noise):
         picture(stand(FRONT), noise, light(sun=(1, 1, 0), sky=0.2, softness=0.5), empty_ground()) for _ in range(2)
     )
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("yaw", "seen", "hidden"), [(FRONT, 0, 84), (BACK, 84, 0)])
+def test_squares_of_texels_are_seen_on_the_side_that_faces_the_camera(stand, yaw, seen, hidden):
+    """The left half of the trunk's chart, 84 texels wide, is the front, the right half the back."""
+    squares = np.asarray(jax.jit(renderer.seen_squares)(look(stand(yaw), height=2 * HEIGHT, width=2 * WIDTH)))
+    assert squares.shape == (64, 64)
+    top, _, height, *_ = atlas.CHARTS["trunk"]
+    rows = slice((top + 20) // 4, (top + height - 20) // 4)
+    middle = [squares[rows, (left + 20) // 4 : (left + 64) // 4] for left in (seen, hidden)]
+    assert middle[0].mean() > 0.9
+    assert not middle[1].any()
+
+
+def test_nothing_is_seen_of_a_hidden_person(stand):
+    wall = pole(3.0)
+    assert not look(stand(FRONT), occluders=wall).person.any()
+    assert not np.asarray(jax.jit(renderer.seen_squares)(look(stand(FRONT), occluders=wall))).any()

@@ -145,7 +145,7 @@ def test_person_is_in_the_middle_of_a_pair_picture_before_the_photograph(person)
     white = person._replace(texture=jnp.ones_like(person.texture))
     take = jax.jit(scene.anywhere, static_argnames=("height", "width"))
     got = np.stack(
-        [take(jax.random.key(key), white, height=HEIGHT, width=WIDTH, photograph=photograph) for key in range(4)]
+        [take(jax.random.key(key), white, height=HEIGHT, width=WIDTH, photograph=photograph)[0] for key in range(4)]
     )
     assert got.shape == (4, HEIGHT, WIDTH, 3)
     assert got.dtype == np.uint8

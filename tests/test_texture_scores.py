@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from array_source import ArraySource
+from array_source import ArraySource, encoded
 from flax import nnx
 from scipy import ndimage
 from small_networks import SHAPE
@@ -137,6 +137,24 @@ def test_every_set_is_scored_separately_and_pairs_of_the_first_are_shown():
     assert of_others.shape[1] < sheet.shape[1], "three columns, not eight"
 
 
+class HalfVisible(ArraySource):
+    """Pairs whose pictures show the left half of the texture."""
+
+    def __getitem__(self, row):
+        return super().__getitem__(row) | {"visible": encoded(np.repeat([[255, 0]], 2, axis=0).astype(np.uint8))}
+
+
+def test_visible_texels_have_an_error_of_their_own_where_they_are_known():
+    pairs = HalfVisible(PAIRS.pids, name="test/pairs")
+    scores, _ = texture_scores.score_pairs(model(), pairs, batch_size=4, workers=0)
+    np.testing.assert_allclose(scores[:, :3], scored_pairs()[0], rtol=1e-3)
+    true = np.stack([decoded.decode(PAIRS[row]["texture"], height=32, width=32) for row in (5, 10)])
+    errors = np.abs(reference_textures([5, 10]) - augmentation.scale_texture(jnp.asarray(true)))
+    np.testing.assert_allclose(scores[[5, 10], 3], errors[:, :, :16].mean(axis=(1, 2, 3)), rtol=1e-3)
+    assert np.abs(scores[:, 3] - scores[:, 0]).max() > 0.01
+    assert list(evaluate([pairs])[0]["test/pairs"]) == ["L1", "PSNR", "SSIM", "L1_visible"]
+
+
 def test_sheet_shows_the_true_texture_below_the_generated_one():
     drawn = np.zeros((1, 32, 32, 3), np.uint8)
     drawn[:] = (1, 2, 3)
@@ -153,3 +171,13 @@ def test_sheet_shows_the_true_texture_below_the_generated_one():
 def test_table_has_one_row_per_set():
     table = texture_scores.as_table({"pit/small": {"L1": 0.12345, "PSNR": 20.126, "SSIM": 0.5}})
     assert table.splitlines() == ["               L1    PSNR    SSIM", "pit/small  0.1235   20.13  0.5000"]
+
+
+def test_set_whose_visible_texels_are_unknown_has_a_dash_in_the_table():
+    known = {"L1": 0.5, "PSNR": 20.0, "SSIM": 0.5, "L1_visible": 0.25}
+    table = texture_scores.as_table({"a": known, "b": {"L1": 0.5, "PSNR": 20.0, "SSIM": 0.5}})
+    assert [line.split() for line in table.splitlines()] == [
+        ["L1", "PSNR", "SSIM", "L1_visible"],
+        ["a", "0.5000", "20.00", "0.5000", "0.2500"],
+        ["b", "0.5000", "20.00", "0.5000", "-"],
+    ]

@@ -66,13 +66,14 @@ class ReidSource:
                 f"{self.name}, split {self.split}: the record of row {row} cannot be read; "
                 f"delete {self._builder.data_dir} and start again to rebuild it"
             ) from error
-        return Record(
+        record = Record(
             image=stored["image"],
             texture=stored["texture"],
             pid=int(self.pids[row]),
             camid=int(self.camids[row]),
             name=stored["name"].decode(),
         )
+        return record | {"visible": stored["visible"]} if "visible" in stored else record
 
     @functools.cached_property
     def digest(self) -> str:

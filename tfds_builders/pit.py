@@ -10,9 +10,9 @@ and COCO have licences of their own, so pairs are rendered here from nothing but
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from san_jax.batch import Record
 from san_jax.errors import UserError
 from san_jax.synthesis import studio
 from san_jax.synthesis.sitting import Sitting, sit
-from tfds_builders.record import ReidBuilder, encode_pairs, read_picture
+from tfds_builders.record import PICTURE, ReidBuilder, encode_rows, read_picture
 
 PHOTOGRAPHS = Path("photographs")
 RELEASE = Path("pit")
@@ -85,7 +85,7 @@ class Pit(ReidBuilder):
     pair of wardrobe 0042. Files are stored unchanged.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     SPLITS = ("train", "test")
     DEFAULT_BUILDER_CONFIG_NAME = "procedural"
     BUILDER_CONFIGS = (
@@ -95,6 +95,10 @@ class Pit(ReidBuilder):
         PitConfig(name="photographs", photographs=True),
         PitConfig(name="release", released=True),
     )
+
+    def extra_features(self) -> Mapping[str, Any]:
+        """Which texels the picture shows: 255 for those squares of 4 x 4 of 256 x 256; empty for released pairs."""
+        return {"visible": PICTURE}
 
     def instructions(self) -> str:
         """Where the release's files, or the photographs, belong."""
@@ -123,11 +127,12 @@ class Pit(ReidBuilder):
     def records(self, items: Sequence[Pair], manual_dir: Path | None) -> Iterator[Record]:
         """Renders or reads some pairs of one split."""
         if self.builder_config.released:
-            pictures = ((read_picture(item.image), read_picture(item.texture)) for item in items)
+            pictures = ((read_picture(item.image), b"", read_picture(item.texture)) for item in items)
         else:
-            pictures = encode_pairs(render(items, self.builder_config))
-        for item, (image, texture) in zip(items, pictures, strict=True):
-            yield {"image": image, "texture": texture, "pid": item.pid, "camid": 0, "name": item.name}
+            pictures = encode_rows(render(items, self.builder_config))
+        for item, (image, visible, texture) in zip(items, pictures, strict=True):
+            record = {"image": image, "texture": texture, "visible": visible}
+            yield {**record, "pid": item.pid, "camid": 0, "name": item.name}
 
 
 def split_pairs(pairs: list[Pair]) -> dict[str, list[Pair]]:
@@ -147,13 +152,13 @@ def split_pairs(pairs: list[Pair]) -> dict[str, list[Pair]]:
 # ---- Rendered pairs.
 
 
-def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and textures of the pairs, uint8, in the order of `items`."""
+def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pictures, visible squares of texels (0 or 255) and textures of the pairs, uint8, in the order of `items`."""
     dresser, sitter = jax.random.split(jax.random.key(config.seed))
     wardrobes, indices = np.array([(item.wardrobe, item.index) for item in items], np.int32).T
     side = config.height * 5 // 4  # of a photograph, from which the background is cropped
     behind = np.stack([open_photograph(item.image, side) for item in items]) if config.photographs else None
-    return studio.render(
+    shots = studio.render(
         sit,
         sitter,
         dresser,
@@ -163,6 +168,8 @@ def render(items: Sequence[Pair], config: PitConfig) -> Iterator[tuple[np.ndarra
         width=config.height // 2,
         texture_side=config.texture_side,
     )
+    for shot, texture in shots:
+        yield shot.picture, 255 * shot.seen.astype(np.uint8), texture
 
 
 def open_photograph(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:

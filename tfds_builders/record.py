@@ -21,9 +21,11 @@ from san_jax.batch import Record, Source
 from san_jax.errors import UserError
 
 # Pictures are plain bytes: TFDS's Image feature decodes, and so encodes, with TensorFlow.
+PICTURES = ("image", "texture", "visible")  # the last in `pit` alone
+PICTURE = tfds.features.Tensor(shape=(), dtype=np.object_)
 FEATURES = {
-    "image": tfds.features.Tensor(shape=(), dtype=np.object_),
-    "texture": tfds.features.Tensor(shape=(), dtype=np.object_),
+    "image": PICTURE,
+    "texture": PICTURE,
     "pid": np.int32,
     "camid": np.int32,
     "name": tfds.features.Text(),
@@ -175,7 +177,7 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         columns = self.info.metadata.setdefault(split, {})
         for _, record in zip(items, self.records(items, manual_dir), strict=True):
             labels = {key: whole_label(record[key], field=key, name=record["name"]) for key in ("pid", "camid")}
-            kept = {key: value for key, value in record.items() if key not in ("image", "texture", *labels)}
+            kept = {key: value for key, value in record.items() if key not in (*PICTURES, *labels)}
             for key, value in {**kept, "has_texture": bool(record["texture"])}.items():
                 columns.setdefault(key, []).append(np.asarray(value).tolist())
             for key, label in labels.items():
@@ -220,30 +222,28 @@ class OrderedFieldsWriter(tfds.core.ExampleWriter):
         return super().write(path, ordered)
 
 
-def encode_png(picture: UInt8[np.ndarray, "H W 3"], *, level: int = 1) -> bytes:
+def encode_png(picture: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"], *, level: int = 1) -> bytes:
     """Encodes PNG; level 1 takes two thirds of the time of the default level for a twentieth more bytes."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=level)
     return file.getvalue()
 
 
-def encode_pairs(
-    pairs: Iterable[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "S S 3"]]],
-) -> Iterator[tuple[bytes, bytes]]:
-    """Pictures and textures as PNG, encoded by other threads while `pairs` yields the next ones.
+def encode_rows(rows: Iterable[tuple[UInt8[np.ndarray, "..."], ...]]) -> Iterator[tuple[bytes, ...]]:
+    """Pictures as PNG, the last of each row a texture; encoded by other threads while `rows` yields the next ones.
 
     A texture that is repeated in a row, as the same object, is encoded only once, and therefore compressed more.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         waiting, last, encoded = deque(), None, None
-        for picture, texture in pairs:
+        for *pictures, texture in rows:
             if texture is not last:
                 last, encoded = texture, pool.submit(encode_png, texture, level=6)
-            waiting.append((pool.submit(encode_png, picture), encoded))
+            waiting.append((*(pool.submit(encode_png, picture) for picture in pictures), encoded))
             if len(waiting) > ENCODED_AHEAD:
                 yield tuple(part.result() for part in waiting.popleft())
-        for pair in waiting:
-            yield tuple(part.result() for part in pair)
+        for row in waiting:
+            yield tuple(part.result() for part in row)
 
 
 def read_picture(path: Path) -> bytes:

@@ -23,7 +23,7 @@ from san_jax.errors import UserError
 from san_jax.synthesis import splits, studio
 from san_jax.synthesis.splits import CAMERAS, Picture
 from san_jax.synthesis.studio import Moment
-from tfds_builders.record import DrawnTextures, ReidBuilder, encode_pairs, read_picture
+from tfds_builders.record import DrawnTextures, ReidBuilder, encode_rows, read_picture
 
 PSEUDO = "_pseudo"
 
@@ -212,7 +212,7 @@ class SyntheticReid(ReidBuilder):
             width=config.height // 2,
             texture_side=config.texture_side,
         )
-        for item, (image, texture) in zip(items, encode_pairs(taken), strict=True):
+        for item, (image, texture) in zip(items, encode_rows(taken), strict=True):
             yield {
                 "image": image,
                 "texture": texture if item.person < config.train_people else b"",

@@ -225,11 +225,18 @@ def scored_batches(
 
 def scored_pairs(
     source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int | None
-) -> Iterator[tuple[UInt8[np.ndarray, "B H W 3"], UInt8[np.ndarray, "B H H 3"]]]:
-    """As `scored_batches`, with the texture of every picture."""
+) -> Iterator[tuple[UInt8[np.ndarray, "B H W 3"], ...]]:
+    """As `scored_batches`, with the texture of every picture and, if it is known, what the picture shows of it."""
     fields = [Field("image", height, width), Field("texture", height, height)]
+    if knows_visible(source):
+        fields.append(Field("visible", height, height))
     for arrays in _in_order(source, fields, batch_size=batch_size, mesh=mesh, workers=workers):
-        yield arrays["image"], arrays["texture"]
+        yield tuple(arrays[field.name] for field in fields)
+
+
+def knows_visible(source: Source) -> bool:
+    """Whether the records say which texels their pictures show."""
+    return len(source[0].get("visible", b"")) > 0
 
 
 def _in_order(

@@ -15,6 +15,7 @@ CHARTED_SCORES = {
     "rank1": ("rank-1, %", 100.0),
     "mAP": ("mAP, %", 100.0),
     "L1": ("L1", 1.0),
+    "L1_visible": ("L1 of visible texels", 1.0),
     "PSNR": ("PSNR, dB", 1.0),
     "SSIM": ("SSIM", 1.0),
 }

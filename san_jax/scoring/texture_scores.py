@@ -1,5 +1,7 @@
 """Quality of generated textures: L1, PSNR and SSIM on held-out pairs, and a contact sheet of some of them.
 
+L1 on the texels that the picture shows is given too, if the pairs say which these are.
+
 BatchNorm uses its running statistics.
 """
 
@@ -19,7 +21,7 @@ from san_jax.drawing.contact_sheet import Cell
 from san_jax.model import Model, Weights, drawn_by
 from san_jax.networks.architecture import Architecture
 
-SCORES = ("L1", "PSNR", "SSIM")
+SCORES = {"L1": ".4f", "PSNR": ".2f", "SSIM": ".4f", "L1_visible": ".4f"}  # with their formats
 UNITS = "L1 of textures in [-1, 1], PSNR in dB"
 WINDOW, SIGMA = 11, 1.5  # of SSIM, in pixels
 C1, C2 = 0.01**2, 0.03**2  # of SSIM, for pictures in [0, 1]
@@ -34,7 +36,8 @@ def evaluate(
     """Scores by set, and a contact sheet of some pairs of the first set.
 
     L1 is that of the loss: textures are scaled to [-1, 1], generated ones are not clipped. PSNR (in dB) and SSIM are
-    computed on pictures in [0, 1], with generated textures clipped. All three are means over the pairs.
+    computed on pictures in [0, 1], with generated textures clipped. L1_visible is L1 over the texels that the picture
+    shows; rendered pairs know them. All are means over the pairs.
 
     Args:
       model: a model with a decoder.
@@ -52,14 +55,14 @@ def evaluate(
     for source in sources:
         kept = shown if source is sources[0] else []
         scores, drawn[source.name] = score_pairs(model, source, shown=kept, batch_size=batch_size, workers=workers)
-        means[source.name] = dict(zip(SCORES, scores.mean(axis=0, dtype=np.float64).tolist(), strict=True))
+        means[source.name] = dict(zip(SCORES, scores.mean(axis=0, dtype=np.float64).tolist(), strict=False))
     size = dict(height=model.architecture.height, width=model.architecture.width)
     return means, sheet(sources[0], shown, drawn[sources[0].name], **size)
 
 
 def score_pairs(
     model: Model, source: Source, *, shown: Sequence[int] = (), batch_size: int = 100, workers: int | None = None
-) -> tuple[Float32[np.ndarray, "n 3"], UInt8[np.ndarray, "k S S 3"]]:
+) -> tuple[Float32[np.ndarray, "n scores"], UInt8[np.ndarray, "k S S 3"]]:
     """Scores of all pairs of a split, in order, and the generated textures of the rows `shown`, which must ascend."""
     size, side = devices.rounded_up(model.mesh, batch_size), model.architecture.height
     pairs = input_pipeline.scored_pairs(
@@ -96,11 +99,14 @@ def sheet(
 def as_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Scores by set, as a table in plain text."""
     width = max(map(len, scores), default=0)
-    lines = [" ".join([" " * width, *(f"{name:>7}" for name in SCORES)])]
-    lines += [
-        f"{data:{width}} {numbers['L1']:7.4f} {numbers['PSNR']:7.2f} {numbers['SSIM']:7.4f}"
-        for data, numbers in scores.items()
-    ]
+    columns = {name: max(7, len(name)) for name in SCORES if any(name in numbers for numbers in scores.values())}
+    lines = [" ".join([" " * width, *(f"{name:>{room}}" for name, room in columns.items())])]
+    for data, numbers in scores.items():
+        cells = [
+            f"{format(numbers[name], SCORES[name]) if name in numbers else '-':>{room}}"
+            for name, room in columns.items()
+        ]
+        lines.append(" ".join([f"{data:{width}}", *cells]))
     return "\n".join(lines)
 
 
@@ -108,15 +114,23 @@ def drawing_scores(
     weights: Weights,
     images: UInt8[Array, "B H W 3"],
     textures: UInt8[Array, "B S S 3"],
+    visible: UInt8[Array, "B S S 3"] | None = None,
     *,
     architecture: Architecture,
     compute_dtype: str,
-) -> tuple[Float32[Array, "B 3"], UInt8[Array, "B S S 3"]]:
-    """L1, PSNR and SSIM of every generated texture, and the texture as uint8; a function for `Model.over`."""
+) -> tuple[Float32[Array, "B scores"], UInt8[Array, "B S S 3"]]:
+    """The SCORES of every generated texture, and the texture as uint8; a function for `Model.over`.
+
+    L1_visible is left out without `visible`, in which texels that the picture shows are brighter than 127.
+    """
     drawn = drawn_by(weights, images, architecture=architecture, compute_dtype=compute_dtype)
-    l1 = jnp.abs(drawn - augmentation.scale_texture(textures)).mean(axis=(1, 2, 3))
+    errors = jnp.abs(drawn - augmentation.scale_texture(textures))
     seen, true = jnp.clip((drawn + 1) / 2, 0, 1), textures.astype(jnp.float32) / 255
-    return jnp.stack([l1, psnr(seen, true), ssim(seen, true)], axis=1), jnp.round(255 * seen).astype(jnp.uint8)
+    scores = [errors.mean(axis=(1, 2, 3)), psnr(seen, true), ssim(seen, true)]
+    if visible is not None:
+        shown = (visible > 127).astype(jnp.float32)
+        scores.append((errors * shown).sum(axis=(1, 2, 3)) / jnp.maximum(shown.sum(axis=(1, 2, 3)), 1))
+    return jnp.stack(scores, axis=1), jnp.round(255 * seen).astype(jnp.uint8)
 
 
 def psnr(seen: Float[Array, "B H W C"], true: Float[Array, "B H W C"]) -> Float32[Array, "B"]:

@@ -19,7 +19,17 @@ from san_jax.synthesis.solids import FAR, Solids, Vectors
 from san_jax.synthesis.street import Place
 
 SAMPLES = 2  # rays per pixel, in each direction
+SQUARE = 4  # side in texels of the squares of the texture that are seen or not seen
+FINE = 512  # rows of points that are looked at for what is seen
+NEIGHBOURS = 30  # texels; rays that are further apart in the texture do not meet neighbouring points of a part
 SUN_WIDTH = 0.35  # tangent of the angular radius of the sun at softness 1
+
+
+class Painting(NamedTuple):
+    """A picture in linear light, and which squares of SQUARE x SQUARE texels it shows."""
+
+    picture: Float[Array, "H W 3"]
+    seen: Bool[Array, "64 64"]
 
 
 class Fragments(NamedTuple):
@@ -74,8 +84,8 @@ def paint(
     backdrop: Backdrop,
     camera: Camera,
     box: Box,
-) -> Float[Array, "H W 3"]:
-    """The picture in linear light: the person and the occluder, lit, with their shadows on the ground.
+) -> Painting:
+    """The person and the occluder, lit, with their shadows on the ground.
 
     Args:
       person: the body.
@@ -96,7 +106,34 @@ def paint(
     coverage, colours = _binned(foreground[..., None]), _binned(colours)  # of each pixel; colours are weighted by it
     lit = colours * _light_on(scene, person.balls, shown, place, camera, box)
     shade = _shade_on_ground(scene, person.balls, place, backdrop)
-    return lit + (1 - coverage) * backdrop.colour * shade
+    return Painting(lit + (1 - coverage) * backdrop.colour * shade, seen_squares(shown))
+
+
+def seen_squares(shown: Fragments) -> Bool[Array, "64 64"]:
+    """The squares of SQUARE x SQUARE texels that rays meet, or that lie between neighbouring rays on one part."""
+    side = atlas.SIZE // SQUARE
+
+    def place_of(uv: Float[Array, "... 2"], is_seen: Bool[Array, "..."]) -> Int32[Array, "n"]:
+        row, column = jnp.moveaxis(jnp.round(uv).astype(jnp.int32) // SQUARE, -1, 0)
+        return jnp.where(is_seen, row * side + column, side * side).ravel()  # others go to a last place
+
+    corners = jnp.stack([_corner(shown.uv, down, right) for down in (0, 1) for right in (0, 1)])
+    parts = [_corner(jnp.where(shown.person, shown.part, -1), down, right) for down in (0, 1) for right in (0, 1)]
+    together = (parts[0] >= 0) & (parts[0] == parts[1]) & (parts[0] == parts[2]) & (parts[0] == parts[3])
+    together &= jnp.ptp(corners, axis=0).max(axis=-1) < NEIGHBOURS  # not across the edge at which a part is cut open
+    finer = max(1, FINE // len(shown.part))
+    share = jnp.arange(finer) / finer
+    weights = jnp.stack([one[:, None] * other for one in (1 - share, share) for other in (1 - share, share)])
+    between = jnp.einsum("cij,chwx->ijhwx", weights, corners)
+    places = [place_of(shown.uv, shown.person), place_of(between, jnp.broadcast_to(together, between.shape[:-1]))]
+    seen = jnp.zeros(side * side + 1, bool).at[jnp.concatenate(places)].set(True)
+    return seen[:-1].reshape(side, side)
+
+
+def _corner(rays: Array, down: int, right: int) -> Array:
+    """One corner of each group of two by two neighbouring rays."""
+    height, width = rays.shape[:2]
+    return rays[down : height - 1 + down, right : width - 1 + right]
 
 
 def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from san_jax.synthesis import body, camera, lens, renderer, street, things
 from san_jax.synthesis.backdrop import draw_backdrop
@@ -26,6 +26,13 @@ class Trouble(NamedTuple):
 
     occlusion: Float[Array, ""]
     sloppiness: Float[Array, ""]
+
+
+class Shot(NamedTuple):
+    """A picture, and which squares of 4 x 4 texels of the person's texture it shows."""
+
+    picture: UInt8[Array, "H W 3"]
+    seen: Bool[Array, "64 64"]
 
 
 class Walk(NamedTuple):
@@ -69,7 +76,7 @@ def on_a_walk(
     position = position + 0.3 * jax.random.normal(aside, (2,))
     position = jnp.clip(position, *_corners(place))
     yaw = walk.yaw + 0.35 * jax.random.normal(turn)
-    return _picture(rest, person, place, trouble, position=position, yaw=yaw, height=height, width=width)
+    return _shot(rest, person, place, trouble, position=position, yaw=yaw, height=height, width=width).picture
 
 
 def anywhere(
@@ -79,7 +86,7 @@ def anywhere(
     height: int,
     width: int,
     photograph: UInt8[Array, "h w 3"] | None = None,
-) -> UInt8[Array, "{height} {width} 3"]:
+) -> Shot:
     """A picture to pair with the person's texture: a random place, pose and view, the person centred and unoccluded.
 
     Args:
@@ -92,12 +99,12 @@ def anywhere(
     place = street.random_place(where)
     walk = random_walk(walk, place)
     none = Trouble(jnp.zeros(()), jnp.zeros(()))
-    return _picture(
+    return _shot(
         rest, person, place, none, position=walk.start, yaw=walk.yaw, height=height, width=width, photograph=photograph
     )
 
 
-def _picture(key, person, place, trouble, *, position, yaw, height, width, photograph=None):
+def _shot(key, person, place, trouble, *, position, yaw, height, width, photograph=None):
     posing, time, boxing, hiding, responding, cropping = jax.random.split(key, 6)
     place = street.relight(place, time)
     somebody = body.build(person.proportions, person.outfit, body.random_pose(posing), yaw=yaw, position=position)
@@ -111,8 +118,8 @@ def _picture(key, person, place, trouble, *, position, yaw, height, width, photo
     backdrop = draw_backdrop(place, seen_from.position, directions)
     if photograph is not None:
         backdrop = backdrop._replace(colour=lens.photograph(photograph, cropping, height=height, width=width))
-    picture = renderer.paint(somebody, person.texture, occluders, colours, place, backdrop, seen_from, box)
-    return lens.respond(place.response, responding, picture)
+    painting = renderer.paint(somebody, person.texture, occluders, colours, place, backdrop, seen_from, box)
+    return Shot(lens.respond(place.response, responding, painting.picture), painting.seen)
 
 
 def box_around(somebody: Body, seen_from: Camera) -> Box:

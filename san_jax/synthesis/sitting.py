@@ -7,6 +7,7 @@ from jaxtyping import Array, Int, Key, UInt8
 
 from san_jax.synthesis import body, scene
 from san_jax.synthesis.people import Person
+from san_jax.synthesis.scene import Shot
 
 
 class Sitting(NamedTuple):
@@ -23,7 +24,7 @@ class Sitting(NamedTuple):
     photograph: UInt8[Array, "*n s s 3"] | None
 
 
-def sit(person: Person, sitting: Sitting, sitter: Key[Array, ""], *, height: int, width: int) -> UInt8[Array, "H W 3"]:
+def sit(person: Person, sitting: Sitting, sitter: Key[Array, ""], *, height: int, width: int) -> Shot:
     """A picture of a random person in this person's clothes.
 
     Args:

@@ -86,7 +86,7 @@ def before_a_camera(person: Person, moment: Moment, world: World, *, height: int
 
 
 def render(
-    take: Callable[..., Picture],
+    take: Callable[..., PyTree],
     setting: PyTree,
     dresser: Key[Array, ""],
     numbers: Int[np.ndarray, "n"],
@@ -96,12 +96,12 @@ def render(
     width: int,
     texture_side: int = 256,
     at_once: int = AT_ONCE,
-) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "S S 3"]]]:
+) -> Iterator[tuple[PyTree, UInt8[np.ndarray, "S S 3"]]]:
     """Renders pictures in order; each depends only on its own shot, not on the other pictures of the call.
 
     Args:
-      take: `take(person, shot, setting, height=, width=)` returns one picture. Compiled programs are kept for each
-        function, so this must be the same function in every call, not a new lambda or partial.
+      take: `take(person, shot, setting, height=, width=)` returns one picture, or a tree of arrays. Compiled programs
+        are kept for each function, so this must be the same function in every call, not a new lambda or partial.
       setting: what all shots have in common; passed to `take`.
       dresser: key of the people, as for `people.person`.
       numbers: number of the person in each picture. Pictures of one person should be adjacent; otherwise the person is
@@ -112,7 +112,7 @@ def render(
       at_once: number of people and of pictures in one call of a compiled function; the last call is padded.
 
     Yields:
-      The picture, and the texture of its person. Adjacent pictures of one person share the same texture object.
+      What `take` returned, and the texture of the person; adjacent pictures of one person share the same object.
     """
     threads = _threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -133,13 +133,14 @@ def _threads() -> int:
     return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
-def _pairs(call: Future, textures: list[np.ndarray], rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for row, picture in zip(rows, call.result(), strict=False):
-        yield picture, textures[row]
+def _pairs(call: Future, textures: list[np.ndarray], rows: np.ndarray) -> Iterator[tuple[PyTree, np.ndarray]]:
+    taken = call.result()
+    for place, row in enumerate(rows):
+        yield jax.tree.map(operator.itemgetter(place), taken), textures[row]
 
 
-def _pictures(*args, **kwargs) -> np.ndarray:
-    return np.asarray(_take_pictures(*args, **kwargs))
+def _pictures(*args, **kwargs) -> PyTree:
+    return jax.tree.map(np.asarray, _take_pictures(*args, **kwargs))
 
 
 def _calls(dresser, numbers, shots, texture_side, at_once):
@@ -184,7 +185,7 @@ def _draw_people(dresser, numbers, *, side: int) -> tuple[Person, UInt8[Array, "
 
 
 @functools.partial(jax.jit, static_argnames=("take", "height", "width"))
-def _take_pictures(take, setting, persons, chosen, *, height: int, width: int) -> UInt8[Array, "n H W 3"]:
+def _take_pictures(take, setting, persons, chosen, *, height: int, width: int) -> PyTree:
     def one(row_and_shot):
         row, shot = row_and_shot
         person = jax.tree.map(lambda field: field[row], persons)
