@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,14 @@ def test_flags_that_a_page_shows_are_those_of_the_command(page):
         for flag in re.findall(r"--([\w.]+)", flags.partition("  # ")[0] if source else ""):
             defined = f'"{flag}"' in source or f'"--{flag}"' in source or flag in ("config", "help")
             assert defined or flag.removeprefix("config.") in fields, f"{page.name}: {command} has no flag --{flag}"
+
+
+def test_style_is_checked_alike_beside_a_folder_of_runs(tmp_path):
+    """The first command of the README makes runs/, which the imports of tests/runs.py could be mistaken for."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("tests", "configs", "san_jax", "tfds_builders", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    check = [sys.executable, "-m", "ruff", "check", "--no-cache", "tests"]
+    done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
