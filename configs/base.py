@@ -57,6 +57,7 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.decoder = ConfigDict()
     config.decoder.width = 1.0  # factor on the channel counts 512-256-64-32-16
+    config.decoder.min_channels = 1  # that each of its maps has at least; the last have few where the width is small
     config.decoder.skips = True  # add the embedded stages 3, 2, 1 (released code; not mentioned in the paper)
 
     config.batch = ConfigDict()
@@ -87,12 +88,15 @@ def get_config(size: str = "full") -> ConfigDict:
     config.reid.momentum = 0.9  # sgd and rmsprop
     config.reid.nesterov = False  # sgd
 
-    config.recon = ConfigDict()  # Adam on the texture losses: decoder and encoder body
+    config.recon = ConfigDict()  # the optimizer of decoder and encoder body, on the texture losses
+    config.recon.optimizer = "adam"  # or muon: of convolutions' kernels, beside Adam for all else
     config.recon.learning_rate = 1e-5
     config.recon.decoder_learning_rate = config_dict.placeholder(float)  # of the decoder; unset = recon.learning_rate
+    config.recon.warmup_steps = 0  # in which the rates rise from 0
+    config.recon.decay = "milestones"  # or cosine: the rates fall along half a cosine, to 0 at the end of the run
     config.recon.milestones = ()  # as `reid.milestones`; the released code keeps the rate constant
     config.recon.gamma = 0.1
-    config.recon.b1, config.recon.b2 = 0.5, 0.999
+    config.recon.b1, config.recon.b2 = 0.5, 0.999  # of Adam; the decay of Muon's momentum is 0.95
 
     config.schedule = ConfigDict()  # three consecutive phases, each with a fresh optimizer: fixbase, warm-up, main
     config.schedule.fixbase_epoch = 0  # epochs in which only `open_layers` of the encoder are trained, at the main rate

@@ -97,6 +97,13 @@ def test_width_scales_only_the_channels_of_the_decoder():
     assert decoder.final.kernel.shape == (7, 7, 8, 3)
 
 
+def test_no_map_has_fewer_channels_than_asked_for():
+    decoder = nnx.eval_shape(lambda: make_decoder(width=0.125, min_channels=12))
+    shapes = [up.conv1.kernel.shape[2:] for up in (decoder.up1, decoder.up2, decoder.up3, decoder.up4)]
+    assert shapes == [(64, 64), (32, 32), (12, 12), (12, 12)]
+    assert decoder.final.kernel.shape == (7, 7, 12, 3)
+
+
 def test_texture_without_skips_depends_only_on_the_last_stage():
     decoder = nnx.clone(made_decoder(skips=False))
     *fine, last = stages()

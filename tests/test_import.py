@@ -137,6 +137,15 @@ def test_checkpoint_of_the_authors_is_converted_to_one_of_ours(tmp_path):
     assert_same(start_from(tmp_path / "ours", state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
+def test_least_channels_of_a_decoder_are_known_by_its_last_convolution(tmp_path):
+    shape = dataclasses.replace(SMALL, decoder_width=1 / 32, min_channels=3)
+    encoder, decoder = (as_saved(part) for part in split(torch_tensors(shape, seed=1)))
+    save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
+    import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)
+    assert stored.read_architecture(stored.find(tmp_path / "ours")) == shape
+    assert_same(start_from(tmp_path / "ours", state_of(shape, seed=2), architecture=shape), state_of(shape, seed=1))
+
+
 @pytest.mark.parametrize("bare", [False, True])
 def test_hugging_face_names_give_the_same_weights(tmp_path, bare):
     body = {name: values for name, values in split(torch_tensors(seed=1))[0].items() if not name.startswith("c")}

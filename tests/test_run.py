@@ -176,7 +176,7 @@ def test_deterministic_kernels_are_asked_for_on_gpus_alone(monkeypatch):
     options = []
     monkeypatch.setattr(jax, "jit", lambda function, **given: options.append(given.get("compiler_options")) or function)
     config = config_of(deterministic=True, onednn=False)
-    made = dict(phases=Phases(0, 0, (0,), (), ()), rates={}, mesh=devices.make_mesh())
+    made = dict(phases=Phases(0, 0, (0,), (), (), 1), rates={}, mesh=devices.make_mesh())
     made |= dict(reid_tx=optax.identity(), recon_tx=optax.identity())
     networks = train_step.Networks("san", run.architecture_of(config, num_pids=3))
     for platform, expected in (("cpu", {}), ("gpu", {"xla_gpu_deterministic_ops": True})):

@@ -69,3 +69,23 @@ def test_decoder_has_a_learning_rate_of_its_own(encoder, decoder):
     assert ("recon_decoder" in rates) == (decoder is not None)
     if decoder is not None:
         np.testing.assert_allclose([rates["recon_decoder"](step) for step in (6, 7)], [own, own / 2], rtol=1e-6)
+
+
+def test_texture_rates_rise_in_a_line_and_fall_along_half_a_cosine_to_the_end_of_the_run():
+    fields = {"recon.learning_rate": 2e-3, "recon.decoder_learning_rate": 4e-3, "recon.milestones": (1,)}
+    fields |= {"recon.warmup_steps": 4, "recon.decay": "cosine", "schedule.warmup_epochs": 0, "schedule.epochs": 4}
+    config, plan = config_of(san_pg, **fields), Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
+    for step, share in ((0, 0.25), (3, 1.0), (4, 1.0), (20, 1.0), (30, 1.0), (31, 1.0)):
+        expected = share * (1 + np.cos(np.pi * step / 31)) / 2
+        np.testing.assert_allclose(rates["recon"](step), 2e-3 * expected, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(rates["recon_decoder"](step), 4e-3 * expected, rtol=1e-5, atol=1e-9)
+
+
+def test_texture_rates_rise_before_their_milestones_too():
+    fields = {"recon.learning_rate": 1e-3, "recon.milestones": (1,), "recon.gamma": 0.5, "recon.warmup_steps": 10}
+    fields |= {"schedule.warmup_epochs": 0, "schedule.epochs": 4}
+    config, plan = config_of(san_pg, **fields), Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
+    rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
+    found = [rates["recon"](step) for step in (0, 6, 7, 9, 20)]
+    np.testing.assert_allclose(found, [1e-4, 7e-4, 4e-4, 5e-4, 5e-4], rtol=1e-5)

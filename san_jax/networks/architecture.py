@@ -38,6 +38,7 @@ class Architecture:
     width: int
     neck: str = "none"
     stem: str = "torchvision"
+    min_channels: int = 1
 
     def new_encoder(self, rngs: nnx.Rngs, compute_dtype: str = "float32") -> Encoder:
         """An encoder with fresh parameters that computes as `compute_dtype` says."""
@@ -59,6 +60,7 @@ class Architecture:
         return Decoder(
             encoder_channels=channels,
             width=self.decoder_width,
+            min_channels=self.min_channels,
             skips=self.skips,
             compute_dtype=compute_dtype,
             rngs=rngs,

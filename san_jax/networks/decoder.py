@@ -19,6 +19,8 @@ from san_jax.networks.layers import (
     upsample_twice,
 )
 
+CHANNELS = (512, 256, 64, 32, 16)  # of the inputs of up1 to up4 and of the last convolution, at width 1
+
 # Xavier normal with gain 0.02 (the gain enters squared), and BatchNorm scales of N(1, 0.02).
 xavier_normal = nnx.initializers.variance_scaling(0.02**2, "fan_avg", "normal")
 
@@ -67,6 +69,7 @@ class Decoder(nnx.Module):
     Args:
       encoder_channels: channels of the encoder's stages 1 to 4.
       width: factor on the decoder's channels, 512-256-64-32-16 for every encoder.
+      min_channels: channels that each of its maps has at least, whatever the width.
       skips: whether the embedded stages 3, 2 and 1 are added to the inputs of up1, up2 and up3.
       compute_dtype: of the maps, see `precision.py`; the texture is float32.
       rngs: random streams; `params` is used.
@@ -77,6 +80,7 @@ class Decoder(nnx.Module):
         *,
         encoder_channels: tuple[int, int, int, int],
         width: float = 1.0,
+        min_channels: int = 1,
         skips: bool = True,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -93,7 +97,7 @@ class Decoder(nnx.Module):
                 rngs=rngs,
             )
 
-        channels = [scaled(count, width) for count in (512, 256, 64, 32, 16)]
+        channels = [scaled(count, width, least=min_channels) for count in CHANNELS]
         self.reduce = embed(encoder_channels[3], channels[0])
         self.embed3 = embed(encoder_channels[2], channels[0]) if skips else None
         self.embed2 = embed(encoder_channels[1], channels[1]) if skips else None

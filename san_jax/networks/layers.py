@@ -19,9 +19,9 @@ MOMENTUM = 0.9  # of BatchNorm's running statistics; PyTorch writes 0.1, the wei
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def scaled(channels: int, width: float) -> int:
-    """A channel count times a width factor, at least one."""
-    return max(1, round(channels * width))
+def scaled(channels: int, width: float, *, least: int = 1) -> int:
+    """A channel count times a width factor, at least `least`."""
+    return max(least, round(channels * width))
 
 
 class Conv(nnx.Module):

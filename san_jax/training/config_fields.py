@@ -16,7 +16,8 @@ from san_jax.networks.architecture import MODES
 from san_jax.networks.encoder import BLOCKS, NECKS, STEMS
 from san_jax.networks.precision import COMPUTE_DTYPES
 from san_jax.scoring.evaluation import METRICS, SAME_CAMERA
-from san_jax.training.optimizers import OPTIMIZERS
+from san_jax.training.optimizers import OPTIMIZERS, TEXTURE_OPTIMIZERS
+from san_jax.training.schedule import DECAYS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,7 @@ RANGES: Mapping[str, Range] = {
     "encoder.neck": one_of(NECKS),
     "encoder.stem": one_of(STEMS),
     "decoder.width": POSITIVE,
+    "decoder.min_channels": whole(1),
     "decoder.skips": SWITCH,
     "batch.identities": whole(1),
     "batch.instances": whole(1),
@@ -136,8 +138,11 @@ RANGES: Mapping[str, Range] = {
     "reid.b2": DECAY,
     "reid.momentum": DECAY,
     "reid.nesterov": SWITCH,
+    "recon.optimizer": one_of(TEXTURE_OPTIMIZERS),
     "recon.learning_rate": number(0),
     "recon.decoder_learning_rate": or_unset(number(0)),
+    "recon.warmup_steps": whole(0),
+    "recon.decay": one_of(DECAYS),
     "recon.milestones": MILESTONES,
     "recon.gamma": POSITIVE,
     "recon.b1": DECAY,
@@ -231,6 +236,8 @@ def unused(config: ConfigDict) -> frozenset[str]:
         "data.pit": config.batch.pit_pictures > 0,
         "decoder.": has_decoder,
         "recon.": has_decoder,
+        "recon.milestones": has_decoder and config.recon.decay == "milestones",
+        "recon.gamma": has_decoder and config.recon.decay == "milestones",
         "loss.label_smoothing": has_reid and not config.loss.htri_only,
         "loss.htri_only": has_reid,
         "loss.margin": has_reid,

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int32, PyTree
 
 from san_jax.errors import UserError
 
 OPTIMIZERS = ("amsgrad", "adam", "sgd", "rmsprop")
+TEXTURE_OPTIMIZERS = ("adam", "muon")
 EPS = 1e-8  # PyTorch's default for all of them
 
 
@@ -28,10 +30,10 @@ def make_optimizer(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """An optimizer by name, as PyTorch computes it.
+    """An optimizer by name; all but muon as PyTorch computes them.
 
     Args:
-      name: amsgrad, adam, sgd or rmsprop (alpha 0.99).
+      name: amsgrad, adam, sgd, rmsprop (alpha 0.99), or muon (see `scale_by_muon`).
       learning_rate: a number, or a function of the number of updates that this transform has made.
       weight_decay: L2, added to the gradient before any moment, as PyTorch's `weight_decay` (AdamW decouples it).
       b1: decay of the first moment of amsgrad and adam.
@@ -46,6 +48,8 @@ def make_optimizer(
         directions = [scale_by_amsgrad(b1, b2)]
     elif name == "adam":
         directions = [optax.scale_by_adam(b1, b2, EPS)]
+    elif name == "muon":
+        directions = [scale_by_muon(b1, b2)]
     elif name == "sgd":
         directions = [optax.trace(momentum, nesterov)]
     elif name == "rmsprop":
@@ -87,6 +91,31 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTr
         return updates, optax.ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
 
     return optax.GradientTransformation(init, update)
+
+
+def scale_by_muon(b1: float, b2: float) -> optax.GradientTransformation:
+    """Muon for the kernels of convolutions, where a column belongs to an output channel; Adam for everything else.
+
+    Both have Nesterov momentum, and make steps of about the same size, so that one learning rate does for both (Liu et
+    al., section 2.2).
+
+    Args:
+      b1: decay of Adam's first moment; that of Muon's momentum is 0.95.
+      b2: decay of Adam's second moment.
+
+    References:
+      Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+      Liu et al., "Muon is Scalable for LLM Training", 2025.
+    """
+
+    def matrices(params: optax.Params) -> PyTree:
+        columns = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=(3,))
+        return jax.tree.map(lambda leaf: columns if leaf.ndim == 4 else None, params)
+
+    descent = optax.contrib.muon(
+        1.0, muon_weight_dimension_numbers=matrices, consistent_rms=0.2, adam_b1=b1, adam_b2=b2
+    )
+    return optax.chain(descent, optax.scale(-1.0))
 
 
 class PhasesState(NamedTuple):
@@ -206,6 +235,11 @@ def multistep(learning_rate: float, milestones: Sequence[int], gamma: float) -> 
       gamma: the factor.
     """
     return stepwise(learning_rate * gamma ** np.arange(len(milestones) + 1), sorted(milestones))
+
+
+def rising(rate: optax.Schedule, steps: int) -> optax.Schedule:
+    """The same rate, but in the first `steps` steps, in which it is multiplied by 1 / steps, 2 / steps, ... 1."""
+    return lambda step: rate(step) * jnp.minimum(1.0, (step + 1) / max(1, steps))
 
 
 def exponential_by_epoch(rate: float, growth: float, epoch_starts: Sequence[int]) -> optax.Schedule:

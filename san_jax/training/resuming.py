@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule("mode", False, "it determines the networks and optimizers of a run"),
     Rule("encoder.* decoder.* data.height data.width", False, "the stored weights fit one architecture only"),
-    Rule("reid.optimizer", False, "each optimizer has its own kind of state"),
+    Rule("reid.optimizer recon.optimizer", False, "each optimizer has its own kind of state"),
     Rule(
         "schedule.fixbase_epoch schedule.open_layers schedule.warmup_epochs",
         False,

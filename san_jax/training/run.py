@@ -189,6 +189,7 @@ def architecture_of(config: Config, *, num_pids: int) -> Architecture:
         width=config.data.width,
         neck=config.encoder.neck,
         stem=config.encoder.stem,
+        min_channels=config.decoder.min_channels,
     )
 
 

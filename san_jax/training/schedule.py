@@ -9,6 +9,8 @@ from san_jax.data.identity_sampler import Plan
 from san_jax.training import optimizers
 from san_jax.training.run_config import Config
 
+DECAYS = ("milestones", "cosine")  # of the texture losses' rates
+
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
@@ -20,6 +22,7 @@ class Phases:
       warmup_starts: first step of each of its epochs, counted from the start of the warm-up; (0,) without a warm-up.
       milestones: steps at which the re-ID rate changes, counted from the start of the main phase.
       recon_milestones: steps at which the texture losses' rate changes, counted from the end of `fixbase`.
+      drawing: number of steps from the end of `fixbase` to the end of the run.
     """
 
     fixbase: int
@@ -27,6 +30,7 @@ class Phases:
     warmup_starts: tuple[int, ...]
     milestones: tuple[int, ...]
     recon_milestones: tuple[int, ...]
+    drawing: int
 
     @classmethod
     def of(cls, config: Config, plan: Plan) -> "Phases":
@@ -44,13 +48,14 @@ class Phases:
             warmup_starts=tuple(int(start - starts[warmup]) for start in starts[warmup : max(main, warmup + 1)]),
             milestones=in_steps(config.reid.milestones, first=main),
             recon_milestones=in_steps(config.recon.milestones, first=warmup),
+            drawing=int(plan.num_steps - starts[warmup]),
         )
 
 
 def make_optimizers(
     config: Config, phases: Phases
 ) -> tuple[dict[str, optax.Schedule], optax.GradientTransformation, optax.GradientTransformation]:
-    """Learning rates of the mode's optimizers by step, the re-ID optimizer, and the Adam of the texture losses."""
+    """Learning rates of the mode's optimizers by step, the re-ID optimizer, and that of the texture losses."""
     reid, recon, schedule = config.reid, config.recon, config.schedule
     decoder_rate = recon.learning_rate if recon.decoder_learning_rate is None else recon.decoder_learning_rate
     faster = max(decoder_rate, recon.learning_rate)
@@ -67,21 +72,23 @@ def make_optimizers(
         )
 
     def texture(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-        """Adam at `rate`, which is that of the faster of decoder and encoder."""
-        adam = optimizers.make_optimizer("adam", rate, b1=recon.b1, b2=recon.b2)
+        """The optimizer at `rate`, which is that of the faster of decoder and encoder."""
+        tx = optimizers.make_optimizer(recon.optimizer, rate, b1=recon.b1, b2=recon.b2)
         if decoder_rate == recon.learning_rate:
-            return adam
-        return optimizers.scaled(
-            adam, lambda name: (decoder_rate if name == "decoder" else recon.learning_rate) / faster
-        )
+            return tx
+        return optimizers.scaled(tx, lambda name: (decoder_rate if name == "decoder" else recon.learning_rate) / faster)
+
+    def falling(rate: float) -> optax.Schedule:
+        if recon.decay == "cosine":
+            fall = optax.cosine_decay_schedule(rate, max(1, phases.drawing))
+        else:
+            fall = optimizers.multistep(rate, phases.recon_milestones, recon.gamma)
+        return optimizers.rising(fall, recon.warmup_steps)
 
     warmup_rate = optimizers.exponential_by_epoch(schedule.warmup_rate, schedule.warmup_growth, phases.warmup_starts)
     main_rate = optimizers.multistep(reid.learning_rate, phases.milestones, reid.gamma)
     warmup = optimizers.make_optimizer("adam", warmup_rate, weight_decay=reid.weight_decay, b1=reid.b1, b2=reid.b2)
-    recon_rate, drawing_rate, texture_rate = (
-        optimizers.multistep(rate, phases.recon_milestones, recon.gamma)
-        for rate in (recon.learning_rate, decoder_rate, faster)
-    )
+    recon_rate, drawing_rate, texture_rate = (falling(rate) for rate in (recon.learning_rate, decoder_rate, faster))
     open_layers = tuple(schedule.open_layers)
     reid_tx = optimizers.in_phases(
         [

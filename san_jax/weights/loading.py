@@ -9,13 +9,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from san_jax.errors import UserError
+from san_jax.networks import decoder, layers
 from san_jax.networks.architecture import MODES, Architecture
 from san_jax.networks.encoder import BLOCKS
 from san_jax.weights import torch_names
 from san_jax.weights.match import Match, shortened
 from san_jax.weights.state_dicts import PLAIN, StateDict, read_state_dict
 
-CHANNELS = {"conv1.weight": 64, "reduce_dim.0.weight": 512}  # of encoder and decoder at width 1
+CHANNELS = {"conv1.weight": 64, "reduce_dim.0.weight": decoder.CHANNELS[0]}  # of encoder and decoder at width 1
 HEIGHT, WIDTH = 256, 128  # of pictures, if neither caller nor file gives them
 
 
@@ -92,6 +93,7 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
         return shape[0] if shape else default
 
     encoder_width, decoder_width = (rows(name, channels) / channels for name, channels in CHANNELS.items())
+    *_, last, _, _ = np.shape(tensors.get("final_layer.1.weight", np.empty((3, 0, 7, 7))))
     has_neck = any(name.startswith("bottleneck.") for name in tensors)
     fc_dim = rows("bottleneck.0.weight" if has_neck else "fc.0.weight", 0)
     of_reid = fc_dim or has_neck or draws(state_dict)
@@ -107,6 +109,7 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
         width=WIDTH,
         neck="bn" if has_neck else "none",
         stem=code.stem,
+        min_channels=last if last > layers.scaled(decoder.CHANNELS[-1], decoder_width) else 1,
     )
 
 
