@@ -103,19 +103,20 @@ class Model:
         parts = self._of_pictures(textures_of, pictures, batch_size=batch_size)
         return np.concatenate([np.empty((0, side, side, 3), np.uint8), *parts])
 
-    def save(self, path: str | os.PathLike) -> int:
-        """Writes one file with PyTorch's names and layouts, float32; `load` reads it without further arguments.
+    def save(self, path: str | os.PathLike, *, half: bool = False) -> int:
+        """Writes one file with PyTorch's names and layouts; `load` reads it without further arguments.
 
         Args:
           path: its suffix selects the format: .safetensors, or .pth for `torch.load`.
+          half: whether values are rounded to float16, in half the bytes; else they are float32.
 
         Returns:
           Size in bytes; 0 on processes other than the first, which do not write.
 
         Raises:
-          UserError: the suffix means another format, or the file cannot be written.
+          UserError: the suffix means another format, a value is too large for float16, or the file cannot be written.
         """
-        options = dict(architecture=self.architecture, mode=self.mode, weights=self.weights)
+        options = dict(architecture=self.architecture, mode=self.mode, weights=self.weights, half=half)
         return saving.save_weights(Path(path), **options) if jax.process_index() == 0 else 0
 
     def check_learnt_people(self) -> None:

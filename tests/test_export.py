@@ -40,6 +40,28 @@ def test_file_holds_the_tensors_of_pytorch_state_dicts(tmp_path):
         assert file.metadata().keys() == {"format", "san_jax"}
 
 
+@pytest.mark.parametrize("name", ["half.safetensors", "half.pth"])
+def test_half_precision_takes_half_the_bytes_and_rounds_to_float16(tmp_path, name):
+    save(tmp_path / "run", state_of(seed=1))
+    export(tmp_path / "run", tmp_path / f"whole_{name}")
+    export(tmp_path / "run", tmp_path / name, half=True)
+    numbers = sum(values.size for values in torch_tensors().values())
+    saved = (tmp_path / f"whole_{name}").stat().st_size - (tmp_path / name).stat().st_size
+    assert abs(saved - 2 * numbers) < 0.1 * numbers, "but for padding"
+    half, whole = (load_weights(tmp_path / file).weights for file in (name, f"whole_{name}"))
+    jax.tree.map(lambda one, all_: np.testing.assert_array_equal(one, all_.astype(np.float16)), half, whole)
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype("f4")}
+
+
+def test_value_that_is_too_large_for_half_precision_is_named(tmp_path):
+    state = state_of(seed=1)
+    state.encoder["stem"]["norm"]["bias"] = state.encoder["stem"]["norm"]["bias"] + 1e5
+    save(tmp_path / "run", state)
+    with pytest.raises(UserError, match=r"bn1\.bias has values above 65504, .*; export without --half"):
+        export(tmp_path / "run", tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
+
+
 def test_newest_best_or_a_given_checkpoint_folder_is_exported(tmp_path):
     run = tmp_path / "run"
     save(run, state_of(seed=1), step=7, best_map=0.5)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Shaped
 
-STORAGES = {np.dtype("f4"): "FloatStorage", np.dtype("i8"): "LongStorage"}
+STORAGES = {np.dtype("f4"): "FloatStorage", np.dtype("f2"): "HalfStorage", np.dtype("i8"): "LongStorage"}
 FOLDER = "archive"
 ALIGNMENT = 64  # in bytes; PyTorch aligns every storage to it, so that files can be mapped into memory
 
@@ -21,7 +21,7 @@ def torch_archive(tensors: Mapping[str, Shaped[np.ndarray, "..."]], entries: Map
     """The content of a file that `torch.load` reads as an OrderedDict of these tensors.
 
     Args:
-      tensors: by name; float32 or int64.
+      tensors: by name; float32, float16 or int64.
       entries: further text entries of the archive, by name; `torch.load` ignores them.
     """
     storages = [np.ascontiguousarray(values) for values in tensors.values()]
