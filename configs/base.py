@@ -59,6 +59,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.decoder.width = 1.0  # factor on the channel counts 512-256-64-32-16
     config.decoder.min_channels = 1  # that each of its maps has at least; the last have few where the width is small
     config.decoder.skips = True  # add the embedded stages 3, 2, 1 (released code; not mentioned in the paper)
+    # Add a coarse texture, drawn by two linear layers from the last stage through this many numbers; 0 = released code
+    config.decoder.coarse = 0
 
     config.batch = ConfigDict()
     config.batch.identities = 16  # P
@@ -89,7 +91,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.reid.nesterov = False  # sgd
 
     config.recon = ConfigDict()  # the optimizer of decoder and encoder body, on the texture losses
-    config.recon.optimizer = "adam"  # or muon: of convolutions' kernels, beside Adam for all else
+    config.recon.optimizer = "adam"  # or muon: for kernels, with Adam for all else
     config.recon.learning_rate = 1e-5
     config.recon.decoder_learning_rate = config_dict.placeholder(float)  # of the decoder; unset = recon.learning_rate
     config.recon.warmup_steps = 0  # in which the rates rise from 0

@@ -35,10 +35,11 @@ def test_error_lists_the_fields_that_differ():
         check_same(SHAPE, dataclasses.replace(SHAPE, fc_dim=16), where="a")
 
 
-def test_older_checkpoints_default_to_no_neck_and_the_torchvision_stem():
-    older = {name: value for name, value in dataclasses.asdict(SHAPE).items() if name not in ("neck", "stem")}
+def test_older_checkpoints_default_to_the_networks_of_the_released_code():
+    later = {"neck": "none", "stem": "torchvision", "min_channels": 1, "coarse": 0}
+    older = {name: value for name, value in dataclasses.asdict(SHAPE).items() if name not in later}
     assert Architecture(**older) == SHAPE
-    assert (SHAPE.neck, SHAPE.stem) == ("none", "torchvision")
+    assert {name: getattr(SHAPE, name) for name in later} == later
 
 
 def test_digest_depends_on_the_architecture_and_the_weights():

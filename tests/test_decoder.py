@@ -97,6 +97,27 @@ def test_width_scales_only_the_channels_of_the_decoder():
     assert decoder.final.kernel.shape == (7, 7, 8, 3)
 
 
+def test_coarse_texture_is_a_linear_function_of_the_last_stage_added_to_the_drawing():
+    decoder, plain = nnx.clone(made_decoder(coarse=5)), nnx.clone(made_decoder())
+    for network in (decoder, plain):
+        network.eval()
+    *fine, last = stages()
+    added = draw(decoder, (*fine, last)).texture - draw(plain, (*fine, last)).texture
+    assert added.shape == (2, 32, 32, 3)
+    code, texels = (np.asarray(layer.kernel[...], np.float64) for layer in (decoder.coarse.code, decoder.coarse.texels))
+    assert (code.shape, texels.shape) == ((4 * 2 * 20, 5), (5, 32 * 32 * 3))
+    seen = np.asarray(last, np.float64)[:, [0, 0, 1, 1]]  # 2 x 1 to 4 x 2; between two rows: a quarter of the other one
+    seen[:, 1] = 0.75 * seen[:, 1] + 0.25 * seen[:, 3]
+    seen[:, 2] = 0.75 * seen[:, 2] + 0.25 * seen[:, 0]
+    expected = np.repeat(seen, 2, axis=2).reshape(2, -1) @ code @ texels
+    np.testing.assert_allclose(added.reshape(2, -1), expected, atol=1e-4)
+
+
+def test_coarse_texture_has_the_size_of_the_drawing():
+    drawn = nnx.eval_shape(lambda: make_decoder(coarse=5)(stages(8, 4)).texture)
+    assert drawn.shape == (2, 128, 128, 3)
+
+
 def test_no_map_has_fewer_channels_than_asked_for():
     decoder = nnx.eval_shape(lambda: make_decoder(width=0.125, min_channels=12))
     shapes = [up.conv1.kernel.shape[2:] for up in (decoder.up1, decoder.up2, decoder.up3, decoder.up4)]

@@ -137,8 +137,9 @@ def test_checkpoint_of_the_authors_is_converted_to_one_of_ours(tmp_path):
     assert_same(start_from(tmp_path / "ours", state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
-def test_least_channels_of_a_decoder_are_known_by_its_last_convolution(tmp_path):
-    shape = dataclasses.replace(SMALL, decoder_width=1 / 32, min_channels=3)
+@pytest.mark.parametrize("options", [{"min_channels": 3}, {"coarse": 5}])
+def test_options_of_a_decoder_are_known_by_its_tensors(tmp_path, options):
+    shape = dataclasses.replace(SMALL, decoder_width=1 / 32, **options)
     encoder, decoder = (as_saved(part) for part in split(torch_tensors(shape, seed=1)))
     save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
     import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)

@@ -164,12 +164,13 @@ def test_phase_of_zero_steps_is_left_out():
     assert not any("nu_max" in path for path in optimizers.leaves_by_path(adam_alone))
 
 
-def test_muon_steps_along_all_directions_of_a_kernel_by_about_the_rate_and_adam_moves_the_rest():
-    """Of G = U S V^T Muon keeps U V^T, whose entries have a root mean square of 1 / sqrt(outputs) here, times 0.2
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (36, 6)])
+def test_muon_steps_along_all_directions_of_a_kernel_by_about_the_rate_and_adam_moves_the_rest(shape):
+    """Of G = U S V^T Muon keeps U V^T, whose entries have a root mean square of 1 / sqrt(inputs) here, times 0.2
     sqrt(inputs) (Liu et al., equation 4); five steps of its iteration leave singular values of 0.68 to 1.13."""
     rng = np.random.default_rng(0)
-    params = {"kernel": jnp.ones((3, 3, 4, 6)), "bias": jnp.ones(6)}
-    grads = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 4, 6))), "bias": jnp.asarray(rng.normal(size=6))}
+    params = {"kernel": jnp.ones(shape), "bias": jnp.ones(6)}
+    grads = {"kernel": jnp.asarray(rng.normal(size=shape)), "bias": jnp.asarray(rng.normal(size=6))}
     tx = optimizers.make_optimizer("muon", 1e-2, b1=0.5)
     updates, _ = tx.update(grads, tx.init(params), params)
     left, _, right = np.linalg.svd(np.reshape(grads["kernel"], (36, 6)), full_matrices=False)

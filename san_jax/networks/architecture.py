@@ -39,6 +39,7 @@ class Architecture:
     neck: str = "none"
     stem: str = "torchvision"
     min_channels: int = 1
+    coarse: int = 0
 
     def new_encoder(self, rngs: nnx.Rngs, compute_dtype: str = "float32") -> Encoder:
         """An encoder with fresh parameters that computes as `compute_dtype` says."""
@@ -62,6 +63,7 @@ class Architecture:
             width=self.decoder_width,
             min_channels=self.min_channels,
             skips=self.skips,
+            coarse=self.coarse,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )

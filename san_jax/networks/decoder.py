@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from san_jax.errors import UserError
 from san_jax.networks.layers import (
@@ -20,6 +21,9 @@ from san_jax.networks.layers import (
 )
 
 CHANNELS = (512, 256, 64, 32, 16)  # of the inputs of up1 to up4 and of the last convolution, at width 1
+
+GRID = (4, 2)  # height and width to which the last stage is resized for a coarse texture
+SIDE = 32  # of a coarse texture, in texels
 
 # Xavier normal with gain 0.02 (the gain enters squared), and BatchNorm scales of N(1, 0.02).
 xavier_normal = nnx.initializers.variance_scaling(0.02**2, "fan_avg", "normal")
@@ -63,6 +67,31 @@ class UpBlock(nnx.Module):
         return self.conv(reflect_pad(upsample_twice(x), pixels=1))
 
 
+class CoarseTexture(nnx.Module):
+    """A texture of SIDE x SIDE texels that is a linear function of the last stage; not part of the paper.
+
+    The convolutions of the decoder are slow to learn which colours belong where on the body; these layers know all
+    places from the start, and leave stripes, edges and prints to the convolutions.
+
+    Args:
+      in_channels: channels of the last stage.
+      numbers: length of the vector between stage and texture.
+      rngs: random streams; `params` is used.
+    """
+
+    def __init__(self, in_channels: int, numbers: int, *, rngs: nnx.Rngs):
+        options = dict(precision=lax.Precision.HIGHEST, rngs=rngs)
+        self.code = nnx.Linear(GRID[0] * GRID[1] * in_channels, numbers, use_bias=False, **options)
+        self.texels = nnx.Linear(numbers, SIDE * SIDE * 3, kernel_init=nnx.initializers.normal(0.02), **options)
+
+    def __call__(self, stage: Float[Array, "B H W C"], *, side: int) -> Float32[Array, "B {side} {side} 3"]:
+        """The textures, resized to `side` x `side` texels."""
+        batch, *_, channels = stage.shape
+        seen = jax.image.resize(stage.astype(jnp.float32), (batch, *GRID, channels), "linear")
+        texels = self.texels(self.code(seen.reshape(batch, -1)))
+        return jax.image.resize(texels.reshape(batch, SIDE, SIDE, 3), (batch, side, side, 3), "linear")
+
+
 class Decoder(nnx.Module):
     """The decoder of the released code; the paper's has no `embed` skips and is not specified further.
 
@@ -71,6 +100,7 @@ class Decoder(nnx.Module):
       width: factor on the decoder's channels, 512-256-64-32-16 for every encoder.
       min_channels: channels that each of its maps has at least, whatever the width.
       skips: whether the embedded stages 3, 2 and 1 are added to the inputs of up1, up2 and up3.
+      coarse: length of the vector from which a `CoarseTexture` is added to the drawing; 0 = none.
       compute_dtype: of the maps, see `precision.py`; the texture is float32.
       rngs: random streams; `params` is used.
     """
@@ -82,6 +112,7 @@ class Decoder(nnx.Module):
         width: float = 1.0,
         min_channels: int = 1,
         skips: bool = True,
+        coarse: int = 0,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -116,6 +147,7 @@ class Decoder(nnx.Module):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
+        self.coarse = CoarseTexture(encoder_channels[3], coarse, rngs=rngs) if coarse else None
 
     def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> DecoderOutput:
         """Decodes the encoder's stages 1 to 4; in training mode the running statistics are updated.
@@ -135,7 +167,10 @@ class Decoder(nnx.Module):
             x = up(x if embed is None else x + nnx.relu(embed(stage)))
             levels += (x,)
         texture = self.final(reflect_pad(x, pixels=3)).astype(jnp.float32)
-        return DecoderOutput(levels=levels, texture=stretch_width(texture, width=texture.shape[1]))
+        texture = stretch_width(texture, width=texture.shape[1])
+        if self.coarse is not None:
+            texture = texture + self.coarse(stages[3], side=texture.shape[1])
+        return DecoderOutput(levels=levels, texture=texture)
 
 
 def check_sizes(stages: tuple[Float[Array, "B _ _ _"], ...]) -> None:

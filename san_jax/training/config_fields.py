@@ -117,6 +117,7 @@ RANGES: Mapping[str, Range] = {
     "decoder.width": POSITIVE,
     "decoder.min_channels": whole(1),
     "decoder.skips": SWITCH,
+    "decoder.coarse": whole(0),
     "batch.identities": whole(1),
     "batch.instances": whole(1),
     "batch.pit_pictures": whole(0),

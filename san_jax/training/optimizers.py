@@ -94,7 +94,7 @@ def scale_by_amsgrad(b1: float, b2: float, eps: float = EPS) -> optax.GradientTr
 
 
 def scale_by_muon(b1: float, b2: float) -> optax.GradientTransformation:
-    """Muon for the kernels of convolutions, where a column belongs to an output channel; Adam for everything else.
+    """Muon for the kernels of convolutions and linear layers, a column for each output; Adam for everything else.
 
     Both have Nesterov momentum, and make steps of about the same size, so that one learning rate does for both (Liu et
     al., section 2.2).
@@ -109,8 +109,11 @@ def scale_by_muon(b1: float, b2: float) -> optax.GradientTransformation:
     """
 
     def matrices(params: optax.Params) -> PyTree:
-        columns = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=(3,))
-        return jax.tree.map(lambda leaf: columns if leaf.ndim == 4 else None, params)
+        def columns(leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+            *inputs, output = range(leaf.ndim)
+            return optax.contrib.MuonDimensionNumbers(tuple(inputs), (output,)) if inputs else None
+
+        return jax.tree.map(columns, params)
 
     descent = optax.contrib.muon(
         1.0, muon_weight_dimension_numbers=matrices, consistent_rms=0.2, adam_b1=b1, adam_b2=b2

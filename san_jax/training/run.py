@@ -190,6 +190,7 @@ def architecture_of(config: Config, *, num_pids: int) -> Architecture:
         neck=config.encoder.neck,
         stem=config.encoder.stem,
         min_channels=config.decoder.min_channels,
+        coarse=config.decoder.coarse,
     )
 
 

@@ -20,7 +20,7 @@ LATER = {
     "onednn": False,
     "data": {"cache": "stream", "cache_gb": 0.0},
     "loss": {"reconstruction": 1.0},
-    "decoder": {"min_channels": 1},
+    "decoder": {"min_channels": 1, "coarse": 0},
     "recon": {"optimizer": "adam", "decoder_learning_rate": None, "warmup_steps": 0, "decay": "milestones"},
     "encoder": {"neck": "none", "stem": "torchvision"},
     "schedule": {"save_minutes": 0.0},

@@ -109,6 +109,7 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
         width=WIDTH,
         neck="bn" if has_neck else "none",
         stem=code.stem,
+        coarse=rows("coarse.0.weight", 0),
         min_channels=last if last > layers.scaled(decoder.CHANNELS[-1], decoder_width) else 1,
     )
 
