@@ -17,5 +17,5 @@ def get_config(size: str = "small") -> ConfigDict:
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
     config.san.schedule.epochs, config.san.reid.milestones = 8, (6, 7)
-    config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 20, (16,)
+    config.san_pg.schedule.epochs = 20
     return config

@@ -26,5 +26,4 @@ def get_config(size: str = "full") -> ConfigDict:
         config.san.data.train = "synthetic_reid/small_pseudo"
         config.san.batch.pit_pictures = 0  # keeps the chain within ten minutes; 8 would be the same share
         config.san.schedule.epochs, config.san.reid.milestones = 5, (3, 4)
-        config.san_pg.schedule.epochs, config.san_pg.recon.milestones = 3, (2,)
     return config.lock()

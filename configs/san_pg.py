@@ -25,8 +25,9 @@ def get_config(size: str = "full"):
     config.schedule.eval_every = 10
     if size == "small":
         config.batch.identities = 4
-        config.decoder.width = 0.5  # at 0.25 the last level has 4 channels, and textures come out mostly grey
-        config.recon.learning_rate = 1e-3  # at 3e-3 it does not train
-        config.schedule.epochs, config.recon.milestones = 5, (4,)
-        config.schedule.eval_every = 5
+        # docs/synthesis.md has what each of these is worth
+        config.decoder.min_channels, config.decoder.coarse = 16, 64
+        config.recon.optimizer, config.recon.learning_rate = "muon", 4e-3
+        config.recon.warmup_steps, config.recon.decay = 30, "cosine"
+        config.schedule.epochs, config.schedule.eval_every = 5, 5
     return config

@@ -49,11 +49,11 @@ def test_baseline_differs_from_san_only_in_mode_and_data():
     assert {key for key in one["data"] if one["data"][key] != other["data"][key]} == {"train"}
 
 
-@pytest.mark.parametrize(("size", "decoder_width"), [("full", 1.0), ("small", 0.5)])
-def test_texture_generator_has_the_networks_of_san_but_a_wider_decoder_when_small(size, decoder_width):
+@pytest.mark.parametrize(("size", "added"), [("full", {}), ("small", {"min_channels": 16, "coarse": 64})])
+def test_texture_generator_has_the_networks_of_san_and_a_coarse_drawing_when_small(size, added):
     one, other = (module.get_config(size).to_dict() for module in (san, san_pg))
     assert one["encoder"] == other["encoder"]
-    assert {**one["decoder"], "width": decoder_width} == other["decoder"]
+    assert one["decoder"] | added == other["decoder"]
     assert [one["data"][side] for side in ("height", "width")] == [other["data"][side] for side in ("height", "width")]
     assert other["data"]["train"] == one["data"]["pit"]
 
