@@ -25,7 +25,7 @@ def get_config(size: str = "full"):
     config.schedule.eval_every = 10
     if size == "small":
         config.batch.identities = 4
-        # docs/synthesis.md has what each of these is worth
+        # Held-out L1 after three epochs: 0.31, and 0.37 with Adam and without the first line (docs/synthesis.md)
         config.decoder.min_channels, config.decoder.coarse = 16, 64
         config.recon.optimizer, config.recon.learning_rate = "muon", 4e-3
         config.recon.warmup_steps, config.recon.decay = 30, "cosine"
