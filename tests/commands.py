@@ -1,5 +1,6 @@
 """Runs commands as users start them, in subprocesses or in copies of a process that has imported their modules."""
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -62,12 +63,16 @@ def _become(words, cwd, environment, *places):
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.update(environment)
     os.chdir(cwd)
-    if words[0] == "-m":
-        sys.argv, sys.path[0] = words[1:], str(cwd)
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
-        runpy.run_path(words[0], run_name="__main__")
+    try:
+        if words[0] == "-m":
+            sys.argv, sys.path[0] = words[1:], str(cwd)
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        # As at the end of a process of its own, which multiprocessing leaves out: JAX waits for the other processes.
+        atexit._run_exitfuncs()
 
 
 def start(*words, **environment):

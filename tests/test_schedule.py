@@ -26,6 +26,7 @@ def test_default_schedule_is_that_of_the_paper_on_cuhk03():
 def test_only_the_rates_of_a_modes_own_optimizers_are_given():
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     fields = {"schedule.warmup_epochs": 1, "schedule.epochs": 3, "recon.milestones": (1,), "recon.gamma": 0.5}
+    fields |= {"recon.decay": "milestones", "recon.warmup_steps": 0}
     for module, names in ((san, {"reid", "recon"}), (baseline, {"reid"}), (san_pg, {"recon"})):
         config = config_of(module, **fields)
         rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
@@ -84,7 +85,7 @@ def test_texture_rates_rise_in_a_line_and_fall_along_half_a_cosine_to_the_end_of
 
 def test_texture_rates_rise_before_their_milestones_too():
     fields = {"recon.learning_rate": 1e-3, "recon.milestones": (1,), "recon.gamma": 0.5, "recon.warmup_steps": 10}
-    fields |= {"schedule.warmup_epochs": 0, "schedule.epochs": 4}
+    fields |= {"recon.decay": "milestones", "schedule.warmup_epochs": 0, "schedule.epochs": 4}
     config, plan = config_of(san_pg, **fields), Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
     found = [rates["recon"](step) for step in (0, 6, 7, 9, 20)]
