@@ -23,7 +23,7 @@ from san_jax.networks.encoder import Encoder
 from san_jax.training import checkpoints
 from san_jax.training.starting_weights import start_from
 from san_jax.weights import stored, torch_names
-from san_jax.weights.loading import architecture_of
+from san_jax.weights.loading import architecture_of, load_weights
 from san_jax.weights.state_dicts import StateDict
 
 ENCODER = torch_names.encoder_names(depth=SMALL.depth, fc_dim=SMALL.fc_dim)
@@ -173,6 +173,19 @@ def test_start_from_a_run_has_fresh_step_and_optimizers(tmp_path, path):
     assert_same(start_from(tmp_path / path, state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
+def test_generator_with_another_decoder_is_refused_for_its_decoder_not_for_the_layers_it_has_not_trained(tmp_path):
+    other = dataclasses.replace(SMALL, coarse=5)
+    save(tmp_path, state_of(other, mode="san_pg", seed=1), other)
+    with pytest.raises(UserError, match=r"; decoder\.coarse is 0, but 5 in the weights"):
+        start_from(tmp_path, state_of(seed=2), architecture=SMALL)
+
+
+def test_last_layer_that_is_no_convolution_is_refused(tmp_path):
+    tensors = torch_tensors() | {"final_layer.1.weight": np.zeros(3, np.float32)}
+    with pytest.raises(UserError, match=r"final_layer\.1\.weight is \[3\]"):
+        load_weights(write(tmp_path / "theirs", tensors))
+
+
 def test_start_from_a_texture_generator_takes_only_body_and_decoder(tmp_path, capsys):
     """Its fc and classifier are untrained: SAN keeps its own, though they have the same shapes."""
     save(tmp_path, state_of(mode="san_pg", seed=1))
@@ -244,6 +257,12 @@ def test_decoder_that_the_file_lacks_stays_fresh(tmp_path, capsys):
         ({"encoder_width": 1 / 16}, r"conv1\.weight is \[4, 3, 7, 7\], ours \[2, 3, 7, 7\]"),
         ({"fc_dim": 4}, r"fc\.0\.weight is \[4, 64\], ours \[8, 64\]"),
         ({"skips": False}, r"embed_layer3\.0\.weight is missing"),
+        ({"coarse": 5}, r"coarse\.0\.weight .*; decoder\.coarse is 0, but 5 in the weights"),
+        (
+            {"min_channels": 3},
+            r"; decoder\.width and decoder\.min_channels give \[8, 4, 1, 1, 1\] channels, "
+            r"but there are \[8, 4, 3, 3, 3\] in the weights",
+        ),
     ],
 )
 def test_error_for_another_network_names_its_first_tensor_that_differs(tmp_path, theirs, message):

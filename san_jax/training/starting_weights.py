@@ -5,6 +5,7 @@ They come from the files that `weights.state_dicts` reads, or from workdirs and 
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -16,12 +17,13 @@ from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState, learns_people
 from san_jax.weights import stored, torch_names
-from san_jax.weights.loading import architecture_of, described
+from san_jax.weights.loading import architecture_of, described, draws
 from san_jax.weights.match import Match
 from san_jax.weights.saving import torch_tensors
 from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
 
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
+DECODER = ("reduce_dim.0.weight", *(f"up{i}.conv.2.weight" for i in (1, 2, 3, 4)))  # first axis: its channels
 REID_ONLY = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
 
 
@@ -94,7 +96,7 @@ def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture
     if match.problems:
         first, *others = match.problems
         more = f" ({len(others)} more)" if others else ""
-        hint = difference(state_dict, architecture, source=source)
+        hint = difference(state_dict, architecture, shapes, source=source)
         raise UserError(f"the weights of {source} do not fit: {first}{more}{hint}")
     if jax.process_index() == 0:
         print(f"weights of {source}\n{match.as_table()}", flush=True)
@@ -105,12 +107,32 @@ def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture
     return dataclasses.replace(state, **({field: {} for field in FIELDS} | unflatten_dict(arrays)))
 
 
-def difference(state_dict: StateDict, architecture: Architecture, *, source: str) -> str:
-    """A phrase with the first config field in which the networks of a file differ; empty if there is none."""
+def difference(
+    state_dict: StateDict, architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], *, source: str
+) -> str:
+    """A phrase with the first config field in which the networks of a file differ; empty if there is none.
+
+    Args:
+      state_dict: the tensors of the file.
+      architecture: of the networks to be filled.
+      shapes: of their tensors, under PyTorch's names.
+      source: where the tensors come from, for messages.
+    """
     if torch_names.depth_of(state_dict.tensors) is None:
         return ""
     theirs = architecture_of(state_dict, source=source)
-    for field, name in {"depth": "depth", "neck": "neck", "fc_dim": "fc_dim", "encoder_width": "width"}.items():
+    fields = {"depth": "depth", "neck": "neck", "fc_dim": "fc_dim", "encoder_width": "width"}
+    if not any(name.startswith(REID_ONLY) for name in state_dict.tensors):
+        del fields["fc_dim"]  # there is no layer to tell, and none is needed
+    for field, name in fields.items():
         if (found := getattr(theirs, field)) != (wanted := getattr(architecture, field)):
             return f"; encoder.{name} is {wanted}, but {found} in the weights"
+    if not draws(state_dict) or DECODER[0] not in shapes:
+        return ""
+    if theirs.coarse != architecture.coarse:
+        return f"; decoder.coarse is {architecture.coarse}, but {theirs.coarse} in the weights"
+    found = [(*np.shape(state_dict.tensors.get(name)), 0)[0] for name in DECODER]
+    wanted = [shapes[name][0] for name in DECODER]
+    if found != wanted:
+        return f"; decoder.width and decoder.min_channels give {wanted} channels, but there are {found} in the weights"
     return ""

@@ -93,7 +93,7 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
         return shape[0] if shape else default
 
     encoder_width, decoder_width = (rows(name, channels) / channels for name, channels in CHANNELS.items())
-    *_, last, _, _ = np.shape(tensors.get("final_layer.1.weight", np.empty((3, 0, 7, 7))))
+    last = (*np.shape(tensors.get("final_layer.1.weight")), 0, 0)[1]  # channels of its input; 0 without a decoder
     has_neck = any(name.startswith("bottleneck.") for name in tensors)
     fc_dim = rows("bottleneck.0.weight" if has_neck else "fc.0.weight", 0)
     of_reid = fc_dim or has_neck or draws(state_dict)
