@@ -56,10 +56,11 @@ def get_config(size: str = "full") -> ConfigDict:
     config.encoder.stem = "torchvision"
 
     config.decoder = ConfigDict()
-    config.decoder.width = 1.0  # factor on the channel counts 512-256-64-32-16
+    config.decoder.width = 1.0  # factor on the channel counts 512-256-64-32-16; 0 = no convolutions
     config.decoder.min_channels = 1  # that each of its maps has at least; the last have few where the width is small
     config.decoder.skips = True  # add the embedded stages 3, 2, 1 (released code; not mentioned in the paper)
-    # Add a coarse texture, drawn by two linear layers from the last stage through this many numbers; 0 = released code
+    # Draw also, or without convolutions only, a coarse texture: by two linear layers from the last stage through this
+    # many numbers; 0 = released code
     config.decoder.coarse = 0
 
     config.batch = ConfigDict()
@@ -126,7 +127,7 @@ def shrink(config: ConfigDict) -> None:
     config.data.train, config.data.pit = "synthetic_reid/small", "pit/small"
     config.data.height, config.data.width = 128, 64
     config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.25, 128
-    config.decoder.width = 0.25
+    config.decoder.width, config.decoder.coarse = 0.25, 96
     config.augmentation.erase = 0.0  # a few hundred steps are too few to learn to cope with it
     config.batch.identities = 8  # half the batch, twice the steps: trains from every seed, see docs/ablation.md
     config.reid.learning_rate, config.reid.milestones = 1e-3, (6, 7)

@@ -44,7 +44,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
         ("encoder.fc_dim", -1, "an integer of at least 0"),
         ("encoder.last_stride", 3, "one of 1, 2"),
         ("encoder.width", 0.0, "a number above 0"),
-        ("decoder.width", math.inf, "a number above 0"),
+        ("decoder.width", math.inf, "a number of at least 0"),
         ("batch.identities", 0, "an integer of at least 1"),
         ("batch.instances", 0, "an integer of at least 1"),
         ("batch.pit_pictures", -4, "an integer of at least 0"),
@@ -94,6 +94,11 @@ def test_no_field_takes_a_value_of_another_type():
         ({"encoder.last_stride": 2}, "encoder.last_stride is 2; mode san needs 1"),
         ({"data.height": 40}, "data.height is 40; mode san needs a multiple of 16"),
         ({"mode": "san_pg", "data.width": 24}, "data.width is 24; mode san_pg needs a multiple of 16"),
+        ({"decoder.width": 0.0}, "decoder.width and decoder.coarse are both 0, so nothing is drawn"),
+        (
+            {"decoder.width": 0.0, "decoder.coarse": 8},
+            "loss.texture_triplets is 1.0 and decoder.width 0, .* set loss.texture_triplets to 0, or give a width",
+        ),
     ],
 )
 def test_errors_name_fields_that_contradict_each_other(fields, said):
@@ -135,6 +140,7 @@ def test_config_with_missing_or_unknown_fields_is_refused():
         ({"data.pit": "pit/release", "batch.pit_pictures": 2}, []),
         ({"data.cache": "stream", "data.cache_gb": 1.0}, ["data.cache_gb 1.0"]),
         ({"loss.htri_only": True, "loss.label_smoothing": 0.2}, ["loss.label_smoothing 0.2"]),
+        ({"decoder.width": 0.0, "decoder.coarse": 8, "decoder.skips": False}, ["decoder.skips False"]),
     ],
 )  # fmt: skip
 def test_changed_fields_without_effect_are_found(fields, in_vain):

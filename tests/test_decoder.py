@@ -118,6 +118,24 @@ def test_coarse_texture_has_the_size_of_the_drawing():
     assert drawn.shape == (2, 128, 128, 3)
 
 
+def test_decoder_without_convolutions_draws_the_coarse_texture_alone():
+    decoder, whole = nnx.clone(made_decoder(width=0.0, coarse=5)), nnx.clone(made_decoder(coarse=5))
+    drawn = draw(decoder, stages())
+    assert drawn.levels == ()
+    assert {path[0] for path, _ in nnx.to_flat_state(nnx.state(decoder))} == {"coarse"}
+    whole.coarse = decoder.coarse
+    convolved = nnx.clone(made_decoder())
+    for network in (whole, convolved):
+        network.eval()
+    rest = draw(whole, stages()).texture - draw(convolved, stages()).texture
+    np.testing.assert_allclose(drawn.texture, rest, atol=1e-5)
+
+
+def test_decoder_that_can_draw_nothing_is_refused():
+    with pytest.raises(UserError, match=r"decoder\.width and decoder\.coarse are both 0"):
+        make_decoder(width=0.0)
+
+
 def test_no_map_has_fewer_channels_than_asked_for():
     decoder = nnx.eval_shape(lambda: make_decoder(width=0.125, min_channels=12))
     shapes = [up.conv1.kernel.shape[2:] for up in (decoder.up1, decoder.up2, decoder.up3, decoder.up4)]

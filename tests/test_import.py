@@ -137,9 +137,9 @@ def test_checkpoint_of_the_authors_is_converted_to_one_of_ours(tmp_path):
     assert_same(start_from(tmp_path / "ours", state_of(seed=2), architecture=SMALL), state_of(seed=1))
 
 
-@pytest.mark.parametrize("options", [{"min_channels": 3}, {"coarse": 5}])
+@pytest.mark.parametrize("options", [{"min_channels": 3}, {"coarse": 5}, {"decoder_width": 0.0, "coarse": 5}])
 def test_options_of_a_decoder_are_known_by_its_tensors(tmp_path, options):
-    shape = dataclasses.replace(SMALL, decoder_width=1 / 32, **options)
+    shape = dataclasses.replace(SMALL, **({"decoder_width": 1 / 32} | options))
     encoder, decoder = (as_saved(part) for part in split(torch_tensors(shape, seed=1)))
     save_zip(tmp_path / "theirs", {"state_dict": encoder, "decoder_state_dict": decoder})
     import_file(tmp_path / "theirs", tmp_path / "ours", last_stride=None, height=64, width=32)
@@ -178,6 +178,36 @@ def test_generator_with_another_decoder_is_refused_for_its_decoder_not_for_the_l
     save(tmp_path, state_of(other, mode="san_pg", seed=1), other)
     with pytest.raises(UserError, match=r"; decoder\.coarse is 0, but 5 in the weights"):
         start_from(tmp_path, state_of(seed=2), architecture=SMALL)
+
+
+DRAWS_COARSELY = dataclasses.replace(SMALL, decoder_width=0.0, coarse=5)
+
+
+def test_coarse_drawing_of_a_generator_without_convolutions_is_taken_and_the_convolutions_stay_fresh(tmp_path, capsys):
+    save(tmp_path, state_of(DRAWS_COARSELY, mode="san_pg", seed=1), DRAWS_COARSELY)
+    both = dataclasses.replace(SMALL, coarse=5)
+    fresh, state = state_of(both, seed=2), start_from(tmp_path, state_of(both, seed=2), architecture=both)
+    assert_same(state.decoder.pop("coarse"), state_of(DRAWS_COARSELY, mode="san_pg", seed=1).decoder["coarse"])
+    assert_same(state.decoder, {name: fresh.decoder[name] for name in state.decoder})
+    assert capsys.readouterr().out.endswith("\n  fresh     fc, classifier, decoder\n")
+
+
+def test_convolutions_are_not_taken_without_the_coarse_drawing_beside_which_they_were_trained(tmp_path):
+    both = dataclasses.replace(SMALL, coarse=5)
+    path = write(tmp_path / "theirs", torch_tensors(SMALL))
+    with pytest.raises(UserError, match=r"coarse\.0\.weight is missing.*decoder\.coarse is 5, but 0 in the weights"):
+        start_from(path, state_of(both), architecture=both)
+    path = write(tmp_path / "theirs", torch_tensors(both))
+    with pytest.raises(UserError, match=r"; decoder\.width is 0, but the weights have convolutions"):
+        start_from(path, state_of(DRAWS_COARSELY), architecture=DRAWS_COARSELY)
+
+
+@pytest.mark.parametrize("architecture", [DRAWS_COARSELY, dataclasses.replace(SMALL, coarse=5)])
+def test_coarse_drawing_is_left_out_by_a_run_without_a_decoder(tmp_path, capsys, architecture):
+    path = write(tmp_path / "pg", torch_tensors(architecture, seed=1))
+    state = start_from(path, state_of(mode="baseline", seed=2), architecture=SMALL)
+    assert_same(state, state_of(mode="baseline", seed=1))
+    assert "(no decoder here)\n" in capsys.readouterr().out
 
 
 def test_last_layer_that_is_no_convolution_is_refused(tmp_path):

@@ -49,8 +49,8 @@ def test_baseline_differs_from_san_only_in_mode_and_data():
     assert {key for key in one["data"] if one["data"][key] != other["data"][key]} == {"train"}
 
 
-@pytest.mark.parametrize(("size", "added"), [("full", {}), ("small", {"min_channels": 16, "coarse": 64})])
-def test_texture_generator_has_the_networks_of_san_and_a_coarse_drawing_when_small(size, added):
+@pytest.mark.parametrize(("size", "added"), [("full", {}), ("small", {"width": 0.0})])
+def test_texture_generator_has_the_networks_of_san_but_no_convolutions_to_draw_with_when_small(size, added):
     one, other = (module.get_config(size).to_dict() for module in (san, san_pg))
     assert one["encoder"] == other["encoder"]
     assert one["decoder"] | added == other["decoder"]

@@ -29,11 +29,13 @@ def test_every_parameter_of_an_encoder_has_one_name(depth, fc_dim, neck):
     assert_names_cover(torch_names.encoder_names(depth=depth, fc_dim=fc_dim, neck=neck), model)
 
 
-@pytest.mark.parametrize(("skips", "coarse"), [(True, 0), (False, 0), (True, 3)])
-def test_every_parameter_of_the_decoder_has_one_name(skips, coarse):
-    options = dict(encoder_channels=(8, 8, 8, 8), skips=skips, coarse=coarse)
+@pytest.mark.parametrize(
+    ("width", "skips", "coarse"), [(1.0, True, 0), (1.0, False, 0), (1.0, True, 3), (0.0, True, 3)]
+)
+def test_every_parameter_of_the_decoder_has_one_name(width, skips, coarse):
+    options = dict(encoder_channels=(8, 8, 8, 8), width=width, skips=skips, coarse=coarse)
     model = nnx.eval_shape(lambda: Decoder(**options, rngs=nnx.Rngs(0)))
-    assert_names_cover(torch_names.decoder_names(skips=skips, coarse=coarse > 0), model)
+    assert_names_cover(torch_names.decoder_names(convolves=width > 0, skips=skips, coarse=coarse > 0), model)
 
 
 def test_encoder_and_decoder_share_no_name():

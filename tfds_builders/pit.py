@@ -6,6 +6,7 @@ and COCO have licences of their own, so pairs are rendered here from nothing but
                 wardrobes x pairs    train / test     picture      texture
     procedural           929 x 10    8,810 /  480    256 x 128    256 x 256
     small                1200 x 1    1,140 /   60    128 x  64    128 x 128
+    many                30000 x 1   28,500 / 1500    128 x  64    128 x 128
     photographs          929 x 10    8,810 /  480    256 x 128    256 x 256
 """
 
@@ -92,6 +93,8 @@ class Pit(ReidBuilder):
         PitConfig(name="procedural"),
         # Many wardrobes and one pair of each, since a small generator would memorise a few wardrobes.
         PitConfig(name="small", seed=4, wardrobes=1200, pairs=1, height=128, texture_side=128),
+        # For the weights in san_jax/pretrained; of another seed, so that they have not seen the people of `small`.
+        PitConfig(name="many", seed=5, wardrobes=30_000, pairs=1, height=128, texture_side=128),
         PitConfig(name="photographs", photographs=True),
         PitConfig(name="release", released=True),
     )

@@ -1,6 +1,7 @@
 """SA-Dec: generates the person's full texture image from the encoder's four stages."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class DecoderOutput:
     """The decoder's output for a batch.
 
     Attributes:
-      levels: outputs of up1 to up4, coarse to fine, in the compute dtype.
+      levels: outputs of up1 to up4, coarse to fine, in the compute dtype; none without convolutions.
       texture: the generated texture images, float32 and not clipped; true ones lie in [-1, 1].
     """
 
@@ -97,12 +98,16 @@ class Decoder(nnx.Module):
 
     Args:
       encoder_channels: channels of the encoder's stages 1 to 4.
-      width: factor on the decoder's channels, 512-256-64-32-16 for every encoder.
+      width: factor on the decoder's channels, 512-256-64-32-16 for every encoder; 0 = no convolutions, the texture is
+        the coarse one alone.
       min_channels: channels that each of its maps has at least, whatever the width.
       skips: whether the embedded stages 3, 2 and 1 are added to the inputs of up1, up2 and up3.
       coarse: length of the vector from which a `CoarseTexture` is added to the drawing; 0 = none.
       compute_dtype: of the maps, see `precision.py`; the texture is float32.
       rngs: random streams; `params` is used.
+
+    Raises:
+      UserError: there are neither convolutions nor a coarse texture.
     """
 
     def __init__(
@@ -116,6 +121,25 @@ class Decoder(nnx.Module):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
+        if not width and not coarse:
+            raise UserError("decoder.width and decoder.coarse are both 0, so there is nothing to draw with; set one")
+        self.convolves = width > 0
+        if self.convolves:
+            channels = [scaled(count, width, least=min_channels) for count in CHANNELS]
+            self.add_convolutions(encoder_channels, channels, skips=skips, compute_dtype=compute_dtype, rngs=rngs)
+        self.coarse = CoarseTexture(encoder_channels[3], coarse, rngs=rngs) if coarse else None
+
+    def add_convolutions(
+        self,
+        encoder_channels: tuple[int, int, int, int],
+        channels: Sequence[int],
+        *,
+        skips: bool,
+        compute_dtype: str,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Adds the released code's layers, with these channels of the inputs of up1 to up4 and of the last one."""
+
         def embed(in_channels: int, out_channels: int) -> ConvNorm:
             return ConvNorm(
                 in_channels,
@@ -128,7 +152,6 @@ class Decoder(nnx.Module):
                 rngs=rngs,
             )
 
-        channels = [scaled(count, width, least=min_channels) for count in CHANNELS]
         self.reduce = embed(encoder_channels[3], channels[0])
         self.embed3 = embed(encoder_channels[2], channels[0]) if skips else None
         self.embed2 = embed(encoder_channels[1], channels[1]) if skips else None
@@ -147,7 +170,6 @@ class Decoder(nnx.Module):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
-        self.coarse = CoarseTexture(encoder_channels[3], coarse, rngs=rngs) if coarse else None
 
     def __call__(self, stages: tuple[Float[Array, "B _ _ _"], ...]) -> DecoderOutput:
         """Decodes the encoder's stages 1 to 4; in training mode the running statistics are updated.
@@ -156,6 +178,8 @@ class Decoder(nnx.Module):
           UserError: the stages' sizes do not fit together.
         """
         check_sizes(stages)
+        if not self.convolves:
+            return DecoderOutput(levels=(), texture=self.coarse(stages[3], side=4 * stages[0].shape[1]))
         x = nnx.relu(self.reduce(stages[3]))
         levels = ()
         for embed, stage, up in (

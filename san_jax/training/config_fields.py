@@ -114,7 +114,7 @@ RANGES: Mapping[str, Range] = {
     "encoder.width": POSITIVE,
     "encoder.neck": one_of(NECKS),
     "encoder.stem": one_of(STEMS),
-    "decoder.width": POSITIVE,
+    "decoder.width": number(0),
     "decoder.min_channels": whole(1),
     "decoder.skips": SWITCH,
     "decoder.coarse": whole(0),
@@ -190,6 +190,7 @@ def check(config: ConfigDict, *, where: str = "") -> None:
         )
     if config.mode != "baseline":
         check_size(config, where=where)
+        check_convolutions(config, where=where)
 
 
 def check_some(config: ConfigDict, names: Sequence[str], *, where: str) -> None:
@@ -217,6 +218,19 @@ def check_size(config: ConfigDict, *, where: str) -> None:
             )
 
 
+def check_convolutions(config: ConfigDict, *, where: str) -> None:
+    """Raises a UserError if the decoder has no convolutions, but nothing else to draw with, or a loss needs them."""
+    if config.decoder.width:
+        return
+    if not config.decoder.coarse:
+        raise UserError(f"{where}decoder.width and decoder.coarse are both 0, so nothing is drawn; set one of them")
+    if config.mode == "san" and config.loss.texture_triplets:
+        raise UserError(
+            f"{where}loss.texture_triplets is {config.loss.texture_triplets} and decoder.width 0, but this loss "
+            "compares maps of the decoder's convolutions; set loss.texture_triplets to 0, or give a width"
+        )
+
+
 def changed_in_vain(config: ConfigDict, defaults: Sequence[ConfigDict]) -> list[str]:
     """The fields that were changed without effect, as "NAME VALUE": unused, and different from all `defaults`."""
     fields, *usual = (flatten_dict(one.to_dict(), sep=".") for one in (config, *defaults))
@@ -236,6 +250,8 @@ def unused(config: ConfigDict) -> frozenset[str]:
         "data.cache_gb": config.data.cache != "stream",
         "data.pit": config.batch.pit_pictures > 0,
         "decoder.": has_decoder,
+        "decoder.min_channels": has_decoder and config.decoder.width > 0,
+        "decoder.skips": has_decoder and config.decoder.width > 0,
         "recon.": has_decoder,
         "recon.milestones": has_decoder and config.recon.decay == "milestones",
         "recon.gamma": has_decoder and config.recon.decay == "milestones",

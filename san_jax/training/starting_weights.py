@@ -18,7 +18,7 @@ from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState, learns_people
 from san_jax.weights import stored, torch_names
 from san_jax.weights.loading import architecture_of, described, draws
-from san_jax.weights.match import Match
+from san_jax.weights.match import DRAWING, Match
 from san_jax.weights.saving import torch_tensors
 from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
 
@@ -70,9 +70,10 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
 def fill(state: TrainState, state_dict: StateDict, *, architecture: Architecture, source: str) -> TrainState:
     """The state with these tensors in place of its own; prints a few lines about which were used.
 
-    Body (stem and stages), fc, classifier and decoder are each taken completely or not at all. Ignored are ImageNet's
-    classifier, a decoder or neck that the state does not have, and a classifier of another shape, which belongs to
-    other identities.
+    Body (stem and stages), fc, classifier, the decoder's convolutions and its coarse drawing are each taken completely
+    or not at all; convolutions are not taken without the coarse drawing beside which they were trained. Ignored are
+    ImageNet's classifier, a decoder or neck that the state does not have, and a classifier of another shape, which
+    belongs to other identities.
 
     Args:
       state: the state to fill; arrays keep their shardings.
@@ -127,10 +128,14 @@ def difference(
     for field, name in fields.items():
         if (found := getattr(theirs, field)) != (wanted := getattr(architecture, field)):
             return f"; encoder.{name} is {wanted}, but {found} in the weights"
-    if not draws(state_dict) or DECODER[0] not in shapes:
+    if not draws(state_dict) or not any(name in DRAWING for name in shapes):
         return ""
     if theirs.coarse != architecture.coarse:
         return f"; decoder.coarse is {architecture.coarse}, but {theirs.coarse} in the weights"
+    if not architecture.decoder_width:
+        return "; decoder.width is 0, but the weights have convolutions"
+    if not theirs.decoder_width:
+        return ""
     found = [(*np.shape(state_dict.tensors.get(name)), 0)[0] for name in DECODER]
     wanted = [shapes[name][0] for name in DECODER]
     if found != wanted:

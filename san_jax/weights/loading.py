@@ -74,6 +74,11 @@ def load_weights(
 
 def draws(state_dict: StateDict) -> bool:
     """Whether the tensors include a decoder."""
+    return convolves(state_dict) or "coarse.0.weight" in state_dict.tensors
+
+
+def convolves(state_dict: StateDict) -> bool:
+    """Whether the tensors include a decoder's convolutions."""
     return "reduce_dim.0.weight" in state_dict.tensors
 
 
@@ -103,8 +108,8 @@ def architecture_of(state_dict: StateDict, *, source: str) -> Architecture:
         last_stride=code.last_stride or (1 if of_reid else 2),
         encoder_width=encoder_width,
         num_pids=rows("classifier.weight", 1),
-        decoder_width=decoder_width,
-        skips="embed_layer3.0.weight" in tensors or not draws(state_dict),
+        decoder_width=decoder_width if convolves(state_dict) or not draws(state_dict) else 0.0,
+        skips="embed_layer3.0.weight" in tensors or not convolves(state_dict),
         height=HEIGHT,
         width=WIDTH,
         neck="bn" if has_neck else "none",
@@ -151,7 +156,8 @@ def fitted(state_dict: StateDict, architecture: Architecture, *, source: str) ->
     arrays = {path: np.zeros(leaf.shape, np.float32) for path, leaf in shapes.items()}
     for name in match.taken:
         arrays[names[name].path] = torch_names.to_ours(state_dict.tensors[name], names[name].layout)
-    return match, unflatten_dict(arrays)
+    # Fields without arrays, such as the statistics of a decoder without convolutions, stay.
+    return match, {field: {} for field in architecture.shapes(draws=draws(state_dict))} | unflatten_dict(arrays)
 
 
 def assumed(state_dict: StateDict, architecture: Architecture) -> list[str]:

@@ -10,6 +10,8 @@ from san_jax.weights.torch_names import Entry
 
 IMAGENET_CLASSIFIER = ("fc.weight", "fc.bias")  # torchvision's; the fc of resnet50_fc512 is fc.0 and fc.1
 NECK = "bottleneck."
+DECODER, COARSE = "decoder", "coarse drawing"  # parts of the networks that draw
+DRAWING = torch_names.decoder_names(coarse=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Match:
         tensors = state_dict.tensors
         part = {name: part_of(entry) for name, entry in names.items()}
         left_out = {"ImageNet's classifier": [name for name in tensors if name in IMAGENET_CLASSIFIER]}
-        if "decoder" not in part.values():
-            left_out["no decoder here"] = [name for name in tensors if name in torch_names.decoder_names()]
+        if not {DECODER, COARSE} & set(part.values()):
+            left_out["no decoder here"] = [name for name in tensors if name in DRAWING]
         if not any(name.startswith(NECK) for name in names):
             left_out["no neck here"] = [name for name in tensors if name.startswith(NECK)]
         known = {*part, *itertools.chain(*left_out.values())}
@@ -58,6 +60,8 @@ class Match:
         dropped = {"classifier"} & {part[name] for name in unfit}
         taken = [name for name in found if part[name] not in dropped]
         begun = {part[name] for name in found}
+        if DECODER in begun:
+            begun.add(COARSE)  # convolutions that were trained beside a coarse drawing, or without, draw only so
         problems = [text for name, text in unfit.items() if part[name] not in dropped]
         problems += [f"{name} matches nothing of ours" for name in tensors if name not in known]
         problems += [f"{name} is missing" for name in names if part[name] in begun and name not in tensors]
@@ -85,10 +89,10 @@ class Match:
 
 
 def part_of(entry: Entry) -> str:
-    """The part that an array belongs to: body, fc, classifier or decoder."""
+    """The part that an array belongs to: body, fc, classifier, decoder or coarse drawing."""
     field, child, *_ = entry.path
     if field.startswith("decoder"):
-        return "decoder"
+        return COARSE if child == "coarse" else DECODER
     return child if child in ("fc", "classifier") else "body"
 
 

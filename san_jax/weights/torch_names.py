@@ -73,8 +73,17 @@ def encoder_names(*, depth: int, fc_dim: int, neck: str = "none") -> dict[str, E
     return names | linear("classifier", "classifier")
 
 
-def decoder_names(*, skips: bool = True, coarse: bool = False) -> dict[str, Entry]:
+def decoder_names(*, convolves: bool = True, skips: bool = True, coarse: bool = False) -> dict[str, Entry]:
     """PyTorch's names of the decoder, in network order; those of a coarse texture, which theirs has not, are ours."""
+    names = convolution_names(skips=skips) if convolves else {}
+    if coarse:
+        names |= {"coarse.0.weight": Entry(("coarse", "code", "kernel"), "linear")}
+        names |= linear("coarse.1", "coarse", "texels")
+    return names
+
+
+def convolution_names(*, skips: bool) -> dict[str, Entry]:
+    """PyTorch's names of the decoder's convolutions, in network order."""
     names = {}
     for theirs, ours in (("reduce_dim", "reduce"), *((f"embed_layer{i}", f"embed{i}") for i in (3, 2, 1) if skips)):
         names |= conv(f"{theirs}.0", ours, "conv", bias=True) | norm(f"{theirs}.1", ours, "norm")
@@ -82,11 +91,7 @@ def decoder_names(*, skips: bool = True, coarse: bool = False) -> dict[str, Entr
         names |= conv(f"{up}.res.res.0", up, "conv1") | norm(f"{up}.res.res.1", up, "norm1")
         names |= conv(f"{up}.res.res.3", up, "conv2") | norm(f"{up}.res.res.4", up, "norm2")
         names |= conv(f"{up}.conv.2", up, "conv", bias=True)
-    names |= conv("final_layer.1", "final", bias=True)
-    if coarse:
-        names |= {"coarse.0.weight": Entry(("coarse", "code", "kernel"), "linear")}
-        names |= linear("coarse.1", "coarse", "texels")
-    return names
+    return names | conv("final_layer.1", "final", bias=True)
 
 
 def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
@@ -96,7 +101,8 @@ def state_names(architecture: Architecture, *, draws: bool) -> dict[str, Entry]:
     """
     networks = {"encoder": encoder_names(depth=architecture.depth, fc_dim=architecture.fc_dim, neck=architecture.neck)}
     if draws:
-        networks["decoder"] = decoder_names(skips=architecture.skips, coarse=architecture.coarse > 0)
+        convolves, coarse = architecture.decoder_width > 0, architecture.coarse > 0
+        networks["decoder"] = decoder_names(convolves=convolves, skips=architecture.skips, coarse=coarse)
     return {
         name: dataclasses.replace(entry, path=(f"{field}_stats" if entry.is_stat else field, *entry.path))
         for field, names in networks.items()
