@@ -13,7 +13,8 @@ from san_jax.errors import UserError
 from san_jax.synthesis import studio
 from san_jax.synthesis.studio import Moment
 from tfds_builders import open_source
-from tfds_builders.synthetic_reid import SyntheticReid, SyntheticReidConfig, twin
+from tfds_builders.pit import Pit
+from tfds_builders.synthetic_reid import RENDERED, SyntheticReid, SyntheticReidConfig, twin
 
 TRAIN, TEST = 4, 3
 TINY = SyntheticReidConfig(name="tiny", seed=5, train_people=TRAIN, test_people=TEST, height=32, texture_side=32)
@@ -69,9 +70,15 @@ def test_plan_has_the_documented_people_cameras_and_protocol(config, train, test
     assert np.mean(list(counts.values())) == pytest.approx(14_096 / 2 / 1467, abs=0.03)  # that of CUHK03
 
 
+def test_no_set_of_people_or_pairs_has_the_clothes_of_another():
+    pairs = [config.seed for config in Pit.BUILDER_CONFIGS if not config.released and not config.photographs]
+    seeds = [config.seed for config in RENDERED] + pairs
+    assert len(set(seeds)) == len(seeds) == 7
+
+
 def test_docstring_counts_the_pictures(tmp_path):
     module = tfds_builders.synthetic_reid.__doc__
-    for config in ("full", "small", "ablation"):
+    for config in ("full", "small", "ablation", "many"):
         (line,) = (line for line in module.splitlines() if line.strip().startswith(config))
         numbers = [int(word.replace(",", "")) for word in line.split() if word.replace(",", "").isdigit()]
         splits = SyntheticReid(config=config, data_dir=tmp_path).plan(None)

@@ -4,6 +4,7 @@
     full              7,387 / 767        1,400 / 700    5,310 / 700    256 x 128
     small             1,911 / 200          200 / 100      754 / 100    128 x  64
     ablation          1,899 / 200          800 / 400    3,058 / 400    128 x  64
+    many              9,611 / 1,000        200 / 100      764 / 100    128 x  64
 
 Each has a twin, such as full_pseudo, with the same pictures and with generated textures.
 """
@@ -82,6 +83,8 @@ RENDERED = (
         sloppiness=0.3,
         variety=0.3,
     ),
+    # For the weights in san_jax/pretrained: as hard as `full`.
+    SyntheticReidConfig(name="many", seed=8, train_people=1000, test_people=100, height=128, texture_side=128),
 )
 
 
