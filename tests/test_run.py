@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -210,6 +211,14 @@ def test_best_texture_generator_has_the_lowest_l1():
     assert built.validation.best_by == ("L1", False)
     assert built.notes == ("test/pairs: 14 training pairs of picture and texture",)
     assert build(config_of()).validation.best_by == ("mAP", True)
+
+
+def test_generator_has_no_classifier_to_speak_of_but_an_older_one_keeps_its_own():
+    built = build(config_of(san_pg, **{"batch.identities": 3}), PAIRS)
+    assert built.networks.architecture.num_pids == 1
+    older = dataclasses.replace(built.networks.architecture, num_pids=14)
+    assert run.num_pids_of("san_pg", PAIRS, found=older) == 14
+    assert [run.num_pids_of(mode, PEOPLE, found=older) for mode in ("san", "baseline")] == [12, 12]
 
 
 def test_initial_weights_are_bit_identical_without_fast_compilation(monkeypatch):

@@ -98,11 +98,12 @@ def build(
     stored.check_name(workdir)
     resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
-    architecture = architecture_of(config, num_pids=len(np.unique(source.pids)))
+    found = None if resumed is None else stored.read_architecture(resumed)
+    architecture = architecture_of(config, num_pids=num_pids_of(config.mode, source, found=found))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)
-    if resumed is not None:
-        check_same(stored.read_architecture(resumed), architecture, where=str(resumed))
+    if found is not None:
+        check_same(found, architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
         raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
@@ -173,6 +174,17 @@ def fast_compilation(mesh: Mesh) -> dict[str, int]:
     """
     option = "xla_backend_optimization_level"
     return {option: 1} if devices.platform_of(mesh) == "cpu" and option not in os.environ.get("XLA_FLAGS", "") else {}
+
+
+def num_pids_of(mode: str, source: Source, *, found: Architecture | None) -> int:
+    """Outputs of the classifier: the identities of the training set; 1 for a texture generator, which trains none.
+
+    `found` is the architecture of the checkpoint to go on from. Older ones of a generator have an output for every
+    wardrobe, and keep them.
+    """
+    if train_step.learns_people(mode):
+        return len(np.unique(source.pids))
+    return 1 if found is None else found.num_pids
 
 
 def architecture_of(config: Config, *, num_pids: int) -> Architecture:
