@@ -98,7 +98,7 @@ def parts(out: Path, *, tiny: bool) -> Iterator[Part]:
     loop = "--tiny --task=baseline --steps=3 --rounds=1 --pictures=64" if tiny else "--dtype=bfloat16"
     yield Part(4, "loop", f"-m benchmarks.loop --out={out / 'loop'} {loop}", 100)
     for at_once in (16,) if tiny else (16, 64):
-        people = "--people=4 --height=32 --rounds=1" if tiny else "--people=64 --rounds=3"
+        people = "--people=4 --height=32 --texture_side=32 --rounds=1" if tiny else "--people=64 --rounds=3"
         name = f"rendering_by_{at_once}"
         yield Part(6, name, f"-m benchmarks.rendering --out={out / 'rendering'} --at_once={at_once} {people}", 60)
     sizes = "--sizes=tiny --repeats=2" if tiny else "--sizes=market1501,market1501+500k,cuhk03,msmt17"

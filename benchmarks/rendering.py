@@ -31,12 +31,13 @@ def main() -> None:
     add = parser.add_argument
     add("--people", type=int, default=32, help="number of people; each is rendered under six cameras (default: 32)")
     add("--height", type=int, default=256, help="height of the pictures in pixels (default: 256)")
+    add("--texture_side", type=int, default=256, help="height and width of the textures in pixels (default: 256)")
     add("--at_once", type=int, default=studio.AT_ONCE, help="pictures in one call (default: %(default)s)")
     add("--rounds", type=int, default=5, help="number of repetitions, whose median is reported (default: 5)")
     add("--out", type=Path, default=RESULTS, help="folder of the report")
     flags = parser.parse_args()
     world = studio.make_world(jax.random.key(0), cameras=CAMERAS, occlusion=0.25, sloppiness=0.5)
-    size = dict(people=flags.people, height=flags.height, at_once=flags.at_once)
+    size = dict(people=flags.people, height=flags.height, texture_side=flags.texture_side, at_once=flags.at_once)
     first = seconds(world, **size)
     rounds = [seconds(world, **size) for _ in range(flags.rounds)]
     pictures = CAMERAS * flags.people
@@ -49,6 +50,7 @@ def main() -> None:
         "jax": jax.__version__,
         "height": flags.height,
         "width": flags.height // 2,
+        "texture_side": flags.texture_side,
         "people": flags.people,
         "at_once": flags.at_once,
         "pictures": pictures,
@@ -63,12 +65,12 @@ def main() -> None:
     print(f"{device}: {report['pictures_per_second']:.1f} pictures/s of {flags.height} x {flags.height // 2}; {path}")
 
 
-def seconds(world: World, *, people: int, height: int, at_once: int) -> float:
+def seconds(world: World, *, people: int, height: int, texture_side: int, at_once: int) -> float:
     """The time to generate the people and to render each of them under every camera, in seconds."""
     person, camera = (grid.ravel() for grid in np.mgrid[:people, :CAMERAS])
     shots = Moment(person, camera, np.zeros_like(person))
     begin = time.perf_counter()
-    size = dict(height=height, width=height // 2, at_once=at_once)
+    size = dict(height=height, width=height // 2, texture_side=texture_side, at_once=at_once)
     for _ in studio.render(studio.before_a_camera, world, world.people, person, shots, **size):
         pass
     return time.perf_counter() - begin

@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from commands import PATIENT, two_processes, xla_flags
+from finished_runs import made_once, shared_folder
 
 from san_jax import devices
 from san_jax.errors import UserError
@@ -35,13 +35,15 @@ def result(process):
     return next((json.loads(line) for line in output.splitlines() if line.startswith("{")), None)
 
 
-@functools.cache
-def on_one_device():
-    return result(start(1))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one device computes, once for all test processes."""
+    folder = shared_folder(tmp_path_factory) / "on_one_device"
+    made_once(folder, lambda folder: (folder / "found.json").write_text(json.dumps(result(start(1)))))
+    return json.loads((folder / "found.json").read_text())
 
 
-def assert_same_run(found, layout):
-    alone = on_one_device()
+def assert_same_run(found, alone, layout):
     assert alone["layout"] == [1, 1, 1]
     assert found["layout"] == layout
     assert found["refused"] == alone["refused"]
@@ -60,15 +62,15 @@ def assert_same_run(found, layout):
 
 
 @pytest.mark.slow
-def test_eight_devices_compute_the_losses_of_one():
-    assert_same_run(result(start(8)), [8, 8, 1])
+def test_eight_devices_compute_the_losses_of_one(alone):
+    assert_same_run(result(start(8)), alone, [8, 8, 1])
 
 
 @pytest.mark.slow
-def test_two_processes_with_four_devices_each_compute_the_losses_of_one():
+def test_two_processes_with_four_devices_each_compute_the_losses_of_one(alone):
     processes = [start(4, **own) for own in two_processes()]
     first, _ = [result(process) for process in processes]
-    assert_same_run(first, [8, 4, 2])
+    assert_same_run(first, alone, [8, 4, 2])
 
 
 def test_batch_is_sharded_by_rows_and_state_is_replicated():
