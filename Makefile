@@ -18,7 +18,7 @@ CLEAR := --clear
 endif
 endif
 
-.PHONY: install demo lint quick test matrix clean
+.PHONY: install demo pretrained lint quick test matrix clean
 
 install: .venv/installed
 
@@ -44,6 +44,13 @@ endef
 demo: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/runs/demo/compiled
 demo: install
 	$(BIN)/python -m san_jax.experiments.chain --config=configs/chain.py:small --workdir=runs/demo
+
+# The weights that come with the package, anew; docs/models.md says how long it takes. A second call goes on.
+pretrained: install
+	$(BIN)/python train.py --config=configs/pretrained.py:san_pg
+	$(BIN)/python train.py --config=configs/pretrained.py:san
+	$(BIN)/san-jax export runs/pretrained_san_pg san_jax/pretrained/rendered-small-pg.safetensors --half
+	$(BIN)/san-jax export runs/pretrained_san san_jax/pretrained/rendered-small.safetensors --half
 
 lint: install
 	$(BIN)/ruff check .

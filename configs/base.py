@@ -25,7 +25,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.mode = "san"  # san: re-ID and texture losses; baseline: re-ID losses only; san_pg: reconstruction only
     config.seed = 0  # for weights, batches and augmentation
-    config.init_from = ""  # initial weights: a run, a checkpoint, or a PyTorch or safetensors file; "" = random
+    config.init_from = ""  # initial weights: a run, checkpoint, file of weights or rendered-small-pg; "" = random
     config.compute_dtype = "float32"  # of the networks; or tensorfloat32, bfloat16: docs/precision.md
     config.onednn = False  # on CPUs, from JAX 0.11 on: XLA may use oneDNN's kernels, an experiment: docs/precision.md
     config.deterministic = False  # on GPUs: only kernels that give the same bits in every run, which are slower
@@ -135,3 +135,5 @@ def shrink(config: ConfigDict) -> None:
     config.schedule.warmup_rate, config.schedule.warmup_growth = 2e-4, 1.0
     config.schedule.eval_every = 9  # only at the end
     config.recon.learning_rate = 1e-4  # 1e-3 hurts re-ID, 1e-5 has no effect: docs/ablation.md
+    config.recon.decoder_learning_rate = 1e-3
+    config.loss.texture_triplets = 0.01  # they start at 6 to 17, where the reconstruction loss is 0.3

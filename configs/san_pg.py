@@ -28,6 +28,7 @@ def get_config(size: str = "full"):
         # Convolutions take three quarters of the time, in which more steps teach more (docs/synthesis.md)
         config.decoder.width = 0.0
         config.recon.optimizer, config.recon.learning_rate = "muon", 4e-3
+        config.recon.decoder_learning_rate = None
         config.recon.warmup_steps, config.recon.decay = 30, "cosine"
         config.schedule.epochs, config.schedule.eval_every = 5, 5
     return config

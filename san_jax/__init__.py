@@ -2,7 +2,7 @@
 
     import san_jax
 
-    model = san_jax.load("runs/demo/san")
+    model = san_jax.load("rendered-small")  # or a run, a checkpoint, a file of weights
     feats = model.features(["query.jpg"])
 
 This module is the public API. `import san_jax` alone does not import JAX.

@@ -21,7 +21,7 @@ from san_jax.data import augmentation, picture_batches
 from san_jax.data.picture_batches import Picture
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
-from san_jax.weights import loading, saving, stored
+from san_jax.weights import loading, pretrained, saving, stored
 
 Weights = Mapping[str, PyTree]  # the fields of a TrainState from `encoder` to `decoder_stats`
 ENCODER = ("encoder", "encoder_stats")
@@ -198,7 +198,8 @@ def load(
     """Loads the networks of a run, a checkpoint or a file of weights.
 
     Args:
-      source: the workdir of a run, one of its checkpoints, a safetensors file, or a PyTorch file.
+      source: the workdir of a run, one of its checkpoints, a safetensors file, a PyTorch file, or the name of weights
+        that come with the package, such as "rendered-small" (docs/models.md).
       best: the run's best checkpoint in place of its newest.
       height, width: of the input pictures, in pixels; by default as the source says, else 256 x 128.
       last_stride: of stage 4; by default as the source says, else as its layers suggest.
@@ -206,14 +207,14 @@ def load(
     Raises:
       UserError: there are no weights, or they cannot be read.
     """
-    mesh, path = devices.make_mesh(), Path(source)
+    mesh, path = devices.make_mesh(), pretrained.path_of(source)
     given = {"height": height, "width": width, "last_stride": last_stride}
     if os.path.isfile(path):  # False, where Path's own method raises, for names that are too long
         if best:
             raise UserError(f"{path} is a single file of weights, which has no best checkpoint; leave out best")
         loaded = loading.load_weights(path, **given)
         weights = jax.tree.map(functools.partial(devices.put_everywhere, mesh), loaded.weights)
-        return Model(loaded.architecture, loaded.mode, weights, mesh, source=str(path))
+        return Model(loaded.architecture, loaded.mode, weights, mesh, source=str(source))
     checkpoint = stored.find(path, best=best)
     return of_checkpoint(checkpoint, mesh, **{name: value for name, value in given.items() if value is not None})
 

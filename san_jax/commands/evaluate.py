@@ -112,7 +112,7 @@ def main() -> None:
     text, flag = flags.DEFINE_string, flags.DEFINE_bool
     given = {
         "workdir": text("workdir", None, "Folder of the run."),
-        "checkpoint": text("checkpoint", None, "Score this run, checkpoint or file of weights instead."),
+        "checkpoint": text("checkpoint", None, "Score this run, checkpoint, file of weights, or rendered-small."),
         "best": flag("best", False, "Score the best checkpoint (by mAP; by L1 for san_pg), not the newest."),
         "metric": flags.DEFINE_enum(
             "metric",

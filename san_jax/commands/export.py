@@ -3,6 +3,7 @@
     san-jax export runs/san san.safetensors          # the newest checkpoint
     san-jax export runs/san san.pth --best           # the best one, for torch.load
     san-jax export runs/san san.safetensors --half   # values rounded to float16, in half the bytes
+    san-jax export rendered-small small.pth          # weights that come with the package, for PyTorch
 
 In PyTorch, load them into encoder and decoder each by
 `load_state_dict(safetensors.torch.load_file("san.safetensors"), strict=False)` or
@@ -14,27 +15,25 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from san_jax import devices
+from san_jax import model as models
 from san_jax.commands import common
-from san_jax.model import of_checkpoint
-from san_jax.weights import stored
 from san_jax.weights.saving import check_suffix
 
 
 def export(path: Path, out: Path, *, best: bool = False, half: bool = False) -> None:
-    """Writes the weights of a run or checkpoint to a file, atomically.
+    """Writes the weights of a run, a checkpoint or a file of weights to a file, atomically.
 
     Args:
-      path: a run's workdir, or the folder of one checkpoint.
+      path: a run's workdir, the folder of one checkpoint, a file of weights, or a name of `pretrained`.
       out: the file; its suffix selects the format (see `save_weights`).
       best: whether to export the run's best checkpoint (by mAP; by L1 for a texture generator), not its newest.
       half: whether values are rounded to float16.
 
     Raises:
-      UserError: there is no checkpoint, it cannot be read, or the file cannot be written (see `save_weights`).
+      UserError: there are no weights, they cannot be read, or the file cannot be written (see `save_weights`).
     """
     check_suffix(out)
-    model = of_checkpoint(stored.find(path, best=best), devices.make_mesh())
+    model = models.load(path, best=best)
     size = model.save(out, half=half)
     if jax.process_index() == 0:
         count = len(jax.tree.leaves(model.weights))

@@ -32,7 +32,8 @@ def main() -> None:
     text, number = flags.DEFINE_string, flags.DEFINE_integer
     given = {
         "checkpoint": text(
-            "checkpoint", None, "A run of mode san or baseline, one of its checkpoints, or a file of weights.",
+            "checkpoint", None,
+            "A run of mode san or baseline, one of its checkpoints, a file of weights, or rendered-small.",
             required=True,
         ),
         "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),

@@ -30,7 +30,8 @@ def main() -> None:
     text, number = flags.DEFINE_string, flags.DEFINE_integer
     given = {
         "checkpoint": text(
-            "checkpoint", None, "A run of mode san_pg or san, one of its checkpoints, or a file of weights.",
+            "checkpoint", None,
+            "A run of mode san_pg or san, one of its checkpoints, a file of weights, or rendered-small-pg.",
             required=True,
         ),
         "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),

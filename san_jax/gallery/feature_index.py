@@ -25,6 +25,7 @@ from san_jax.data import picture_folder, threads
 from san_jax.errors import UserError
 from san_jax.gallery.embedding import embed
 from san_jax.model import ENCODER, Model
+from san_jax.weights import pretrained
 
 SAVE_SECONDS = 30.0  # between two writes of an index; a killed update loses at most this work
 NO_FILE = -1  # size and time of a file that was listed but does not exist
@@ -131,13 +132,16 @@ def digest(model: Model) -> str:
 def default_place(checkpoint: Path, folder: Path) -> Path:
     """The default file of a folder's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
-    The newest and the best checkpoint of a run have separate files, and so have folders of the same name.
+    For weights that come with the package it is in runs/NAME/search of the current folder. The newest and the best
+    checkpoint of a run have separate files, and so have folders of the same name.
     """
+    name = str(checkpoint) if pretrained.is_name(checkpoint) else None
     checkpoint, folder = checkpoint.resolve(), folder.resolve()
     of_run = checkpoint.parent.name in ("checkpoints", "best")
     kind = "_best" if checkpoint.parent.name == "best" else ""
     place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    return checkpoint.parents[1 if of_run else 0] / "search" / f"{folder.name}_{place}{kind}.npz"
+    home = checkpoint.parents[1 if of_run else 0] if name is None else Path("runs", name)
+    return home / "search" / f"{folder.name}_{place}{kind}.npz"
 
 
 def update(

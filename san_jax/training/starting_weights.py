@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState, learns_people
-from san_jax.weights import stored, torch_names
+from san_jax.weights import pretrained, stored, torch_names
 from san_jax.weights.loading import architecture_of, described, draws
 from san_jax.weights.match import DRAWING, Match
 from san_jax.weights.saving import torch_tensors
@@ -31,13 +31,15 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     """The state with the weights of a file or checkpoint; prints what was taken and what stays fresh.
 
     Args:
-      path: a run's workdir, one of its checkpoints, or a file with PyTorch's names (see `state_dicts`).
+      path: a run's workdir, one of its checkpoints, a file with PyTorch's names (see `state_dicts`), or a name of
+        `pretrained`.
       state: a fresh state; step and optimizers stay unchanged.
       architecture: architecture of the state's networks.
 
     Raises:
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
+    path = pretrained.path_of(path)
     if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import MODES, Architecture
+from san_jax.weights import pretrained
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
@@ -53,7 +54,9 @@ def find(path: Path, *, best: bool = False) -> Path:
         return found
     found = path if os.path.isdir(path / STATE) else newest(path) or _highest_step(path)
     if found is None:
-        raise UserError(f"{path} holds no checkpoint; give the workdir of a run, or one of its checkpoints")
+        meant = pretrained.nearest(path)
+        hint = f"; did you mean {meant}, which comes with the package?" if meant else ""
+        raise UserError(f"{path} holds no checkpoint; give the workdir of a run, or one of its checkpoints{hint}")
     return found
 
 
