@@ -14,6 +14,10 @@ from configs import chain
 def get_config(size: str = "small") -> ConfigDict:
     """The config that all variants share, and the config of the texture generator."""
     config = chain.get_config(size)
+    config.generator = config.san.init_from = ""
+    # As in docs/ablation.md; `:small` has other values now.
+    config.san.decoder.coarse, config.san.loss.texture_triplets = 0, 1.0
+    config.san.recon.decoder_learning_rate = None
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
     config.san.schedule.epochs, config.san.reid.milestones = 8, (6, 7)

@@ -125,7 +125,8 @@ def test_run_with_a_result_file_is_not_trained_again_and_a_file_of_another_confi
 
 def test_requested_variants_are_trained_for_every_seed_and_true_textures_replace_pseudo_textures(monkeypatch, tmp_path):
     trained = []
-    monkeypatch.setattr(ablation.chain, "prepare", lambda config, workdir, total: (config.san, f"true, {total} stages"))
+    prepared = lambda config, workdir, total: (config.san, None, f"true, {total} stages")  # noqa: E731
+    monkeypatch.setattr(ablation.chain, "prepare", prepared)
     monkeypatch.setattr(
         ablation, "train_and_score", lambda shared, fields, place, *, variant, results: trained.append((place, fields))
     )

@@ -50,6 +50,8 @@ def command(workdir, release):
     fields = {f"{part}.{name}": value for part in ("san_pg", "san") for name, value in SIZES.items()}
     fields |= {
         "manual_dir": release,
+        "generator": "",
+        "san.init_from": "",
         "san.batch.pit_pictures": 2,
         "san.data.train": "cuhk03/labeled_texture",
         "san.data.pit": "pit/release",
@@ -83,7 +85,11 @@ def test_killed_chain_resumes_to_the_scores_and_leaves_the_release_unchanged(tmp
     assert [config["mode"] for config in configs] == ["san", "baseline"]
     assert [config["batch"]["pit_pictures"] for config in configs] == [2, 0]
     assert {key for key in configs[0] if configs[0][key] != configs[1][key]} == {"mode", "batch"}
-    assert np.asarray(Image.open(tmp_path / "textures.png")).ndim == 3
+    for sheet in ("textures.png", "generator.png", "drawn.png"):
+        assert np.asarray(Image.open(tmp_path / sheet)).ndim == 3
+    drawn = json.loads((tmp_path / "drawn.json").read_text())
+    assert list(drawn) == ["data", "generator", "SAN"]
+    assert drawn["generator"] == json.loads((tmp_path / "generator.json").read_text())["generator"]
     assert {path: path.read_bytes() for path in before} == before
 
 

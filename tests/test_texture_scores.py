@@ -158,7 +158,7 @@ def test_visible_texels_have_an_error_of_their_own_where_they_are_known():
 def test_sheet_shows_the_true_texture_below_the_generated_one():
     drawn = np.zeros((1, 32, 32, 3), np.uint8)
     drawn[:] = (1, 2, 3)
-    sheet = texture_scores.sheet(PAIRS, [4], drawn, height=32, width=16)
+    sheet = texture_scores.sheet(PAIRS, [4], {"drawn": drawn}, height=32, width=16)
     true = decoded.decode(PAIRS[4]["texture"], height=32, width=32)[0, 0]
     (drawn_rows, drawn_columns), (true_rows, true_columns) = (
         np.nonzero((sheet == colour).all(axis=2)) for colour in ((1, 2, 3), true)

@@ -57,7 +57,7 @@ def run_ablation(
       variants: names of the variants to train, as in VARIANTS.
     """
     total = 2 + len(seeds) * len(variants)
-    shared, true_textures = chain.prepare(config, workdir, total=total)
+    shared, _, true_textures = chain.prepare(config, workdir, total=total)
     for number, (seed, variant) in enumerate(itertools.product(seeds, variants), start=3):
         place = workdir / variant / str(seed)
         chain.stage(number, total, f"{variant}, seed {seed}", place)

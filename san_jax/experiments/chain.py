@@ -4,36 +4,39 @@
 
 writes into the workdir:
 
-    san_pg/ san/ baseline/    runs, as train.py writes them
+    san_pg/ san/ baseline/    runs, as train.py writes them; no san_pg/ if a trained generator is given
     data/                     the prepared data sets
     release/                  links to the contents of manual_dir, and the generated textures
     textures.png              some of these textures; textures_2.png of a second training set
+    generator.png/.json       textures that the generator draws for held-out pairs, and the true ones; their scores
+    drawn.png/.json           the same with those that SAN draws at its end
     scores.json ranked.png    the results of comparison.py
 
 Every stage can be killed; the same command resumes it.
 """
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 from absl import flags
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import tfds_builders
-from san_jax import devices
+from san_jax import files
+from san_jax import model as models
 from san_jax.commands import common, config_file
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.experiments import comparison
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import Pictures
-from san_jax.model import of_checkpoint
+from san_jax.model import Model
+from san_jax.scoring import texture_scores
 from san_jax.training import config_fields
-from san_jax.weights import stored
 from tfds_builders import DrawnTextures
 
 
@@ -48,7 +51,7 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: a stage fails, or no training set of `san` needs generated textures.
     """
-    san, _ = prepare(config, workdir, total=5)
+    san, generator, _ = prepare(config, workdir, total=5)
     baseline = ConfigDict(san.to_dict())
     baseline.mode, baseline.batch.pit_pictures = "baseline", 0
     stage(3, 5, "SAN with these textures", workdir / "san")
@@ -57,10 +60,12 @@ def run_chain(config: ConfigDict, workdir: Path) -> None:
     common.train(baseline, workdir / "baseline")
     stage(5, 5, "comparison", workdir)
     comparison.main(workdir)
+    drawing = {"generator": generator, "SAN": models.load(workdir / "san")}
+    draw_held_out(drawing, with_data_of(workdir, config.san_pg).data, workdir / "drawn.png")
 
 
-def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDict, str]:
-    """Runs the first two stages: trains the texture generator, and generates the textures of SAN's training sets.
+def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDict, Model, str]:
+    """Runs the first two stages: trains or loads the generator, and generates the textures of SAN's training sets.
 
     Args:
       config: as in `run_chain`.
@@ -68,8 +73,8 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
       total: number of stages, for display.
 
     Returns:
-      SAN's config with the data folders of the workdir, and the names, separated by commas, of the sets with the
-      pictures for which textures were generated.
+      SAN's config with the data folders of the workdir; the generator; and the names, separated by commas, of the sets
+      with the pictures for which textures were generated.
 
     Raises:
       UserError: a stage fails, or no training set of `san` needs generated textures.
@@ -91,19 +96,40 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     if jax.process_index() == 0:
         link_release(config.manual_dir, release, own=[textures.folder for textures in generated])
     multihost_utils.sync_global_devices("release")
-    stage(1, total, "texture generator", workdir / "san_pg")
-    common.train(san_pg, workdir / "san_pg")
+    given = config.get("generator", "")
+    stage(1, total, "texture generator", given or workdir / "san_pg")
+    if not given:
+        common.train(san_pg, workdir / "san_pg")
+    generator = models.load(given or workdir / "san_pg", best=not given)
+    draw_held_out({"generator": generator}, san_pg.data, workdir / "generator.png")
     stage(2, total, "textures", release)
     for number, textures in enumerate(generated, 1):
         sheet = workdir / ("textures.png" if number == 1 else f"textures_{number}.png")
-        write_training_textures(textures, workdir, sheet=sheet, data=san.data, mesh=devices.make_mesh())
-    return san, ",".join(textures.pictures for textures in generated)
+        write_training_textures(generator, textures, sheet=sheet, data=san.data)
+    return san, generator, ",".join(textures.pictures for textures in generated)
 
 
-def stage(number: int, total: int, what: str, folder: Path) -> None:
+def stage(number: int, total: int, what: str, place: Path | str) -> None:
     """Prints which stage begins."""
     if jax.process_index() == 0:
-        print(f"\n{number} of {total}: {what}, {folder}", flush=True)
+        print(f"\n{number} of {total}: {what}, {place}", flush=True)
+
+
+def draw_held_out(drawing: Mapping[str, Model], data: ConfigDict, sheet: Path) -> None:
+    """Prints how near the textures of some models are to the true ones of held-out pairs, and writes a sheet of them.
+
+    Args:
+      drawing: name -> a model with a decoder.
+      data: the part `data` of the generator's config; its first test set is used.
+      sheet: the PNG file; the scores are written beside it, with the suffix .json.
+    """
+    pairs = common.open_scored(data, mode="san_pg")[0]
+    scores, shown = texture_scores.compare(drawing, pairs, workers=data.workers)
+    if jax.process_index() == 0:
+        print(f"held-out pairs of {pairs.name}, {texture_scores.UNITS}\n{texture_scores.as_table(scores)}")
+        contact_sheet.save(sheet, shown)
+        files.write(sheet.with_suffix(".json"), json.dumps({"data": pairs.name} | scores, indent=2) + "\n")
+        print(f"{sheet}: pictures, drawn and true textures", flush=True)
 
 
 def with_data_of(workdir: Path, config: ConfigDict) -> ConfigDict:
@@ -149,19 +175,15 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
         ) from error
 
 
-def write_training_textures(
-    textures: DrawnTextures, workdir: Path, *, sheet: Path, data: ConfigDict, mesh: Mesh
-) -> None:
-    """Generates the textures of a training set with the generator's best checkpoint, and a sheet of some of them.
+def write_training_textures(generator: Model, textures: DrawnTextures, *, sheet: Path, data: ConfigDict) -> None:
+    """Generates the textures of a training set, and a sheet of some of them.
 
     Args:
+      generator: draws them.
       textures: the set of pictures and the folder for their textures.
-      workdir: of the chain.
       sheet: the PNG file of the sheet.
       data: the part `data` of SAN's config.
-      mesh: the devices that share a batch.
     """
-    generator = of_checkpoint(stored.find(workdir / "san_pg", best=True), mesh)
     source = common.open_source(textures.pictures, "train", data_dir=data.data_dir, manual_dir=data.manual_dir)
     pictures, folder = Pictures.of_source(source, split="train"), Path(data.manual_dir) / textures.folder
     pseudo_textures.write_textures(generator, pictures, folder)

@@ -48,16 +48,36 @@ def evaluate(
     Raises:
       UserError: the model has no decoder.
     """
-    model.check_draws()
-    count = len(sources[0])
-    shown = np.sort(np.random.default_rng(SHOWN_SEED).choice(count, min(NUM_SHOWN, count), replace=False)).tolist()
+    first, *others = sources
+    of_first, shown = compare({"drawn": model}, first, batch_size=batch_size, workers=workers)
+    means = {first.name: of_first["drawn"]}
+    for source in others:
+        means[source.name] = means_of(score_pairs(model, source, batch_size=batch_size, workers=workers)[0])
+    return means, shown
+
+
+def compare(
+    models: Mapping[str, Model], source: Source, *, batch_size: int = 100, workers: int | None = None
+) -> tuple[dict[str, dict[str, float]], UInt8[np.ndarray, "H W 3"]]:
+    """Scores of some models on one set, by their names, and a contact sheet with a row of textures by each model.
+
+    Arguments and errors are those of `evaluate`; the models have inputs of one size.
+    """
+    for model in models.values():
+        model.check_draws()
+    count = len(source)
+    rows = np.sort(np.random.default_rng(SHOWN_SEED).choice(count, min(NUM_SHOWN, count), replace=False)).tolist()
     means, drawn = {}, {}
-    for source in sources:
-        kept = shown if source is sources[0] else []
-        scores, drawn[source.name] = score_pairs(model, source, shown=kept, batch_size=batch_size, workers=workers)
-        means[source.name] = dict(zip(SCORES, scores.mean(axis=0, dtype=np.float64).tolist(), strict=False))
+    for name, model in models.items():
+        scores, drawn[name] = score_pairs(model, source, shown=rows, batch_size=batch_size, workers=workers)
+        means[name] = means_of(scores)
     size = dict(height=model.architecture.height, width=model.architecture.width)
-    return means, sheet(sources[0], shown, drawn[sources[0].name], **size)
+    return means, sheet(source, rows, drawn, **size)
+
+
+def means_of(scores: Float32[np.ndarray, "n scores"]) -> dict[str, float]:
+    """Means over the pairs, by the names of the scores."""
+    return dict(zip(SCORES, scores.mean(axis=0, dtype=np.float64).tolist(), strict=False))
 
 
 def score_pairs(
@@ -76,21 +96,21 @@ def score_pairs(
 
 
 def sheet(
-    source: Source, rows: Sequence[int], drawn: UInt8[np.ndarray, "n S S 3"], *, height: int, width: int
+    source: Source, rows: Sequence[int], drawn: Mapping[str, UInt8[np.ndarray, "n S S 3"]], *, height: int, width: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A contact sheet with a column for each pair: picture (resized for the network), generated and true texture.
+    """A contact sheet with a column for each pair: picture (resized for the network), generated and true textures.
 
     Args:
       source: the pairs.
       rows: which of them to show.
-      drawn: their generated textures.
+      drawn: title of a row -> their generated textures.
       height, width: of the pictures, in pixels.
     """
     fields = [Field("image", height, width), Field("texture", height, height)]
     images, textures = decoded.decode_rows(source, fields, rows).values()
     return contact_sheet.compose(
-        [[Cell(picture) for picture in pictures] for pictures in (images, drawn, textures)],
-        row_titles=["picture", "drawn", "true"],
+        [[Cell(picture) for picture in pictures] for pictures in (images, *drawn.values(), textures)],
+        row_titles=["picture", *drawn, "true"],
         column_titles=[source.names[row] for row in rows],
         cell_height=height,
     )
