@@ -124,6 +124,14 @@ def test_missing_release_is_named(tmp_path):
         chain.link_release(str(tmp_path / "nowhere"), tmp_path / "own", own=[])
 
 
+def test_generator_that_cannot_draw_is_refused_before_anything_is_written(tmp_path):
+    config = chain_config.get_config("small")
+    config.generator = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="nothing holds no checkpoint"):
+        chain.run_chain(config, tmp_path / "chain")
+    assert not (tmp_path / "chain").exists()
+
+
 def test_data_set_with_its_own_textures_is_refused_before_anything_is_written(tmp_path):
     config = chain_config.get_config("small")
     config.san.data.train = "synthetic_reid/small"

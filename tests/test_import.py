@@ -180,6 +180,11 @@ def test_generator_with_another_decoder_is_refused_for_its_decoder_not_for_the_l
         start_from(tmp_path, state_of(seed=2), architecture=SMALL)
 
 
+def test_misspelt_name_of_weights_in_the_package_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"there is no rendered_small-pg; did you mean rendered-small-pg, which"):
+        start_from(Path("rendered_small-pg"), state_of(), architecture=SMALL)
+
+
 DRAWS_COARSELY = dataclasses.replace(SMALL, decoder_width=0.0, coarse=5)
 
 

@@ -92,11 +92,13 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
             f"san.data.train {', '.join(names)} needs no generated textures; choose a set that does, such as "
             "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it with train.py"
         )
+    given = config.get("generator", "")
+    if given:
+        models.load(given).check_draws()  # before anything is written
     release = workdir / "release"
     if jax.process_index() == 0:
         link_release(config.manual_dir, release, own=[textures.folder for textures in generated])
     multihost_utils.sync_global_devices("release")
-    given = config.get("generator", "")
     stage(1, total, "texture generator", given or workdir / "san_pg")
     if not given:
         common.train(san_pg, workdir / "san_pg")

@@ -40,6 +40,8 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
     path = pretrained.path_of(path)
+    if (meant := pretrained.nearest(path)) and not os.path.lexists(path):
+        raise UserError(f"there is no {path}; did you mean {meant}, which comes with the package?")
     if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
