@@ -26,7 +26,7 @@ def test_default_schedule_is_that_of_the_paper_on_cuhk03():
 def test_only_the_rates_of_a_modes_own_optimizers_are_given():
     plan = Plan(np.zeros((31, 16), np.int32), np.array([0, 7, 15, 25, 31]))
     fields = {"schedule.warmup_epochs": 1, "schedule.epochs": 3, "recon.milestones": (1,), "recon.gamma": 0.5}
-    fields |= {"recon.decay": "milestones", "recon.warmup_steps": 0}
+    fields |= {"recon.decay": "milestones", "recon.warmup_steps": 0, "recon.decoder_learning_rate": None}
     for module, names in ((san, {"reid", "recon"}), (baseline, {"reid"}), (san_pg, {"recon"})):
         config = config_of(module, **fields)
         rates, *_ = schedule.make_optimizers(config, schedule.Phases.of(config, plan))
