@@ -25,7 +25,7 @@ def get_config(size: str = "full"):
     config.schedule.eval_every = 10
     if size == "small":
         config.batch.identities = 4
-        # Convolutions take three quarters of the time, in which more steps teach more (docs/synthesis.md)
+        # Convolutions take two thirds of the time, in which more steps teach more (docs/synthesis.md)
         config.decoder.width = 0.0
         config.recon.optimizer, config.recon.learning_rate = "muon", 4e-3
         config.recon.decoder_learning_rate = None
