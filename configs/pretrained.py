@@ -28,6 +28,5 @@ def get_config(part: str = "san") -> ConfigDict:
     config.data.train, config.data.test = "synthetic_reid/many", "synthetic_reid/small"
     config.decoder.width = 0.0
     config.loss.texture_triplets = 0.0
-    config.recon.decoder_learning_rate = 1e-3
     config.schedule.epochs, config.reid.milestones = 8, (5, 7)
     return config

@@ -93,16 +93,17 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
             "synthetic_reid/small_pseudo or cuhk03/labeled_texture, or train on it with train.py"
         )
     given = config.get("generator", "")
-    if given:
-        models.load(given).check_draws()  # before anything is written
+    generator = models.load(given) if given else None
+    if generator is not None:
+        generator.check_draws()  # before anything is written
     release = workdir / "release"
     if jax.process_index() == 0:
         link_release(config.manual_dir, release, own=[textures.folder for textures in generated])
     multihost_utils.sync_global_devices("release")
     stage(1, total, "texture generator", given or workdir / "san_pg")
-    if not given:
+    if generator is None:
         common.train(san_pg, workdir / "san_pg")
-    generator = models.load(given or workdir / "san_pg", best=not given)
+        generator = models.load(workdir / "san_pg", best=True)
     draw_held_out({"generator": generator}, san_pg.data, workdir / "generator.png")
     stage(2, total, "textures", release)
     for number, textures in enumerate(generated, 1):
