@@ -2,8 +2,9 @@
 
     python -m san_jax.experiments.ablation --workdir=runs/ablation
 
-Every variant is `san` with a few fields changed, see san_jax/experiments/ablation.py. The hyperparameters were chosen
-on `synthetic_reid/small`, which has other identities in another world.
+Every variant is `san` with a few fields changed: those of its parts, see san_jax/experiments/ablation.py, and those of
+its start, below. Rates and lengths were chosen on `synthetic_reid/small`, which has other identities in another world,
+for each start by itself (docs/ablation.md).
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +13,17 @@ from configs import chain
 
 
 def get_config(size: str = "small") -> ConfigDict:
-    """The config that all variants share, and the config of the texture generator."""
-    config = chain.get_config(size)
-    config.generator = config.san.init_from = ""
-    # As in docs/ablation.md; `:small` has other values now.
-    config.san.decoder.coarse, config.san.loss.texture_triplets = 0, 1.0
-    config.san.recon.decoder_learning_rate = None
+    """The config that all variants share, the config of the texture generator, and what each start changes."""
+    config = chain.get_config(size).unlock()
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
-    config.san.schedule.epochs, config.san.reid.milestones = 8, (6, 7)
-    config.san_pg.schedule.epochs = 20
-    return config
+    config.starts = ConfigDict()
+    config.starts.random = start(init_from="", learning_rate=2e-3, epochs=26, milestones=(20, 23))
+    config.starts.pg = start(init_from="rendered-small-pg", learning_rate=1e-3, epochs=12, milestones=(9, 11))
+    return config.lock()
+
+
+def start(*, init_from: str, learning_rate: float, epochs: int, milestones: tuple[int, ...]) -> ConfigDict:
+    """The fields of `san` that belong to a start: its weights, and the schedule that suits them."""
+    reid = dict(learning_rate=learning_rate, milestones=milestones)
+    return ConfigDict(dict(init_from=init_from, schedule=dict(epochs=epochs), reid=reid))

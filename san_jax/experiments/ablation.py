@@ -3,13 +3,16 @@
     python -m san_jax.experiments.ablation --workdir=runs/ablation --results=docs/measured/ablation
     python -m san_jax.experiments.ablation_table docs/ablation.md
 
-One texture generator makes the textures for all variants except the last, which gets the true ones. A run is scored
-once, at its end. A run whose file exists is not trained again, and a killed run resumes from its newest checkpoint.
+A variant is a choice of SAN's parts and a start: `baseline_random` starts from random weights, `all_pg` from those of
+SAN-PG. One texture generator draws the textures for all variants but those with true textures. A run is scored once, at
+its end. A run whose file exists is not trained again, and a killed run resumes from its newest checkpoint. Once the
+data are prepared, several commands with the same folders may share the variants and seeds among them.
 """
 
 import datetime
 import itertools
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from absl import flags
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from scipy.stats import entropy
 
 from san_jax import devices, files
 from san_jax.commands import common, config_file
@@ -33,7 +37,7 @@ from san_jax.weights import stored
 
 PAIRS = 8  # in a batch, for variants with PIT pictures; the paper does not give a number
 TRUE_TEXTURES = "true_textures"
-VARIANTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config that each variant changes
+PARTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config that each choice of parts changes
     "baseline": {"mode": "baseline"},
     "reconstruction": {"loss.texture_triplets": 0.0},
     "triplets": {},
@@ -41,11 +45,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config
     "all": {"batch.pit_pictures": PAIRS},
     TRUE_TEXTURES: {"batch.pit_pictures": PAIRS},
 }
+STARTS = "random", "pg"  # the fields that they change are in the config
+VARIANTS = tuple(f"{part}_{start}" for start in STARTS for part in PARTS)
+SEEDS = 0, 1, 2, 3, 4
 PLACES = ("data.data_dir", "data.manual_dir")  # fields that name folders and do not affect the results
 
 
 def run_ablation(
-    config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = tuple(VARIANTS)
+    config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = VARIANTS
 ) -> None:
     """Trains and scores all the variants from the first seed, then from the next one.
 
@@ -55,16 +62,32 @@ def run_ablation(
       seeds: seeds of weights, batches and augmentation.
       results: folder of the JSON files with the scores.
       variants: names of the variants to train, as in VARIANTS.
+
+    Raises:
+      UserError: a part of the config is missing, a run fails, or a file in `results` belongs to another run.
     """
+    if (starts := config.get("starts")) is None:
+        raise UserError("the config has no part starts; use one like configs/ablation.py")
     total = 2 + len(seeds) * len(variants)
     shared, _, true_textures = chain.prepare(config, workdir, total=total)
     for number, (seed, variant) in enumerate(itertools.product(seeds, variants), start=3):
         place = workdir / variant / str(seed)
         chain.stage(number, total, f"{variant}, seed {seed}", place)
-        fields = {**VARIANTS[variant], "seed": seed}
-        if variant == TRUE_TEXTURES:
+        fields = fields_of(variant, starts) | {"seed": seed}
+        if variant.startswith(TRUE_TEXTURES):
             fields["data.train"] = true_textures
         train_and_score(shared, fields, place, variant=variant, results=results)
+
+
+def fields_of(variant: str, starts: ConfigDict) -> dict[str, Any]:
+    """The fields of the shared config that a variant changes, dotted name -> value.
+
+    Args:
+      variant: its name, as in VARIANTS.
+      starts: for each start, the part of `san`'s config that it changes.
+    """
+    part, _, start = variant.rpartition("_")
+    return dict(PARTS[part]) | flatten_dict(starts[start].to_dict(), sep=".")
 
 
 def train_and_score(
@@ -102,6 +125,8 @@ def train_and_score(
             "seed": config.seed,
             "scores": scores,
             "losses": last_losses(workdir),
+            "id_floor": id_floor(config),
+            "recon_over_constant": event_files.over_constant(workdir / "events", sys.maxsize),  # null: no decoder
             "seconds": round(seconds) if whole else None,  # of training and reading data; unknown if the run was killed
             "device": jax.devices()[0].device_kind,
             "date": datetime.date.today().isoformat(),
@@ -137,6 +162,14 @@ def score(config: ConfigDict, workdir: Path, mesh: Mesh) -> dict[str, float]:
     return evaluation.in_numbers(scores)
 
 
+def id_floor(config: ConfigDict) -> float:
+    """The ID loss of the best possible logits, above 0 because of label smoothing: the entropy of its targets."""
+    people = len(np.unique(common.open_training_set(config.data).pids))
+    spread = config.loss.label_smoothing / people
+    targets = np.array([1 - config.loss.label_smoothing + spread] + (people - 1) * [spread])
+    return float(entropy(targets))
+
+
 def last_losses(workdir: Path) -> dict[str, float]:
     """Mean of each loss over the last sixth of a run, from its event files."""
     losses = {}
@@ -152,12 +185,12 @@ if __name__ == "__main__":
     CONFIG = config_file.define("configs/ablation.py", "The config that all variants share.")
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the runs write.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder for the scores, one JSON file per run.")
-    SEEDS = flags.DEFINE_multi_integer("seed", [0, 1, 2], "Seed of weights and batches")
-    WANTED = flags.DEFINE_multi_enum("variant", list(VARIANTS), list(VARIANTS), "Variant to train")
+    CHOSEN = flags.DEFINE_multi_integer("seed", list(SEEDS), "Seed of weights and batches")
+    WANTED = flags.DEFINE_multi_enum("variant", VARIANTS, VARIANTS, "Variant to train")
 
     def main() -> None:
         """Runs the ablation that the flags describe."""
-        wanted = dict(seeds=SEEDS.value, variants=WANTED.value)
+        wanted = dict(seeds=CHOSEN.value, variants=WANTED.value)
         run_ablation(CONFIG.value, Path(WORKDIR.value), results=Path(RESULTS.value), **wanted)
 
     common.run_command(main)

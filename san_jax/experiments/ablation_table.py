@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from san_jax import files
 from san_jax.commands import common
@@ -22,7 +23,7 @@ START = "<!-- runs of {folder}, written by python -m san_jax.experiments.ablatio
 END = "<!-- up to here -->"
 MARKED = re.compile(START.format(folder=r"(?P<folder>\S+)") + "\n.*?" + END, re.DOTALL)
 BASELINE = "baseline"
-TITLES = {  # variant -> its title in the tables, in the order of the rows
+PARTS = {  # the parts of a variant's name -> its title in the tables, in the order of the rows
     BASELINE: "baseline",
     "reconstruction": "+ reconstruction",
     "triplets": "+ reconstruction, L_TR",
@@ -30,6 +31,9 @@ TITLES = {  # variant -> its title in the tables, in the order of the rows
     "all": "all: + reconstruction, L_TR, PIT pictures",
     "true_textures": "all, with true textures",
 }
+STARTS = {"random": "random", "pg": "SAN-PG"}  # the start in a variant's name -> its title, in the same order
+CONTENTS = {"variant", "seed", "scores", "losses", "id_floor", "recon_over_constant", "seconds"}  # used of a file
+LEVEL = 0.95  # of the intervals
 SHOWN = {"rank1": "rank-1", "mAP": "mAP"}
 
 
@@ -52,10 +56,10 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             report = json.loads(path.read_text())
-            missing = {"variant", "seed", "scores", "losses", "seconds"} - set(report)
+            missing = CONTENTS - set(report)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is not a JSON file ({error}); delete it and start the ablation again") from error
-        if missing or report["variant"] not in TITLES:
+        if missing or not is_variant(str(report["variant"])):
             what = f"has no {', '.join(sorted(missing))}" if missing else f"is of the variant {report['variant']!r}"
             raise UserError(f"{path} {what}: it is not a result of the ablation; move it to another folder")
         reports.append(report)
@@ -78,7 +82,7 @@ def with_tables(page: str, folder: Path) -> str:
     def tables(marks: re.Match[str]) -> str:
         reports = read_reports(folder / marks["folder"])
         start = START.format(folder=marks["folder"])
-        return "\n\n".join([start, summary(reports), every_run(reports), END])
+        return "\n\n".join([start, *filter(None, (summary(reports), starts(reports), every_run(reports))), END])
 
     filled, count = MARKED.subn(tables, page)
     if not count:
@@ -87,51 +91,92 @@ def with_tables(page: str, folder: Path) -> str:
     return filled
 
 
-def by_variant(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """The runs of each variant that has any, variant -> seed -> run, in the order of the rows."""
-    found = {variant: {} for variant in TITLES}
+def is_variant(name: str) -> bool:
+    """Whether tables have a row for a name: parts, an underscore, and a start."""
+    part, _, start = name.rpartition("_")
+    return part in PARTS and start in STARTS
+
+
+Runs = dict[int, Mapping[str, Any]]  # seed -> the contents of its file
+
+
+def by_variant(reports: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Runs]:
+    """The runs of each variant that has any, (start, part) -> seed -> run, in the order of the rows."""
+    found = {(start, part): {} for start in STARTS for part in PARTS}
     for report in reports:
-        found[report["variant"]][report["seed"]] = report
+        part, _, start = report["variant"].rpartition("_")
+        found[start, part][report["seed"]] = report
     return {variant: dict(sorted(runs.items())) for variant, runs in found.items() if runs}
 
 
 def summary(reports: Sequence[Mapping[str, Any]]) -> str:
-    """A table of the mean and standard deviation over seeds of each score, and of its difference to the baseline's.
+    """A table of the mean and standard deviation over seeds of each score, and of its gain over the baseline's.
 
-    Differences are between runs from the same seed.
+    Gains are over the baseline from the same start and the same seed.
     """
     runs = by_variant(reports)
-    differences = [f"{title} - baseline's" for title in SHOWN.values()]
-    rows = [["in %", "seeds", *SHOWN.values(), *differences, "ID loss at the end", "minutes a run"]]
-    for variant, own in runs.items():
-        common = sorted(own.keys() & runs.get(BASELINE, {}).keys())
-        cells = [mean_and_deviation([100 * report["scores"][score] for report in own.values()]) for score in SHOWN]
-        for score in SHOWN:
-            paired = [100 * (own[seed]["scores"][score] - runs[BASELINE][seed]["scores"][score]) for seed in common]
-            cells.append(mean_and_deviation(paired, signed=True) if variant != BASELINE and paired else "")
-        seconds = [report["seconds"] for report in own.values() if report["seconds"]]
-        minutes = f"{np.median(seconds) / 60:.1f}" if seconds else "-"
-        learnt = mean_and_deviation([report["losses"]["id"] for report in own.values()])
-        rows.append([TITLES[variant], str(len(own)), *cells, learnt, minutes])
+    gains = [f"{title} - baseline's" for title in SHOWN.values()]
+    learnt = "ID loss - floor", "drawn / constant"
+    rows = [["start", "parts", "seeds", *SHOWN.values(), *gains, *learnt, "minutes a run"]]
+    for (start, part), own in runs.items():
+        cells = [mean_and_deviation([percent(run, score) for run in own.values()]) for score in SHOWN]
+        baseline = {} if part == BASELINE else runs.get((start, BASELINE), {})
+        cells += [gain(own, baseline, score) for score in SHOWN]
+        cells.append(mean_and_deviation([run["losses"]["id"] - run["id_floor"] for run in own.values()], digits=2))
+        shares = [run["recon_over_constant"] for run in own.values() if run["recon_over_constant"] is not None]
+        cells.append(mean_and_deviation(shares, digits=2) if shares else "")
+        seconds = [run["seconds"] for run in own.values() if run["seconds"]]
+        cells.append(f"{np.median(seconds) / 60:.1f}" if seconds else "-")
+        rows.append([STARTS[start], PARTS[part], str(len(own)), *cells])
     return markdown(rows)
+
+
+def starts(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A table of what each choice of parts gains by the second start over the first; "" if none has both."""
+    runs = by_variant(reports)
+    first, second = STARTS
+    rows = [["parts", *(f"{title}: from {STARTS[second]} - from {STARTS[first]}" for title in SHOWN.values())]]
+    for part, title in PARTS.items():
+        if (first, part) in runs and (second, part) in runs:
+            rows.append([title, *(gain(runs[second, part], runs[first, part], score) for score in SHOWN)])
+    return markdown(rows) if len(rows) > 1 else ""
 
 
 def every_run(reports: Sequence[Mapping[str, Any]]) -> str:
     """A table of rank-1 and mAP of every run."""
     runs = by_variant(reports)
     seeds = sorted({report["seed"] for report in reports})
-    rows = [["rank-1 / mAP in %", *(f"seed {seed}" for seed in seeds)]]
-    for variant, own in runs.items():
-        scores = [own[seed]["scores"] if seed in own else None for seed in seeds]
-        cells = [" / ".join(f"{100 * found[score]:.1f}" for score in SHOWN) if found else "-" for found in scores]
-        rows.append([TITLES[variant], *cells])
+    rows = [["start", "rank-1 / mAP in %", *(f"seed {seed}" for seed in seeds)]]
+    for (start, part), own in runs.items():
+        found = [[f"{percent(own[seed], score):.1f}" for score in SHOWN] if seed in own else "-" for seed in seeds]
+        rows.append([STARTS[start], PARTS[part], *map(" / ".join, found)])
     return markdown(rows)
 
 
-def mean_and_deviation(values: Sequence[float], *, signed: bool = False) -> str:
+def percent(run: Mapping[str, Any], score: str) -> float:
+    """A score of a run in percent."""
+    return 100 * run["scores"][score]
+
+
+def gain(own: Runs, other: Runs, score: str) -> str:
+    """The mean difference between two variants' runs from the same seeds, in points, with its interval; "" if none."""
+    paired = [percent(own[seed], score) - percent(other[seed], score) for seed in sorted(own.keys() & other.keys())]
+    return mean_and_interval(paired) if paired else ""
+
+
+def mean_and_deviation(values: Sequence[float], *, digits: int = 1) -> str:
     """The mean as text, followed by ± and the sample standard deviation if there are several values."""
-    mean = f"{np.mean(values):{'+' if signed else ''}.1f}"
-    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """The mean as text, followed by its interval by Student's t if there are several values: "+1.0 [-0.5, +2.5]"."""
+    mean = np.mean(values)
+    if len(values) < 2:
+        return f"{mean:+.1f}"
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
