@@ -5,9 +5,9 @@
     python eval.py --workdir=runs/san_pg --best                  # L1, PSNR, SSIM on held-out pairs
     python train.py --config=configs/san.py --workdir=runs/san --config.init_from=runs/san_pg
 
-The paper gives neither its learning rate nor the length of its training: rates, epochs and augmentation are ours. At the
-full size the decoder is the released code's; Muon, the warm-up and the cosine are what taught most at the small size
-(docs/models.md) and have not been tried at this one.
+The paper gives neither its learning rate nor the length of its training: rates, epochs and augmentation are ours. At
+the full size the decoder is the released code's; Muon, the warm-up and the cosine are what taught most at the small
+size (docs/models.md) and have not been tried at this one.
 """
 
 from configs import base
