@@ -18,12 +18,13 @@ def get_config(size: str = "small") -> ConfigDict:
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
     config.starts = ConfigDict()
-    config.starts.random = start(init_from="", learning_rate=2e-3, epochs=26, milestones=(20, 23))
-    config.starts.pg = start(init_from="rendered-small-pg", learning_rate=1e-3, epochs=12, milestones=(9, 11))
+    config.starts.random = start("", rates=(2e-3, 1e-4), epochs=26, milestones=(20, 23))
+    config.starts.pg = start("rendered-small-pg", rates=(1e-3, 1e-3), epochs=12, milestones=(9, 11))
     return config.lock()
 
 
-def start(*, init_from: str, learning_rate: float, epochs: int, milestones: tuple[int, ...]) -> ConfigDict:
-    """The fields of `san` that belong to a start: its weights, and the schedule that suits them."""
-    reid = dict(learning_rate=learning_rate, milestones=milestones)
-    return ConfigDict(dict(init_from=init_from, schedule=dict(epochs=epochs), reid=reid))
+def start(init_from: str, *, rates: tuple[float, float], epochs: int, milestones: tuple[int, ...]) -> ConfigDict:
+    """The fields of `san` that belong to a start: its weights, and the rates of both optimizers that suit them."""
+    reid = dict(learning_rate=rates[0], milestones=milestones)
+    recon = dict(learning_rate=rates[1])
+    return ConfigDict(dict(init_from=init_from, schedule=dict(epochs=epochs), reid=reid, recon=recon))

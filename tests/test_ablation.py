@@ -51,7 +51,7 @@ def test_variants_differ_only_in_mode_texture_triplets_pit_pictures_and_start(st
         f"all_{start}": ("san", 0.01, 8, weights),
         f"true_textures_{start}": ("san", 0.01, 8, weights),
     }
-    schedule = {"schedule.epochs", "reid.learning_rate", "reid.milestones"}
+    schedule = {"schedule.epochs", "reid.learning_rate", "reid.milestones", "recon.learning_rate"}
     assert {name for fields in changed.values() for name in fields} == {*names, *schedule}
 
 
