@@ -18,7 +18,7 @@ def get_config(size: str = "small") -> ConfigDict:
     config.san.data.train = "synthetic_reid/ablation_pseudo"
     config.san.data.test = "synthetic_reid/ablation"  # the same pictures, under one name for all variants
     config.starts = ConfigDict()
-    config.starts.random = start("", rates=(2e-3, 1e-4), epochs=26, milestones=(20, 23))
+    config.starts.random = start("", rates=(2e-3, 1e-3), epochs=26, milestones=(20, 23))
     config.starts.pg = start("rendered-small-pg", rates=(1e-3, 1e-3), epochs=12, milestones=(9, 11))
     return config.lock()
 
