@@ -31,11 +31,14 @@ def get_config(size: str = "full") -> ConfigDict:
     config.deterministic = False  # on GPUs: only kernels that give the same bits in every run, which are slower
 
     config.data = ConfigDict()
-    config.data.train = "cuhk03/labeled_texture"  # one or more names, separated by commas: joined, pids kept distinct
+    # One or more names, separated by commas: joined, pids kept distinct. A name may be the path of a list (.csv, .tsv)
+    # or folder of pictures: docs/data.md
+    config.data.train = "cuhk03/labeled_texture"
     config.data.test = ""  # one or more names, each scored separately; "" = query and gallery of the training sets
     config.data.pit = "pit/procedural"  # (picture, texture) pairs; one or more names
     config.data.manual_dir = ""  # folder that holds cuhk03/ as released; needed only to prepare a data set
     config.data.data_dir = "data"  # folder of the prepared data sets
+    config.data.pattern = ""  # regular expression for pid and camid in the paths of a folder's pictures: docs/data.md
     config.data.height, config.data.width = 256, 128  # network input in pixels; textures are height x height
     # Where the decoded training pictures are: device (every device has all, and the train step gathers its batch), host
     # (in memory or in a file), stream (nowhere: decoded as they are needed); auto: the first for which there is room

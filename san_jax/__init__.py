@@ -69,16 +69,21 @@ def evaluate(
     *,
     data_dir: str | os.PathLike = "data",
     manual_dir: str | os.PathLike = "",
+    pattern: str = "",
     metric: str = "market1501",
+    same_camera: str = "remove",
 ) -> Mapping[str, Mapping[str, float]]:
     """Scores a model on test sets: rank-k, mAP and mINP as fractions; a texture generator by L1, PSNR and SSIM.
 
     Args:
       model: as `load` returns it.
-      sets: names of data sets, such as "cuhk03/labeled"; in a string, separated by commas.
+      sets: names of data sets, such as "cuhk03/labeled", or paths of lists and folders of pictures; in a string,
+        separated by commas.
       data_dir: folder of the prepared data sets; missing ones are prepared.
       manual_dir: folder of the release; needed only to prepare a data set.
+      pattern: of the names of a folder's pictures, as `data.pattern` in configs/base.py.
       metric: market1501, or cuhk03 (single-gallery-shot).
+      same_camera: gallery pictures with the query's pid and camid: remove them, or keep all but the query itself.
 
     Returns:
       Scores by name, for each test set by its name.
@@ -88,7 +93,8 @@ def evaluate(
     """
     from san_jax.commands import evaluate
 
-    return evaluate.score_sets(model, sets, data_dir=data_dir, manual_dir=manual_dir, metric=metric)
+    places = dict(data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir), pattern=pattern)
+    return evaluate.score_sets(model, sets, places, metric=metric, same_camera=same_camera)
 
 
 def train(config: "ConfigDict", workdir: str | os.PathLike) -> "Model":

@@ -52,12 +52,12 @@ PLACES = dict(data_dir="data", manual_dir="")
 def test_first_process_prepares_before_the_broadcast(cluster):
     happened = cluster(0)
     common.open_source("set/a:3", "train", **PLACES)
-    assert happened == ["prepare set/a", "meet", "open set/a:3"]
+    assert happened == ["prepare set/a:3", "meet", "open set/a:3"]
 
 
 def test_textures_of_a_data_set_are_drawn_of_what_the_first_process_prepares(cluster):
     happened = cluster(0)
-    places = dict(data_dir="data", manual_dir="", output="textures")
+    places = dict(data_dir="data", manual_dir="", pattern="", output="textures")
     textures.open_pictures({"input": "tfds:set/a", "split": "train", **places})
     assert happened == ["prepare set/a", "meet", "open set/a"]
 

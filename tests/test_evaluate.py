@@ -15,7 +15,7 @@ from san_jax.scoring.evaluation import RetrievalSet
 
 PEOPLE = RetrievalSet("test/people", ArraySource(np.arange(5)), ArraySource(np.repeat(np.arange(5), 4), seed=1))
 TEXTS = (
-    *("workdir", "checkpoint", "metric", "data", "manual_dir", "data_dir"),
+    *("workdir", "checkpoint", "metric", "data", "manual_dir", "data_dir", "pattern"),
     *("height", "width", "report_file", "output", "same_camera"),
 )
 NOTHING = dict.fromkeys(TEXTS) | dict.fromkeys(("best", "flip", "aqe", "rerank", "tpr", "report"), False)
@@ -131,12 +131,18 @@ def test_python_api_opens_the_named_test_sets_and_folders(monkeypatch, runs):
     named = []
 
     def opened(data: ConfigDict, same_camera: str):
-        named.append((data.test, data.data_dir, data.manual_dir))
+        named.append((data.test, data.data_dir, data.manual_dir, data.pattern, same_camera))
         return [PEOPLE]
 
     monkeypatch.setattr(common, "open_test_sets", opened)
-    san_jax.evaluate(san_jax.load(runs / "one"), ["a/b", "c/d"], data_dir="prepared", manual_dir="release")
-    assert named == [("a/b,c/d", "prepared", "release")]
+    places = dict(data_dir="prepared", manual_dir="release", pattern="p(?P<pid>.)")
+    san_jax.evaluate(san_jax.load(runs / "one"), ["a/b", "c/d"], same_camera="keep", **places)
+    assert named == [("a/b,c/d", "prepared", "release", "p(?P<pid>.)", "keep")]
+
+
+def test_python_api_says_which_ways_to_treat_the_same_camera_there_are(runs):
+    with pytest.raises(UserError, match=r"same_camera is 'drop' .*; there are remove, keep"):
+        san_jax.evaluate(san_jax.load(runs / "one"), "test/people", same_camera="drop")
 
 
 def test_other_things_in_a_workdir_never_replace_its_scores(runs, tmp_path):

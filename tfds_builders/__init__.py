@@ -20,20 +20,26 @@ import tensorflow_datasets as tfds
 from san_jax.batch import Record
 from san_jax.errors import UserError
 from san_jax.process import lock
-from tfds_builders import staging
+from tfds_builders import people_list, staging
 from tfds_builders.cuhk03 import Cuhk03
+from tfds_builders.folder import Folder
 from tfds_builders.pit import Pit
 from tfds_builders.record import DrawnTextures, ReidBuilder, Rows
 from tfds_builders.synthetic_reid import SyntheticReid
 
-BUILDERS: dict[str, type[ReidBuilder]] = {"cuhk03": Cuhk03, "pit": Pit, "synthetic_reid": SyntheticReid}
+BUILDERS: dict[str, type[ReidBuilder]] = {
+    "cuhk03": Cuhk03,
+    "folder": Folder,
+    "pit": Pit,
+    "synthetic_reid": SyntheticReid,
+}
 
 
 class ReidSource:
     """Random access to the records of one split, a `san_jax.batch.Source`; its files are opened at the first read.
 
     Attributes:
-      name: as users write it, "cuhk03/labeled".
+      name: as users write it, "cuhk03/labeled"; "folder/STEM-HASH8" if they name a list or folder of pictures.
       split: "train", "query" or "gallery"; "train" or "test" of pairs.
       pids, camids: int32 [n], known without reading records.
       names: n stems of the pictures' file names.
@@ -92,18 +98,24 @@ class ReidSource:
         return {key: value for key, value in self.__dict__.items() if key != "_stored_records"}
 
 
-def open_source(name: str, split: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidSource:
+def open_source(
+    name: str, split: str, *, data_dir: str | Path, manual_dir: str | Path = "", pattern: str = ""
+) -> ReidSource:
     """The records of one split of a data set, which is prepared first if it is missing.
 
     Args:
-      name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7".
+      name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7". Or the
+        path of a list (.csv, .tsv) or folder of pictures.
       split: "train", "query" or "gallery"; pairs have "train" and "test".
       data_dir: folder of prepared data sets; may be shared by processes and machines that start together.
       manual_dir: folder that holds the release; needed only to prepare.
+      pattern: of the names of pictures in a folder, see `layouts`; "" for the default.
 
     Raises:
       UserError: unknown name or split, or the release or what was prepared from it is missing or damaged.
     """
+    if is_own(name):
+        name = own_name(name, pattern=pattern)
     prepared_name, _, variant = name.partition(":")
     prepared_name = whole_name(prepared_name)
     builder_class = find_builder(prepared_name)
@@ -126,7 +138,7 @@ def all_variants(name: str) -> list[str]:
       UserError: the set has no variants.
     """
     prepared_name, _, variant = name.partition(":")
-    if variant != "all":
+    if variant != "all" or is_own(name):
         return [name]
     found = make_builder(whole_name(prepared_name), Path("nowhere")).variants()
     if not found:
@@ -136,6 +148,8 @@ def all_variants(name: str) -> list[str]:
 
 def drawn_textures(name: str) -> DrawnTextures | None:
     """The generated textures that DATASET/CONFIG reads from manual_dir; None if it reads none."""
+    if is_own(name):
+        return None
     name = whole_name(name.partition(":")[0])
     return make_builder(name, Path("nowhere")).drawn()
 
@@ -143,6 +157,33 @@ def drawn_textures(name: str) -> DrawnTextures | None:
 def known_names() -> list[str]:
     """All names that can be prepared; builders may accept more, such as "synthetic_reid/small-occlusion0"."""
     return [f"{name}/{config.name}" for name, builder in BUILDERS.items() for config in builder.BUILDER_CONFIGS]
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is the path of a list, or of a folder of pictures, rather than that of a data set."""
+    if people_list.is_list(name):
+        return True
+    return bool(name) and name.partition("/")[0].partition(":")[0] not in BUILDERS and Path(name).expanduser().is_dir()
+
+
+def own_name(place: str, *, pattern: str = "") -> str:
+    """folder/STEM-HASH8 of a list or folder of pictures, which is read; errors as of `Folder.config_of`."""
+    return f"folder/{Folder.config_of(place, pattern=pattern)}"
+
+
+def write_list_with_textures(place: str, textures: Path, *, split: str, pattern: str = "") -> Path:
+    """Writes a list of the pictures of a list or folder, those of one split with textures, and returns its path.
+
+    Args:
+      place: path of the list or folder.
+      textures: folder of the textures, NAME.png; the list is written there, too.
+      split: the split whose textures these are.
+      pattern: as in `open_source`.
+    """
+    config = Folder.config_of(place, pattern=pattern)
+    path = textures / f"{Folder.given[config].listed.stem}.csv"
+    people_list.write(path, Folder.with_textures(config, textures, split=split))
+    return path
 
 
 def whole_name(name: str) -> str:
@@ -155,7 +196,8 @@ def whole_name(name: str) -> str:
     builder_class = BUILDERS.get(dataset)
     config = config or getattr(builder_class, "DEFAULT_BUILDER_CONFIG_NAME", None)
     if not config or not builder_class or not builder_class.get_builder_config(config):
-        raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}")
+        own = ", or give a list (.csv, .tsv) or a folder of pictures that exists"
+        raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}{own}")
     return f"{dataset}/{config}"
 
 
@@ -164,9 +206,15 @@ def find_builder(name: str) -> type[ReidBuilder]:
     return BUILDERS[whole_name(name).split("/")[0]]
 
 
-def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "") -> ReidBuilder:
-    """The builder of DATASET/CONFIG, with its records written. Of several processes, one writes and the rest wait."""
-    name, data_dir = whole_name(name), Path(data_dir).expanduser().absolute()
+def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "", pattern: str = "") -> ReidBuilder:
+    """The builder of a data set, with its records written. Of several processes, one writes and the rest wait.
+
+    Args:
+      name: DATASET/CONFIG, or the path of a list or folder of pictures.
+      data_dir, manual_dir, pattern: as in `open_source`.
+    """
+    name = own_name(name, pattern=pattern) if is_own(name) else whole_name(name.partition(":")[0])
+    data_dir = Path(data_dir).expanduser().absolute()
     try:
         str(data_dir).encode()
     except UnicodeEncodeError as error:
@@ -228,3 +276,5 @@ def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
         except OSError:
             if not target.is_dir():  # it exists if another process finished first
                 raise
+        for line in builder.remarks(target):
+            print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""Prepares a data set: `python -m tfds_builders NAME[/CONFIG] --manual_dir=RELEASE --data_dir=DATA`."""
+"""Prepares a data set: `python -m tfds_builders NAME[/CONFIG] --manual_dir=RELEASE --data_dir=DATA`.
+
+The name may be the path of a list (.csv, .tsv) or folder of pictures; `--check` says everything that is wrong with it.
+"""
 
 import argparse
 import os
@@ -9,7 +12,7 @@ import numpy as np
 
 from san_jax.errors import Stopped, UserError
 from san_jax.process import stopping
-from tfds_builders import find_builder, known_names, open_source, prepare
+from tfds_builders import is_own, known_names, list_check, open_source, prepare
 
 
 def main() -> None:
@@ -17,13 +20,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show, or that are not UTF-8
     parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="Prepares a data set.")
-    parser.add_argument("name", metavar="NAME[/CONFIG]", help=", ".join(known_names()))
+    names = f"{', '.join(known_names())}, or a list (.csv, .tsv) or folder of pictures"
+    parser.add_argument("name", metavar="NAME[/CONFIG]", help=names)
     parser.add_argument("--manual_dir", default="", help="folder that holds the release")
     parser.add_argument("--data_dir", default="data", help="folder of prepared data sets (default: %(default)s)")
+    parser.add_argument("--pattern", default="", help="of the names of pictures in a folder, see docs/data.md")
+    parser.add_argument("--check", action="store_true", help="only say everything that is wrong with a list or folder")
     args = parser.parse_args()
     try:
         with stopping.unwinding():  # a half-prepared set is deleted
-            show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir)
+            if args.check:
+                check(args.name, pattern=args.pattern)
+            else:
+                show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir, pattern=args.pattern)
         sys.stdout.flush()
     except Stopped as stopped:
         stopping.end(str(stopped), stopped.status)
@@ -34,14 +43,33 @@ def main() -> None:
         os._exit(stopping.EXIT_UNREAD)
 
 
-def show(name: str, *, data_dir: str, manual_dir: str) -> None:
+def check(name: str, *, pattern: str) -> None:
+    """Prints everything that is wrong with a list or folder of pictures.
+
+    Raises:
+      UserError: there is anything.
+    """
+    if not is_own(name):
+        raise UserError(
+            f"--check is for a list (.csv, .tsv) or a folder of pictures that exists, and {name} is neither"
+        )
+    found, remarks = list_check.faults(name, pattern=pattern)
+    for line in [*remarks, *found]:
+        print(line)
+    if found:
+        counted = "1 fault" if len(found) == 1 else f"{len(found)} faults"
+        raise UserError(f"{name} has {counted}, listed above")
+    print(f"{name} is in order")
+
+
+def show(name: str, *, data_dir: str, manual_dir: str, pattern: str) -> None:
     """Prepares a data set and prints how many pictures, people and cameras each of its splits has."""
     started = time.monotonic()
-    builder = prepare(name.partition(":")[0], data_dir=data_dir, manual_dir=manual_dir)
+    builder = prepare(name, data_dir=data_dir, manual_dir=manual_dir, pattern=pattern)
     print(f"{name} is in {builder.data_dir} ({time.monotonic() - started:.1f} s)")
     print(f"{'split':<10}{'pictures':>10}{'people':>10}{'cameras':>10}")
-    for split in find_builder(name.partition(":")[0]).SPLITS:
-        source = open_source(name, split, data_dir=data_dir)
+    for split in builder.splits():
+        source = open_source(name, split, data_dir=data_dir, pattern=pattern)
         people, cameras = len(np.unique(source.pids)), len(np.unique(source.camids))
         print(f"{split:<10}{len(source):>10}{people:>10}{cameras:>10}")
 

@@ -87,6 +87,10 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         """What this config needs in manual_dir; "" if nothing."""
         return ""
 
+    def remarks(self, place: Path) -> Sequence[str]:
+        """Lines on a set that has just been prepared in the folder `place`; most data sets need none."""
+        return ()
+
     def drawn(self) -> DrawnTextures | None:
         """The generated textures NAME.png that this config reads; None if it has none or has its own."""
         return None
@@ -99,6 +103,10 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
     def extra_features(self) -> Mapping[str, Any]:
         """Features that this set stores in addition to those of every set."""
         return {}
+
+    def splits(self) -> Sequence[str]:
+        """The splits of SPLITS that the prepared set has."""
+        return self.SPLITS
 
     def variants(self) -> Sequence[str]:
         """What may follow a colon after the set's name, each a set of its own; most data sets have none."""

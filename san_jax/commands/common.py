@@ -185,9 +185,11 @@ def open_test_sets(data: ConfigDict, *, same_camera: str = "remove") -> list[Ret
 
     listed = names(data.test or data.train, field="data.test")
     chosen = [one for name in listed for one in tfds_builders.all_variants(name)]
-    return [
-        RetrievalSet(name, _open(name, "query", data), _open(name, "gallery", data), same_camera) for name in chosen
-    ]
+    found = []
+    for name in chosen:
+        query, gallery = _open(name, "query", data), _open(name, "gallery", data)
+        found.append(RetrievalSet(query.name, query, gallery, same_camera))
+    return found
 
 
 def open_scored_sets(config: ConfigDict) -> list[RetrievalSet] | list[Source]:
@@ -220,19 +222,19 @@ def names(listed: str, *, field: str) -> list[str]:
 
 
 def _open(name: str, split: str, data: ConfigDict) -> Source:
-    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir, pattern=data.get("pattern", ""))
 
 
-def open_source(name: str, split: str, *, data_dir: str, manual_dir: str) -> Source:
+def open_source(name: str, split: str, *, data_dir: str, manual_dir: str, pattern: str = "") -> Source:
     """As `tfds_builders.open_source`; with several processes, the first prepares missing data while the others wait.
 
     If they do not share `data_dir`, the first process of each machine then prepares its own copy.
     """
     import tfds_builders
 
-    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir)
+    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir, pattern=pattern)
     if jax.distributed.is_initialized():
-        _prepare_by_first(name.partition(":")[0], **places)
+        _prepare_by_first(name, **places)
     with stopping.unwinding():
         return tfds_builders.open_source(name, split, **places)
 

@@ -10,11 +10,11 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM on held-out pai
     python eval.py --workdir=runs/san --same_camera=keep               # sets of one camera: all but the query itself
     python eval.py --workdir=runs/san --report                         # also a page with charts, WORKDIR/report.html
     python eval.py --checkpoint=san.safetensors --data=cuhk03/labeled  # weights without a run
+    python eval.py --checkpoint=rendered-small --data=people.csv       # a list or folder of pictures of your own
 """
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ from san_jax.training import config_fields, run_config
 WITHOUT_RUN = {
     "compute_dtype": "float32",
     "onednn": False,
-    "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "workers": None},
+    "data": {"train": "", "test": "", "manual_dir": "", "data_dir": "data", "pattern": "", "workers": None},
     "scoring": {"metric": "market1501", "same_camera": "remove", "batch_size": 100},
 }
 
@@ -47,12 +47,13 @@ OF_RUN = ("seed", *flatten_dict(WITHOUT_RUN, sep="."))  # what is read of a run'
 
 
 def score_sets(
-    model: Model, sets: Sequence[str] | str, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike, metric: str
+    model: Model, sets: Sequence[str] | str, places: Mapping[str, str], *, metric: str, same_camera: str
 ) -> dict[str, dict[str, float]]:
-    """Scores by test set; arguments and errors as for `san_jax.evaluate`."""
+    """Scores by test set; errors and arguments as for `san_jax.evaluate`, `places` being where the sets are."""
     names = ",".join(common.names(sets if isinstance(sets, str) else ",".join(sets), field="sets"))
-    data = ConfigDict(dict(test=names, data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir)))
-    return Scorer(metric=metric).score(model, common.open_scored(data, mode=model.mode)).scores
+    evaluation.check_same_camera(same_camera)
+    opened = common.open_scored(ConfigDict(dict(test=names, **places)), mode=model.mode, same_camera=same_camera)
+    return Scorer(metric=metric).score(model, opened).scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ def main() -> None:
         "data": text("data", None, "Test sets, separated by commas. Default: those of the config."),
         "manual_dir": text("manual_dir", None, "Folder of the releases. Default: the config's data.manual_dir."),
         "data_dir": text("data_dir", None, "Folder of the prepared data sets. Default: the config's data.data_dir."),
+        "pattern": text("pattern", None, "Of the names of a folder's pictures. Default: the config's data.pattern."),
         "height": flags.DEFINE_integer("height", None, "Input height in pixels, if a file of weights does not say."),
         "width": flags.DEFINE_integer("width", None, "Input width in pixels, if a file of weights does not say."),
         "flip": flag("flip", False, "Average the features of each picture and its mirror image."),
@@ -200,8 +202,9 @@ def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
     config = ConfigDict(WITHOUT_RUN) if workdir is None else run_config.read(workdir)
     if workdir is not None:
         config_fields.check_some(config, OF_RUN, where=str(workdir / run_config.NAME))
-    for field, name in (("test", "data"), ("manual_dir", "manual_dir"), ("data_dir", "data_dir")):
-        config.data[field] = config.data[field] if given[name] is None else given[name]
+    for field in ("test", "manual_dir", "data_dir", "pattern"):
+        value = given["data" if field == "test" else field]
+        config.data[field] = config.data[field] if value is None else value
     config.scoring.metric = given["metric"] or config.scoring.metric
     config.scoring.same_camera = given["same_camera"] or config.scoring.same_camera
     return workdir, config

@@ -22,7 +22,7 @@ def write_scores(
     """Prints a table and, if `output` is given, writes the scores there as fractions.
 
     Args:
-      data: `test`, `data_dir` and `manual_dir` as in configs/base.py; `test` names the sets to score.
+      data: `test`, `data_dir`, `manual_dir` and `pattern` as in configs/base.py; `test` names the sets to score.
       metric: one of `evaluation.METRICS`.
       workers: threads that decode; None = one for each core, 0 = no threads.
       same_camera: as in a `RetrievalSet`.
@@ -52,6 +52,7 @@ def main() -> None:
     names = flags.DEFINE_string("data", None, "Test sets, separated by commas.", required=True)
     data_dir = flags.DEFINE_string("data_dir", "data", "Folder of the prepared data sets.")
     manual_dir = flags.DEFINE_string("manual_dir", "", "Folder of the release; needed only to prepare a data set.")
+    pattern = flags.DEFINE_string("pattern", "", "Of the names of a folder's pictures, see docs/data.md.")
     metric = flags.DEFINE_enum("metric", "market1501", evaluation.METRICS, "Protocol; cuhk03 is single-gallery-shot.")
     same_camera = flags.DEFINE_enum(
         "same_camera",
@@ -66,7 +67,8 @@ def main() -> None:
 
     def run() -> None:
         test = ",".join(common.names(names.value, field="--data"))
-        data = ConfigDict(dict(test=test, data_dir=data_dir.value, manual_dir=manual_dir.value))
+        places = dict(data_dir=data_dir.value, manual_dir=manual_dir.value, pattern=pattern.value)
+        data = ConfigDict(dict(test=test, **places))
         path = Path(output.value) if output.value else None
         options = dict(metric=metric.value, same_camera=same_camera.value, workers=workers.value, output=path)
         write_scores(data, **options)

@@ -5,6 +5,8 @@ Started again, it generates only the textures that are missing.
     python generate_textures.py --checkpoint=runs/san_pg --input=pictures --output=textures --sheet=textures.png
     python generate_textures.py --checkpoint=runs/san_pg --input=tfds:cuhk03/labeled --manual_dir=RELEASE \
         --output=RELEASE/cuhk03/texture_cuhk03_labeled        # for cuhk03/labeled_texture
+    python generate_textures.py --checkpoint=rendered-small-pg --input=people.csv --output=textures
+    python train.py --config=configs/san.py --config.data.train=textures/people.csv    # the list with these textures
 """
 
 import sys
@@ -35,11 +37,12 @@ def main() -> None:
             required=True,
         ),
         "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),
-        "input": text("input", None, "A folder of pictures, or tfds:NAME for a data set.", required=True),
+        "input": text("input", None, "A folder of pictures, a list (.csv, .tsv), or tfds:NAME.", required=True),
         "output": text("output", None, "Folder for the textures.", required=True),
-        "split": text("split", "train", "Split of tfds:NAME."),
-        "data_dir": text("data_dir", "data", "Folder of the prepared data sets, for tfds:NAME."),
+        "split": text("split", "train", "Split of tfds:NAME or of the list."),
+        "data_dir": text("data_dir", "data", "Folder of the prepared data sets, for tfds:NAME and lists."),
         "manual_dir": text("manual_dir", "", "Folder of the release; needed only to prepare a data set."),
+        "pattern": text("pattern", "", "Of the names of pictures, for tfds:FOLDER."),
         "sheet": text("sheet", None, "PNG file for a contact sheet of some pictures and their textures."),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
         "workers": number(
@@ -53,7 +56,7 @@ def draw(given: Mapping[str, Any]) -> None:
     """Generates missing textures, lists unreadable pictures."""
     output, sheet_file = Path(given["output"]), Path(given["sheet"]) if given["sheet"] else None
     if sheet_file:
-        folders = [output] if given["input"].startswith(TFDS) else [output, Path(given["input"])]
+        folders = [output] if is_data_set(given["input"]) else [output, Path(given["input"])]
         contact_sheet.check_place(sheet_file, pictures=folders)
     generator = models.load(given["checkpoint"], best=given["best"])
     generator.check_draws()
@@ -73,14 +76,34 @@ def draw(given: Mapping[str, Any]) -> None:
             f"{len(unreadable)} of {len(pictures.names)} pictures cannot be read and have no texture, all others have "
             "one; replace or remove them and start again"
         )
+    write_list(given, output)
+
+
+def is_data_set(name: str) -> bool:
+    """Whether --input is a data set, tfds:NAME or a list, rather than a folder of pictures."""
+    from tfds_builders import people_list  # here, since it takes half a second and folders need none of it
+
+    return name.startswith(TFDS) or people_list.is_list(name)
+
+
+def write_list(given: Mapping[str, Any], output: Path) -> None:
+    """Writes a list with the textures, to train on, if --input is a list, or a folder that is used as a data set."""
+    name = given["input"].removeprefix(TFDS)
+    if not is_data_set(given["input"]) or jax.process_index():
+        return
+    import tfds_builders
+
+    if tfds_builders.is_own(name):
+        path = tfds_builders.write_list_with_textures(name, output, split=given["split"], pattern=given["pattern"])
+        print(f"{path}: the pictures with their textures, for --config.data.train", flush=True)
 
 
 def open_pictures(given: Mapping[str, Any]) -> Pictures:
     """Opens the pictures that --input names."""
     name, split = given["input"], given["split"]
-    if not name.startswith(TFDS):
+    if not is_data_set(name):
         return Pictures.in_folder(Path(name), output=Path(given["output"]))
-    folders = dict(data_dir=given["data_dir"], manual_dir=given["manual_dir"])
+    folders = {name: given[name] for name in ("data_dir", "manual_dir", "pattern")}
     return Pictures.of_source(common.open_source(name.removeprefix(TFDS), split, **folders), split=split)
 
 

@@ -104,6 +104,13 @@ def check_metric(metric: str) -> None:
         raise UserError(f"metric is {metric!r} (--metric, scoring.metric); there are {', '.join(METRICS)}")
 
 
+def check_same_camera(same_camera: str) -> None:
+    """Raises a UserError for an unknown way to treat pictures by the query's camera."""
+    if same_camera not in SAME_CAMERA:
+        ways = ", ".join(SAME_CAMERA)
+        raise UserError(f"same_camera is {same_camera!r} (--same_camera, scoring.same_camera); there are {ways}")
+
+
 def queries_without_match(test: RetrievalSet) -> int:
     """Number of queries that have no correct picture in the gallery; scores leave them out."""
     correct, _ = ranking.same_person(**labels(test))

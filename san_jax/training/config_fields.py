@@ -103,6 +103,7 @@ RANGES: Mapping[str, Range] = {
     "data.pit": text(),
     "data.manual_dir": text(),
     "data.data_dir": text(),
+    "data.pattern": text(),
     "data.height": whole(16),
     "data.width": whole(16),
     "data.cache": one_of(CACHES),

@@ -47,7 +47,7 @@ RULES = (
     Rule("reid.* recon.* schedule.warmup_rate schedule.warmup_growth", True, "takes effect from the next step"),
     Rule("loss.* augmentation.* compute_dtype deterministic onednn", True, "takes effect from the next step"),
     Rule(
-        "seed batch.* data.train data.pit",
+        "seed batch.* data.train data.pattern data.pit",
         True,
         "different batches from the next step; epochs change in length, so phases, milestones and the end of the run "
         "move to other steps; the number of identities must stay the same",

@@ -18,7 +18,7 @@ NAME = "config.json"
 LATER = {
     "deterministic": False,
     "onednn": False,
-    "data": {"cache": "stream", "cache_gb": 0.0},
+    "data": {"cache": "stream", "cache_gb": 0.0, "pattern": ""},
     "loss": {"reconstruction": 1.0},
     "decoder": {"min_channels": 1, "coarse": 0},
     "recon": {"optimizer": "adam", "decoder_learning_rate": None, "warmup_steps": 0, "decay": "milestones"},

@@ -1,0 +1,255 @@
+"""Data sets made from lists and folders of pictures."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_source import encoded
+from PIL import Image
+
+import tfds_builders
+from san_jax.errors import UserError
+from tfds_builders import list_check
+from tfds_builders.folder import Folder, stored_picture
+
+SPLITS = {"train": range(3), "query": range(3, 5), "gallery": range(3, 6)}
+
+
+def noise(*seed, height=12, width=6):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def save(path, picture, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **options)
+    return path
+
+
+def write(path, *rows):
+    """Writes dicts as a list."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with open(path, "w", newline="") as file:
+        written = csv.DictWriter(file, columns)
+        written.writeheader()
+        written.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def people(tmp_path):
+    """A list with splits; two cameras of every person, the query by the first."""
+    rows = []
+    for split, pids in SPLITS.items():
+        for pid in pids:
+            for camid in (0, 1) if split == "train" else (0,) if split == "query" else (1,):
+                name = f"{split}/{pid}_{camid}.png"
+                save(tmp_path / "shop" / name, noise(pid, camid))
+                rows.append({"path": f"shop/{name}", "pid": pid, "camid": camid, "split": split})
+    return write(tmp_path / "people.csv", *rows)
+
+
+def opened(path, split, **options):
+    return tfds_builders.open_source(str(path), split, data_dir=path.parent / "data", **options)
+
+
+def test_list_is_a_data_set_whose_name_has_its_stem_and_digest(people):
+    sources = {split: opened(people, split) for split in SPLITS}
+    names = {source.name for source in sources.values()}
+    assert len(names) == 1
+    assert Folder.get_builder_config(names.pop().removeprefix("folder/")).listed.stem == "people"
+    for split, pids in SPLITS.items():
+        source = sources[split]
+        assert sorted(set(source.pids.tolist())) == list(pids)
+        for row, name in enumerate(source.names):
+            assert source[row]["image"] == (people.parent / f"{name}.png").read_bytes()
+    assert sources["query"].names == ["shop/query/3_0", "shop/query/4_0"]
+    assert not sources["train"].has_textures
+
+
+def test_prepared_list_is_opened_again_without_preparing_and_by_its_name_alone(people, capsys):
+    name = opened(people, "train").name
+    assert "preparing" in capsys.readouterr().err
+    again = tfds_builders.open_source(name, "train", data_dir=people.parent / "data")
+    opened(people, "query")
+    assert again.name == name
+    assert capsys.readouterr().err == ""
+
+
+def test_name_that_is_not_prepared_asks_for_the_list(tmp_path):
+    with pytest.raises(UserError, match="folder/people-0123abcd is not prepared; give the list or folder it is made"):
+        tfds_builders.open_source("folder/people-0123abcd", "train", data_dir=tmp_path)
+
+
+def test_changed_list_or_picture_is_prepared_again(people):
+    first = opened(people, "train")
+    changed = save(people.parent / "shop/train/0_0.png", noise(99, height=14))
+    second = opened(people, "train")
+    assert second.name != first.name
+    assert second[second.names.index("shop/train/0_0")]["image"] == changed.read_bytes()
+    people.write_text(people.read_text().replace("shop/train/0_1.png,0,", "shop/train/0_1.png,2,"))
+    third = opened(people, "train")
+    assert third.name not in (first.name, second.name)
+    assert third.pids[third.names.index("shop/train/0_1")] == 2
+
+
+def test_list_may_lack_splits_and_the_missing_one_is_named(people, tmp_path):
+    lines = people.read_text().splitlines()
+    path = tmp_path / "trained.csv"
+    path.write_text("\n".join(line for line in lines if "shop/train" in line or "path" in line))
+    assert len(opened(path, "train")) == 6
+    with pytest.raises(UserError, match=r"folder/trained-\w{8} has no pictures in split query, only in train"):
+        opened(path, "query")
+
+
+def test_made_split_is_described_and_kept_as_a_list(tmp_path, capsys):
+    for pid in range(4):
+        for camid in (0, 1):
+            save(tmp_path / f"shop/{pid}/{camid}_a.png", noise(pid, camid))
+    pattern = r"(?P<camid>\d)_"
+    source = opened(tmp_path / "shop", "train", pattern=pattern)
+    said = capsys.readouterr().err.splitlines()
+    sizes = "2 people with 4 pictures for training, 2 queries and 2 gallery pictures of the other 2"
+    assert said[1:4] == [
+        f"{tmp_path / 'shop'}: a folder a person: 8 pictures",
+        f"shop has no splits; made: {sizes}",
+        "people with one picture: 0",
+    ]
+    made = tmp_path / "data" / source.name / "1.0.0" / "split.csv"
+    assert said[-1] == f"the split is {made}; copy it, change it, and give it in place of the list"
+    kept = tmp_path / "mine.csv"
+    kept.write_bytes(made.read_bytes())
+    for split in SPLITS:
+        own, other = opened(tmp_path / "shop", split, pattern=pattern), opened(kept, split)
+        assert [own[row]["image"] for row in range(len(own))] == [other[row]["image"] for row in range(len(other))]
+        np.testing.assert_array_equal(own.pids, other.pids)
+
+
+def test_textures_of_training_pictures_are_stored(people):
+    rows = list(csv.DictReader(io.StringIO(people.read_text())))
+    for row in rows:
+        if row["split"] == "train":
+            save(people.parent / "t" / f"{row['pid']}.png", noise(7, int(row["pid"]), height=8, width=8))
+            row["texture"] = f"t/{row['pid']}.png"
+    source = opened(write(people, *rows), "train")
+    assert source.has_textures
+    assert source[0]["texture"] == (people.parent / "t/0.png").read_bytes()
+    assert not opened(people, "query").has_textures
+
+
+def test_list_with_drawn_textures_can_be_trained_on(people):
+    drawn = people.parent / "drawn"
+    source = opened(people, "train")
+    for number, name in enumerate(source.names):
+        save(drawn / f"{name}.png", noise(number, height=8, width=8))
+    path = tfds_builders.write_list_with_textures(str(people), drawn, split="train")
+    assert path == drawn / "people.csv"
+    textured = tfds_builders.open_source(str(path), "train", data_dir=people.parent / "data")
+    assert textured.has_textures
+    for row, name in enumerate(source.names):
+        assert textured[row]["texture"] == (drawn / f"{name}.png").read_bytes()
+        assert textured[row]["image"] == source[row]["image"]
+    np.testing.assert_array_equal(textured.pids, source.pids)
+
+
+def test_boxes_cut_people_out_of_pictures(tmp_path):
+    street = noise(1, height=40, width=60)
+    save(tmp_path / "street.png", street)
+    boxes = [(5, 3, 10, 20), (30.6, 1.2, 8, 9), (-4, 30, 10, 30)]
+    rows = [{**dict(zip("xywh", box, strict=True)), "path": "street.png", "pid": 1, "split": "train"} for box in boxes]
+    source = opened(write(tmp_path / "boxes.csv", *rows), "train")
+    assert source.names == ["street", "street-2", "street-3"]
+    cut = [np.asarray(Image.open(io.BytesIO(source[row]["image"]))) for row in range(3)]
+    np.testing.assert_array_equal(cut[0], street[3:23, 5:15])
+    np.testing.assert_array_equal(cut[1], street[1:11, 30:39])
+    np.testing.assert_array_equal(cut[2], street[30:, :6])
+
+
+def test_pictures_are_stored_as_a_viewer_shows_them(tmp_path):
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # to be turned by 90 degrees
+    picture = noise(3)
+    shown = lambda path: np.asarray(Image.open(io.BytesIO(stored_picture(path))))  # noqa: E731
+    turned = save(tmp_path / "turned.png", picture, exif=rotated)
+    np.testing.assert_array_equal(shown(turned), np.rot90(picture, -1))
+    clear = save(tmp_path / "clear.png", np.zeros((4, 4, 4), np.uint8))
+    np.testing.assert_array_equal(shown(clear), np.full((4, 4, 3), 255))
+    grey = save(tmp_path / "grey.png", picture[:, :, 0])
+    np.testing.assert_array_equal(shown(grey), np.repeat(picture[:, :, :1], 3, axis=2))
+    photograph = save(tmp_path / "photograph.jpg", picture)
+    assert stored_picture(photograph) == photograph.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is no picture, or damaged"),
+        (b"text", "it is no picture, or damaged"),
+        (encoded(noise(1, height=60, width=60))[:-200], "it is no picture, or damaged"),
+    ],
+)
+def test_picture_that_cannot_be_read_is_named_and_nothing_is_left(content, said, people):
+    broken = people.parent / "shop/gallery/5_1.png"
+    broken.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        opened(people, "train")
+    assert str(caught.value) == f"{broken} cannot be read ({said}); replace it, or take it out of the list"
+    left = [path for path in (people.parent / "data").rglob("*") if not path.name.endswith("lock")]
+    assert left == []
+
+
+def test_box_outside_the_picture_is_named(tmp_path):
+    path = save(tmp_path / "a.png", noise(1))
+    with pytest.raises(UserError, match=r"a.png: the box 6,1,2,2 lies outside the picture of 6 x 12 pixels; correct"):
+        stored_picture(path, (6.0, 1.0, 2.0, 2.0))
+
+
+def test_data_set_is_preferred_to_a_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("pit/small/a.png"), noise(1))
+    save(Path("shop/anna/a.png"), noise(1))
+    assert [tfds_builders.is_own(name) for name in ("pit/small", "pit", "shop", "nowhere", "gone.csv")] == [
+        *(False, False, True, False, True)
+    ]
+    with pytest.raises(UserError, match=r"gone\.csv cannot be read"):
+        tfds_builders.open_source("gone.csv", "train", data_dir=tmp_path)
+
+
+def test_check_lists_everything_that_is_wrong(people):
+    shop = people.parent / "shop"
+    (shop / "train/0_0.png").unlink()
+    (shop / "train/0_1.png").write_bytes(b"text")
+    (shop / "query/4_0.png").write_bytes((shop / "query/3_0.png").read_bytes())
+    lines = people.read_text().replace("gallery/5_1.png,5", "gallery/5_1.png,2")
+    people.write_text(lines.replace("gallery/4_1.png,4", "gallery/4_1.png,3"))
+    faults, remarks = list_check.faults(str(people))
+    assert faults == [
+        f"{shop}/train/0_0.png cannot be read (No such file or directory); replace it, or take it out of the list",
+        f"{shop}/train/0_1.png cannot be read (it is no picture, or damaged); replace it, or take it out of the list",
+        f"2 pictures with the same content: {shop}/query/3_0.png (pid 3), {shop}/query/4_0.png (pid 4)",
+        "1 people are in train and in the test (2); a score needs people who were not trained on",
+        "1 people of the queries are not in the gallery (4); they cannot be found",
+    ]
+    assert remarks == []
+
+
+def test_check_of_a_list_that_is_in_order_finds_nothing(people):
+    assert list_check.faults(str(people)) == ([], [])
+
+
+def test_check_lists_the_faults_of_lines_too(people):
+    people.write_text("path,pid\n,1\na.png,\n")
+    assert list_check.faults(str(people))[0] == [
+        "line 2: it has no path; name a picture",
+        "line 3: a.png has no pid; give every picture a number or a string",
+    ]
+
+
+def test_check_names_a_single_camera_and_a_split_that_cannot_be_made(tmp_path):
+    save(tmp_path / "shop/anna/a.png", noise(1))
+    faults, _ = list_check.faults(str(tmp_path / "shop"))
+    assert [fault.partition(",")[0].partition(";")[0] for fault in faults] == [
+        "all pictures are by one camera",
+        "shop shows one person",
+    ]

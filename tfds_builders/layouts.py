@@ -1,0 +1,111 @@
+"""Folders of pictures in the layouts that people have, read as lists.
+
+    bounding_box_train/ query/ bounding_box_test/       Market-1501's layout: 0002_c1s1_000451_03.jpg
+    train/ query/ gallery/                              one or more of them; in each, file names or a folder a person
+    PERSON/picture.jpg                                  a folder a person, with further folders in it or not
+
+File names are understood by a pattern, a regular expression with the groups `pid` and `camid` that is searched for in
+the path of a picture below its part of the layout. Without one, names in the first two layouts are taken for
+Market-1501's, and folders for people, whose pictures are all by camera 0.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from san_jax.data import picture_folder
+from san_jax.errors import UserError
+from tfds_builders.people_list import PeopleList, Row, name_of, with_unique_names
+from tfds_builders.record import whole_label
+
+MARKET = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+SPLIT_FOLDERS = {split: split for split in ("train", "query", "gallery")}
+MARKET_NAMES = r"(?P<pid>-1|\d+)_c(?P<camid>\d+)"
+JUNK = -1  # the pid of pictures that Market-1501 leaves out of its scores: neither right nor wrong
+GROUPS = {"pid", "camid"}
+
+
+def read(folder: Path, *, pattern: str = "") -> PeopleList:
+    """The pictures of a folder.
+
+    Args:
+      folder: in one of the layouts above.
+      pattern: regular expression for the paths of pictures, with a group `pid`, `camid` or both; "" for the default.
+
+    Raises:
+      UserError: the pattern is none, the layout is none of the above, or a path does not fit the pattern.
+    """
+    groups = _groups_of(pattern)
+    inside = {path.name for path in _entries(folder) if path.is_dir()}
+    if set(MARKET) <= inside:
+        parts, what = MARKET, "Market-1501's layout"
+    elif found := {name: split for name, split in SPLIT_FOLDERS.items() if name in inside}:
+        parts, what = found, f"a folder for each of {', '.join(found)}"
+    else:
+        parts, what = {"": ""}, "a folder a person"
+    rows = [row for name, split in parts.items() for row in _rows(folder, name, split, pattern=pattern, groups=groups)]
+    kept = [row for row in rows if row.pid != JUNK]
+    counted = Counter(row.split for row in kept)
+    sizes = ", ".join(f"{number} {split} pictures".replace("  ", " ") for split, number in counted.items())
+    junk = f"; {len(rows) - len(kept)} pictures with pid {JUNK} are left out" if len(kept) < len(rows) else ""
+    if not kept:
+        raise UserError(f"{folder} holds no pictures but those with pid {JUNK}; give a folder that does")
+    stem = folder.resolve().name or "folder"
+    return PeopleList(stem, tuple(with_unique_names(kept)), (f"{folder}: {what}: {sizes}{junk}",))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); give a folder of pictures") from error
+
+
+def _groups_of(pattern: str) -> set[str]:
+    """The names of the groups of a pattern; none if it is empty."""
+    if not pattern:
+        return set()
+    try:
+        groups = set(re.compile(pattern).groupindex)
+    except re.error as error:
+        raise UserError(f"data.pattern {pattern!r} is no regular expression ({error}); see docs/data.md") from error
+    if not groups or not groups <= GROUPS:
+        raise UserError(
+            f"data.pattern {pattern!r} has the groups {', '.join(sorted(groups)) or 'none'}; "
+            "write (?P<pid>...) and (?P<camid>...), or one of them"
+        )
+    return groups
+
+
+def _rows(folder: Path, part: str, split: str, *, pattern: str, groups: set[str]) -> list[Row]:
+    """The pictures of one part of a layout."""
+    rows, misfits = [], []
+    for path in picture_folder.list_files(folder / part).pictures:
+        below = path.relative_to(folder / part)
+        person = below.parts[0] if len(below.parts) > 1 else None  # the folder that may name the person
+        wanted = pattern or ("" if person or not split else MARKET_NAMES)
+        match = re.search(wanted, below.as_posix())
+        found = {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
+        pid = found.get("pid", None if "pid" in groups else person)
+        if pid is None or ("camid" in groups and "camid" not in found):
+            misfits.append(below.as_posix())
+            continue
+        is_number = wanted == MARKET_NAMES
+        labels = {
+            "pid": _label(pid, is_number=is_number),
+            "camid": _label(found.get("camid", "0"), is_number=is_number),
+        }
+        rows.append(Row(path=path, name=name_of(str(path.relative_to(folder))), split=split, **labels))
+    if misfits:
+        where = folder / part
+        raise UserError(
+            f"{where}: {misfits[0]} does not say who it shows ({len(misfits)} of {len(misfits) + len(rows)} pictures); "
+            r"give a folder for each person, or a pattern for the names, such as --config.data.pattern="
+            r"'(?P<pid>\d+)_c(?P<camid>\d+)'"
+        )
+    return rows
+
+
+def _label(text: str, *, is_number: bool) -> int | str:
+    """A label from a part of a path. In Market-1501's names digits are numbers; elsewhere 0007 and 7 are two people."""
+    return int(text) if is_number else whole_label(text, field="pid", name=text)
