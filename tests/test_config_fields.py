@@ -4,13 +4,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 from runs import PEOPLE, build, config_of
 
-from configs import ablation, base, baseline, chain, san, san_pg
+from configs import ablation, base, baseline, chain, san, san_market1501, san_msmt17, san_pg
 from san_jax.commands import config_file
 from san_jax.errors import UserError
 from san_jax.training import config_fields
 
 
-@pytest.mark.parametrize("module", [base, san, baseline, san_pg])
+@pytest.mark.parametrize("module", [base, san, baseline, san_pg, san_market1501, san_msmt17])
 @pytest.mark.parametrize("size", ["full", "small"])
 def test_shipped_configs_are_in_range_and_change_no_unused_field(module, size):
     config = module.get_config(size)

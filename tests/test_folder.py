@@ -12,7 +12,8 @@ from PIL import Image
 import tfds_builders
 from san_jax.errors import UserError
 from tfds_builders import list_check
-from tfds_builders.folder import Folder, stored_picture
+from tfds_builders.file_builder import stored_picture
+from tfds_builders.folder import Folder
 
 SPLITS = {"train": range(3), "query": range(3, 5), "gallery": range(3, 6)}
 

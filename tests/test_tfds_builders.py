@@ -84,7 +84,7 @@ def test_relative_data_dir_is_found_after_a_change_of_directory(prepared, monkey
     assert pickle.loads(pickle.dumps(source))[3]["name"] == source.names[3]
 
 
-@pytest.mark.parametrize("name", ["cuhk03", "cuhk03/nothing", "market1501", "", "cuhk03/labeled/x"])
+@pytest.mark.parametrize("name", ["cuhk03", "cuhk03/nothing", "market1502", "", "cuhk03/labeled/x"])
 def test_unknown_data_set_lists_the_known_ones(name, tmp_path):
     with pytest.raises(UserError, match=f"no data set {name}; there are cuhk03/labeled, cuhk03/detected, "):
         open_source(name, "train", data_dir=tmp_path)

@@ -25,13 +25,11 @@ from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.folder import Folder
 from tfds_builders.pit import Pit
 from tfds_builders.record import DrawnTextures, ReidBuilder, Rows
+from tfds_builders.releases import RELEASES
 from tfds_builders.synthetic_reid import SyntheticReid
 
 BUILDERS: dict[str, type[ReidBuilder]] = {
-    "cuhk03": Cuhk03,
-    "folder": Folder,
-    "pit": Pit,
-    "synthetic_reid": SyntheticReid,
+    builder.name: builder for builder in (Cuhk03, *RELEASES, Folder, SyntheticReid, Pit)
 }
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from san_jax.data import threads
 from san_jax.errors import UserError
-from tfds_builders import folder, layouts, people_list, people_split
+from tfds_builders import file_builder, layouts, people_list, people_split
 from tfds_builders.people_list import ListFault, PeopleList, Row
 
 
@@ -59,7 +59,7 @@ def _faults_of_files(listed: PeopleList) -> Iterator[str]:
 def _digest(task: tuple[Path, tuple[float, float, float, float] | None]) -> str | UserError:
     """Digest of a picture as it would be stored, or why it cannot be."""
     try:
-        return hashlib.sha256(folder.stored_picture(*task)).hexdigest()
+        return hashlib.sha256(file_builder.stored_picture(*task)).hexdigest()
     except UserError as error:
         return error
 

@@ -174,14 +174,15 @@ def with_unique_names(rows: Iterable[Row]) -> list[Row]:
             number += 1
             name = f"{row.name}-{number}"
         taken.add(name)
-        rows[place] = dataclasses.replace(row, name=name)
+        if name != row.name:
+            rows[place] = dataclasses.replace(row, name=name)
     return rows
 
 
 def name_of(path: str) -> str:
     """The name of a picture from its path in a list: without suffix, and without what leads out of a folder."""
-    parts = [part for part in PurePath(path).with_suffix("").parts if part not in (PurePath(path).anchor, "..")]
-    return "/".join(parts)
+    pure = PurePath(path)
+    return "/".join([*(part for part in pure.parts[:-1] if part not in (pure.anchor, "..")), pure.stem])
 
 
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
