@@ -73,6 +73,18 @@ def occluded_duke() -> Iterator[str]:
     yield from duke_names("bounding_box_test", 17_661, range(1001, 2111))
 
 
+def cuhk03_np(boxes: str) -> Iterator[str]:
+    """As in CUHK03-NP."""
+    train, gallery = {"labeled": (7_368, 5_328), "detected": (7_365, 5_332)}[boxes]
+    for folder, count, people in (
+        ("bounding_box_train", train, range(1, 768)),
+        ("query", 1_400, range(768, 1_468)),
+        ("bounding_box_test", gallery, range(768, 1_468)),
+    ):
+        for pid, camera, number in spread(count, people, 2):
+            yield f"{boxes}/{folder}/{pid:04d}_c{camera}_{number}.png"
+
+
 MSMT17 = {  # list -> folder, pictures, people
     "list_train.txt": ("train", 30_248, 1_041),
     "list_val.txt": ("train", 2_373, 1_041),

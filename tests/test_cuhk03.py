@@ -136,6 +136,36 @@ def test_new_protocol_has_no_test_sets(release, data_dir):
         open_source("cuhk03/labeled:3", "train", data_dir=data_dir, manual_dir=release)
 
 
+@pytest.mark.parametrize("name", ["labeled", "detected", "labeled_texture"])
+def test_pictures_that_were_extracted_give_the_same_set(name, own_release, release, data_dir, tmp_path):
+    kind = name.partition("_")[0]
+    with h5py.File(own_release / MAT) as mat:
+        grids = [mat[ref][()].T for ref in mat[kind][()].ravel()]
+        for pair, person in PEOPLE:
+            for index in indices(kind, pair, person):
+                path = own_release / "cuhk03" / f"images_{kind}" / f"{picture_name(pair, person, index)}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(mat[grids[pair - 1][person - 1, index - 1]][()].T).save(path)
+    (own_release / MAT).unlink()
+    for split in ("train", "query", "gallery"):
+        own = open_source(f"cuhk03/{name}", split, data_dir=tmp_path / "data", manual_dir=own_release)
+        other = open_source(f"cuhk03/{name}", split, data_dir=data_dir, manual_dir=release)
+        assert (own.names, own.pids.tolist()) == (other.names, other.pids.tolist())
+        for row in range(0, len(own), 7):
+            np.testing.assert_array_equal(decode(own[row]["image"]), decode(other[row]["image"]))
+            assert own[row]["texture"] == other[row]["texture"]
+    with pytest.raises(UserError, match=r"there is no .*cuhk-03\.mat"):
+        open_source("cuhk03/labeled_classic", "train", data_dir=tmp_path / "data", manual_dir=own_release)
+
+
+def test_extracted_pictures_that_are_missing_are_counted(own_release, tmp_path):
+    folder = own_release / "cuhk03" / "images_labeled"
+    folder.mkdir()
+    (own_release / MAT).unlink()
+    with pytest.raises(UserError, match=r"names 1_001_1_01\.png, which .*images_labeled lacks \(\d+ in all\)"):
+        open_source("cuhk03/labeled", "train", data_dir=tmp_path / "data", manual_dir=own_release)
+
+
 def test_preparing_twice_gives_the_same_bytes(release, data_dir, tmp_path):
     first = open_source("cuhk03/labeled_texture", "train", data_dir=data_dir, manual_dir=release)._builder.data_path
     second = open_source("cuhk03/labeled_texture", "train", data_dir=tmp_path, manual_dir=release)._builder.data_path

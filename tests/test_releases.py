@@ -29,6 +29,7 @@ PUBLISHED = {  # pictures and people of each split; as on the owners' pages
     "market1501": {"train": (12_936, 751), "query": (3_368, 750), "gallery": (15_913, 751)},
     "dukemtmc_reid": {"train": (16_522, 702), "query": (2_228, 702), "gallery": (17_661, 1_110)},
     "occluded_duke": {"train": (15_618, 702), "query": (2_210, 519), "gallery": (17_661, 1_110)},
+    "cuhk03_np": {"train": (7_368, 767), "query": (1_400, 700), "gallery": (5_328, 700)},
     "msmt17": {"train": (32_621, 1_041), "query": (11_659, 3_060), "gallery": (82_161, 3_060)},
     "partial_reid": {"query": (300, 60), "gallery": (300, 60)},
     "partial_ilids": {"query": (119, 119), "gallery": (119, 119)},
@@ -88,6 +89,16 @@ def test_msmt17_of_the_true_size_is_read_from_its_lists(version, tmp_path):
     )
     assert {row.camid for row in plan["gallery"]} == set(range(1, 16))
     assert tfds_builders.whole_name("msmt17") == "msmt17/v1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boxes", ["labeled", "detected"])
+def test_cuhk03_np_of_the_true_size_is_read_as_published(boxes, tmp_path):
+    picture = field_releases.picture(tmp_path)
+    field_releases.write(tmp_path / "cuhk03-np", picture, field_releases.cuhk03_np(boxes))
+    other = {"train": (7_365, 767), "gallery": (5_332, 700)} if boxes == "detected" else {}
+    assert sizes(planned(f"cuhk03_np/{boxes}", tmp_path)) == PUBLISHED["cuhk03_np"] | other
+    assert tfds_builders.drawn_textures(f"cuhk03_np/{boxes}_texture").pictures == f"cuhk03_np/{boxes}"
 
 
 def test_every_release_has_a_test_of_its_size():

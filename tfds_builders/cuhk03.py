@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -29,6 +29,7 @@ NUM_TEST_SETS = 20  # of the classic protocol
 CLASSIC = "pictures"  # the stored split of the classic configs; TFDS keeps the name "all" for itself
 MAT = Path("cuhk03", "cuhk03_release", "cuhk-03.mat")
 TEXTURES = Path("cuhk03", "texture_cuhk03_labeled")
+EXTRACTED = "images_{kind}"  # folder in cuhk03/, where torchreid writes the pictures of MAT as PNG files
 
 Cell = tuple[int, int, int]  # camera pair, person, index of the picture; all from 1
 
@@ -67,6 +68,9 @@ class Cuhk03Config(tfds.core.BuilderConfig):
 class Cuhk03(ReidBuilder):
     """CUHK03: new protocol (train, query, gallery) or classic (stored once, split by one of 20 test sets when read).
 
+    Without `cuhk-03.mat` the pictures are read from the folders into which torchreid extracts them, images_labeled/ and
+    images_detected/, by the same names; the classic test sets are in the .mat alone.
+
     In `train` of the new protocol a pid is the position of the protocol's label in sorted order, in query and gallery
     the label itself. The classic configs number identities across all camera pairs, from 1.
     """
@@ -97,33 +101,57 @@ class Cuhk03(ReidBuilder):
 
     def plan(self, manual_dir: Path) -> dict[str, list[Picture]]:
         """The pictures of every split, in the protocol's order, after a check that the release has all of them."""
-        config = self.builder_config
-        with open_mat(manual_dir / MAT) as mat:
-            cells = find_cells(mat, config.kind)
-            if config.classic:
-                return {CLASSIC: classic_pictures(cells, read_test_sets(mat))}
+        config, extracted = self.builder_config, self.extracted(manual_dir)
+        if extracted is not None:
+            place, cells = extracted, extracted_cells(extracted)
+        else:
+            place = manual_dir / MAT
+            with open_mat(place) as mat:
+                cells = find_cells(mat, config.kind)
+                if config.classic:
+                    return {CLASSIC: classic_pictures(cells, read_test_sets(mat))}
         protocol = manual_dir / "cuhk03" / f"cuhk03_new_protocol_config_{config.kind}.mat"
         splits = read_protocol(protocol)
         present = set(cells)
         missing = [p for split in splits.values() for p in split if (p.pair, p.person, p.index) not in present]
         if missing:
             raise UserError(
-                f"{protocol} names {missing[0].name}.png, which {manual_dir / MAT} lacks ({len(missing)} in all); "
+                f"{protocol} names {missing[0].name}.png, which {place} lacks ({len(missing)} in all); "
                 "use a protocol and a release that belong together"
             )
         if config.textures:
             splits["train"] = with_textures(splits["train"], manual_dir / TEXTURES)
         return splits
 
-    def records(self, items: Sequence[Picture], manual_dir: Path) -> Iterator[Record]:
-        """Reads pictures and textures of a part of one split."""
+    def extracted(self, manual_dir: Path) -> Path | None:
+        """The folder of extracted pictures; None if the release's .mat is there, or has to be."""
+        folder = manual_dir / "cuhk03" / EXTRACTED.format(kind=self.builder_config.kind)
+        there = folder.is_dir() and not self.builder_config.classic and not (manual_dir / MAT).exists()
+        return folder if there else None
+
+    @contextlib.contextmanager
+    def reader(self, manual_dir: Path) -> Iterator[Callable[[Picture], bytes]]:
+        """A function that reads and encodes a picture."""
+        folder = self.extracted(manual_dir)
+        if folder is not None:
+            yield lambda item: read_picture(folder / f"{item.name}.png")
+            return
         with open_mat(manual_dir / MAT) as mat:
             grids = read_grids(mat, self.builder_config.kind)
-            for item in items:
+
+            def read(item: Picture) -> bytes:
                 with reading(mat.filename):
                     picture = mat[grids[item.pair - 1][item.person - 1, item.index - 1]][()].T
+                return encode_png(np.ascontiguousarray(picture))
+
+            yield read
+
+    def records(self, items: Sequence[Picture], manual_dir: Path) -> Iterator[Record]:
+        """Reads pictures and textures of a part of one split."""
+        with self.reader(manual_dir) as read:
+            for item in items:
                 record = {
-                    "image": encode_png(np.ascontiguousarray(picture)),
+                    "image": read(item),
                     "texture": read_picture(manual_dir / TEXTURES / item.texture) if item.texture else b"",
                     "pid": item.pid,
                     "camid": item.view - 1,
@@ -202,6 +230,12 @@ def find_cells(mat: h5py.File, kind: str) -> list[Cell]:
             for index, ref in enumerate(row, 1)
             if h5py.h5r.dereference(ref, mat.id).rank == 3
         ]
+
+
+def extracted_cells(folder: Path) -> list[Cell]:
+    """The cells of which a folder has the pictures, sorted."""
+    names = (re.fullmatch(r"([1-5])_(\d{3})_[12]_(\d{2})\.png", path.name) for path in folder.iterdir())
+    return sorted((int(name[1]), int(name[2]), int(name[3])) for name in names if name)
 
 
 def read_test_sets(mat: h5py.File) -> list[set[tuple[int, int]]]:

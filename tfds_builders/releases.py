@@ -5,6 +5,7 @@
     dukemtmc_reid        16,522 /   702       2,228 /   702     17,661 / 1,110      8
     occluded_duke        15,618 /   702       2,210 /   519     17,661 / 1,110      8    queries are half hidden
     msmt17               32,621 / 1,041      11,659 / 3,060     82,161 / 3,060     15
+    cuhk03_np             7,368 /   767       1,400 /   700      5,328 /   700      2    labeled; detected 7,365, 5,332
     partial_reid                                300 /    60        300 /    60           queries are parts of people
     partial_ilids                               119 /   119        119 /   119           queries are parts of people
     viper:K                 632 /   316         316 /   316        316 /   316      2    K from 0 to 9: seeded halves
@@ -247,6 +248,34 @@ class Msmt17(Release):
                 yield Row(path=pictures / match[1], name=name, **labels)
 
 
+class Cuhk03Np(Release):
+    """CUHK03-NP (Zhong 2017): CUHK03 by the new protocol as folders of PNG files; `cuhk03` reads the original."""
+
+    BUILDER_CONFIGS = configs("labeled", "detected")
+    DEFAULT_BUILDER_CONFIG_NAME = "labeled"
+    SIZES: ClassVar[Mapping[str, Size]] = {
+        "train": Size(7_368, 767),
+        "query": Size(1_400, 700),
+        "gallery": Size(5_328, 700),
+    }
+    DETECTED: ClassVar[Mapping[str, Size]] = {**SIZES, "train": Size(7_365, 767), "gallery": Size(5_332, 700)}
+    SOURCE = "CUHK03-NP (https://github.com/zhunzhong07/person-re-ranking)"
+
+    @property
+    def boxes(self) -> str:
+        """Labeled or detected."""
+        return self.builder_config.name.partition("_")[0]
+
+    @property
+    def FOLDERS(self) -> Sequence[str]:
+        """The folder of the boxes of this config."""
+        return f"cuhk03-np/{self.boxes}", f"CUHK03-NP/{self.boxes}", f"cuhk03/cuhk03-np/{self.boxes}"
+
+    def sizes(self) -> Mapping[str, Size]:
+        """Those of the config's boxes."""
+        return self.SIZES if self.boxes == "labeled" else self.DETECTED
+
+
 class Partial(Release):
     """Base of the sets whose queries are parts of people: pid from the digits that begin a file's name.
 
@@ -330,4 +359,13 @@ class Viper(Release):
         return Rows(self.STORED, rows, pids[rows])
 
 
-RELEASES: tuple[type[Release], ...] = (Market1501, DukemtmcReid, OccludedDuke, Msmt17, PartialReid, PartialIlids, Viper)
+RELEASES: tuple[type[Release], ...] = (
+    Market1501,
+    DukemtmcReid,
+    OccludedDuke,
+    Msmt17,
+    Cuhk03Np,
+    PartialReid,
+    PartialIlids,
+    Viper,
+)
