@@ -33,7 +33,7 @@ def test_table_and_file_have_the_reference_scores_of_every_set(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "error"),
-    [(",", "--data names no data set"), ("market1501", "there is no data set market1501")],
+    [(",", "--data names no data set"), ("market1502", "there is no data set market1502")],
 )
 def test_invalid_data_set_is_an_error_of_one_line(data, error, tmp_path):
     status, output, errors = run(f"--data={data}", f"--data_dir={tmp_path}")

@@ -102,7 +102,10 @@ class Folder(FileBuilder):
         """Where the records of a split are stored; a list may lack some of the splits."""
         if split not in self.info.metadata:
             there = ", ".join(self.info.metadata)
-            raise UserError(f"folder/{self.builder_config.name} has no pictures in split {split}, only in {there}")
+            raise UserError(
+                f"folder/{self.builder_config.name} has no pictures in split {split}, only in {there}; "
+                "give a list that has them, or one without splits"
+            )
         return super().rows(split, variant)
 
     def _check_splits(self, plan) -> None:

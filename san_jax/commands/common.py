@@ -222,7 +222,7 @@ def names(listed: str, *, field: str) -> list[str]:
 
 
 def _open(name: str, split: str, data: ConfigDict) -> Source:
-    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir, pattern=data.get("pattern", ""))
+    return open_source(name, split, data_dir=data.data_dir, manual_dir=data.manual_dir, pattern=data.pattern)
 
 
 def open_source(name: str, split: str, *, data_dir: str, manual_dir: str, pattern: str = "") -> Source:

@@ -106,7 +106,10 @@ def build(
         check_same(found, architecture, where=str(resumed))
     evaluation.check_metric(config.scoring.metric)
     if networks.draws and not source.has_textures:
-        raise UserError(f"data.train is {source.name}, which has no textures; mode {config.mode} needs them")
+        raise UserError(
+            f"data.train is {source.name}, which has no textures; mode {config.mode} needs them: "
+            "generate_textures.py draws them for a list of pictures, san_jax.experiments.chain for a data set"
+        )
     plan = batch_plan.make_plan(config, source, pairs, networks=networks, num_devices=mesh.size)
     due = schedule.score_at(plan, config.schedule.eval_every)
     if due and networks.learns_people:
