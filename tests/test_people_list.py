@@ -180,6 +180,19 @@ def test_digest_changes_with_rows_and_with_files_alone(tmp_path):
     assert digest("path,pid", "a.jpg,1", "b.jpg,2") not in (first, second)
 
 
+def test_digest_is_that_of_the_list_wherever_it_stands_and_however_it_is_named(tmp_path, monkeypatch):
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "a.jpg").write_bytes(b"1")
+    path = written(shop, "path,pid", "a.jpg,1")
+    digests = {people_list.read(path).digest}
+    monkeypatch.chdir(shop)
+    digests |= {people_list.read(Path(name)).digest for name in ("people.csv", "../shop/people.csv")}
+    moved = shop.rename(tmp_path / "moved")
+    digests.add(people_list.read(moved / "people.csv").digest)
+    assert len(digests) == 1
+
+
 def test_digest_of_a_list_whose_file_is_missing_names_it(tmp_path):
     with pytest.raises(UserError, match=r"gone.jpg cannot be read \(No such file or directory\); correct the list"):
         assert people_list.read(written(tmp_path, "path,pid", "gone.jpg,1")).digest

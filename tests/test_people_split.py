@@ -14,7 +14,7 @@ from tfds_builders.people_list import PeopleList, Row
 def listed(places):
     """A list with a picture for each (pid, camid)."""
     rows = [Row(path=Path(f"{n}.jpg"), pid=pid, camid=camid, name=str(n)) for n, (pid, camid) in enumerate(places)]
-    return PeopleList("shop", tuple(rows))
+    return PeopleList("shop", Path(), tuple(rows))
 
 
 def even(people, *, cameras, each):

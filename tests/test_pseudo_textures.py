@@ -379,7 +379,7 @@ def test_command_reads_a_data_set_by_name_and_split(workdir, tmp_path):
     ("arguments", "error"),
     [
         (["--checkpoint={tmp}", "--input={tmp}"], "holds no checkpoint; give the workdir of a run"),
-        (["--checkpoint={run}", "--input=tfds:market1501"], "there is no data set market1501"),
+        (["--checkpoint={run}", "--input=tfds:market1502"], "there is no data set market1502"),
     ],
 )
 def test_command_reports_an_error_in_one_line(arguments, error, workdir, tmp_path):

@@ -51,7 +51,7 @@ def read(folder: Path, *, pattern: str = "") -> PeopleList:
     if not kept:
         raise UserError(f"{folder} holds no pictures but those with pid {JUNK}; give a folder that does")
     stem = folder.resolve().name or "folder"
-    return PeopleList(stem, tuple(with_unique_names(kept)), (f"{folder}: {what}: {sizes}{junk}",))
+    return PeopleList(stem, folder, tuple(with_unique_names(kept)), (f"{folder}: {what}: {sizes}{junk}",))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -76,11 +77,13 @@ class PeopleList:
 
     Attributes:
       stem: the word for the list in the data set's name.
+      base: the folder to which its paths are relative.
       rows: its pictures.
       remarks: lines that say how the list or folder was understood.
     """
 
     stem: str
+    base: Path
     rows: tuple[Row, ...]
     remarks: tuple[str, ...] = ()
 
@@ -93,13 +96,17 @@ class PeopleList:
     def digest(self) -> str:
         """Eight hexadecimal digits that change with the rows, and with the size or time of any of their files.
 
+        They do not depend on where the list and its files are, as long as they are moved together.
+
         Raises:
           UserError: a file is missing.
         """
         found = hashlib.sha256()
         for row in self.rows:
-            values = dataclasses.asdict(row) | {"path": str(row.path), "texture": str(row.texture)}
-            states = [_state(path) for path in (row.path, row.texture) if path]
+            files_of_row = [path for path in (row.path, row.texture) if path]
+            places = [os.path.relpath(path, self.base) for path in files_of_row]
+            values = dataclasses.asdict(row) | {"path": places[0], "texture": places[1:]}
+            states = [_state(path) for path in files_of_row]
             found.update(json.dumps([values, states], sort_keys=True).encode(errors="surrogatepass"))
         return found.hexdigest()[:8]
 
@@ -138,7 +145,7 @@ def read(path: Path) -> PeopleList:
         raise ListFault(path, faults)
     unused = [name for name in header if name and name not in COLUMNS]
     remarks = (f"{path}: columns without a use here: {', '.join(unused)}",) if unused else ()
-    return PeopleList(path.stem, tuple(with_unique_names(rows.values())), remarks)
+    return PeopleList(path.stem, path.parent, tuple(with_unique_names(rows.values())), remarks)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
