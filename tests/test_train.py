@@ -285,7 +285,11 @@ def test_san_starts_from_a_texture_generator_and_mixes_in_pairs(generator, data,
         ({"data.train": "cuhk04/labeled"}, "configs/san.py:small", "cuhk03/labeled_texture"),
         ({"data.train": "cuhk03/labeled"}, "configs/san.py:small", "no textures"),
         ({}, "configs/san_pg.py:small", "cuhk03/labeled_texture has no split test"),
-        ({"init_from": "/nowhere"}, "configs/san.py:small", "/nowhere"),
+        (  # before data are prepared, for which there is no release here
+            {"init_from": "/nowhere", "data.manual_dir": "", "data.data_dir": "/tmp/nothing-prepared"},
+            "configs/san.py:small",
+            "init_from: there is no /nowhere; give a run, a checkpoint or a file",
+        ),
         ({"reid.learning_rate": 1e38}, BASELINE, "step"),
     ],
 )

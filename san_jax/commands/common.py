@@ -25,7 +25,8 @@ from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.process import stopping
 from san_jax.scoring.evaluation import RetrievalSet
-from san_jax.training import config_fields, resuming, run, train_loop, train_step
+from san_jax.training import config_fields, resuming, run, starting_weights, train_loop, train_step
+from san_jax.weights import stored
 
 # Thresholds of Python's garbage collector, whose default is 700, 10, 10. Tracing a train step creates objects by the
 # million, hardly any of which are garbage in cycles; looking for it that often takes a tenth of the start.
@@ -142,6 +143,8 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
     config_fields.check(config)
     train_loop.check_free(workdir)
     resuming.check_config(config, workdir)  # before data are prepared in vain
+    if config.init_from and stored.newest(workdir) is None:
+        starting_weights.check_exists(Path(config.init_from))
     source, pairs, test_sets = open_training_set(config.data), open_pairs(config), open_scored_sets(config)
     mesh = devices.make_mesh()
     built = run.build(config, workdir, source=source, pairs=pairs, test_sets=test_sets, mesh=mesh)

@@ -27,6 +27,21 @@ DECODER = ("reduce_dim.0.weight", *(f"up{i}.conv.2.weight" for i in (1, 2, 3, 4)
 REID_ONLY = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
 
 
+def check_exists(path: Path) -> None:
+    """Checks that a path holds weights, before data are prepared in vain; whether they fit is checked later.
+
+    Raises:
+      UserError: there is no such file, or no checkpoint in the folder.
+    """
+    path = pretrained.path_of(path)
+    if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
+        stored.find(path)
+    elif not os.path.lexists(path):
+        meant = pretrained.nearest(path)
+        hint = f"did you mean {meant}, which comes with the package?" if meant else "give a run, a checkpoint or a file"
+        raise UserError(f"init_from: there is no {path}; {hint}")
+
+
 def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
     """The state with the weights of a file or checkpoint; prints what was taken and what stays fresh.
 
@@ -39,10 +54,9 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     Raises:
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
+    check_exists(path)
     path = pretrained.path_of(path)
-    if (meant := pretrained.nearest(path)) and not os.path.lexists(path):
-        raise UserError(f"there is no {path}; did you mean {meant}, which comes with the package?")
-    if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
+    if os.path.isdir(path):
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
         trained_reid, stem = learns_people(mode), found.stem
