@@ -132,11 +132,11 @@ def shrink(config: ConfigDict) -> None:
     config.encoder.depth, config.encoder.width, config.encoder.fc_dim = 18, 0.25, 128
     config.decoder.width, config.decoder.coarse = 0.25, 96
     config.augmentation.erase = 0.0  # a few hundred steps are too few to learn to cope with it
-    config.batch.identities = 8  # half the batch, twice the steps: trains from every seed, see docs/ablation.md
+    config.batch.identities = 8  # half the batch, twice the steps: trains from every seed
     config.reid.learning_rate, config.reid.milestones = 1e-3, (6, 7)
     config.schedule.warmup_epochs, config.schedule.epochs = 1, 8
     config.schedule.warmup_rate, config.schedule.warmup_growth = 2e-4, 1.0
     config.schedule.eval_every = 9  # only at the end
-    config.recon.learning_rate = 1e-4  # 1e-3 hurts re-ID, 1e-5 has no effect: docs/ablation.md
+    config.recon.learning_rate = 1e-4  # docs/ablation.md compares rates
     config.recon.decoder_learning_rate = 1e-3
     config.loss.texture_triplets = 0.01  # they start at 6 to 17, where the reconstruction loss is 0.3

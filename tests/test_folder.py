@@ -7,48 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_source import encoded
+from own_pictures import SPLITS, noise, save, write, write_people
 from PIL import Image
 
 import tfds_builders
 from san_jax.errors import UserError
-from tfds_builders import list_check
-from tfds_builders.file_builder import stored_picture
 from tfds_builders.folder import Folder
-
-SPLITS = {"train": range(3), "query": range(3, 5), "gallery": range(3, 6)}
-
-
-def noise(*seed, height=12, width=6):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
-def save(path, picture, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, **options)
-    return path
-
-
-def write(path, *rows):
-    """Writes dicts as a list."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with open(path, "w", newline="") as file:
-        written = csv.DictWriter(file, columns)
-        written.writeheader()
-        written.writerows(rows)
-    return path
 
 
 @pytest.fixture
 def people(tmp_path):
-    """A list with splits; two cameras of every person, the query by the first."""
-    rows = []
-    for split, pids in SPLITS.items():
-        for pid in pids:
-            for camid in (0, 1) if split == "train" else (0,) if split == "query" else (1,):
-                name = f"{split}/{pid}_{camid}.png"
-                save(tmp_path / "shop" / name, noise(pid, camid))
-                rows.append({"path": f"shop/{name}", "pid": pid, "camid": camid, "split": split})
-    return write(tmp_path / "people.csv", *rows)
+    return write_people(tmp_path)
 
 
 def opened(path, split, **options):
@@ -154,6 +123,14 @@ def test_list_with_drawn_textures_can_be_trained_on(people):
     np.testing.assert_array_equal(textured.pids, source.pids)
 
 
+def test_times_are_stored_with_their_pictures(people):
+    rows = list(csv.DictReader(io.StringIO(people.read_text())))
+    rows[0]["time"] = "2026-11-28 14:03"
+    name = opened(write(people, *rows), "train").name
+    builder = tfds_builders.prepare(name, data_dir=people.parent / "data")
+    assert builder.column("train", "time").tolist() == ["2026-11-28T14:03:00", *[""] * 5]
+
+
 def test_boxes_cut_people_out_of_pictures(tmp_path):
     street = noise(1, height=40, width=60)
     save(tmp_path / "street.png", street)
@@ -165,21 +142,6 @@ def test_boxes_cut_people_out_of_pictures(tmp_path):
     np.testing.assert_array_equal(cut[0], street[3:23, 5:15])
     np.testing.assert_array_equal(cut[1], street[1:11, 30:39])
     np.testing.assert_array_equal(cut[2], street[30:, :6])
-
-
-def test_pictures_are_stored_as_a_viewer_shows_them(tmp_path):
-    rotated = Image.Exif()
-    rotated[0x0112] = 6  # to be turned by 90 degrees
-    picture = noise(3)
-    shown = lambda path: np.asarray(Image.open(io.BytesIO(stored_picture(path))))  # noqa: E731
-    turned = save(tmp_path / "turned.png", picture, exif=rotated)
-    np.testing.assert_array_equal(shown(turned), np.rot90(picture, -1))
-    clear = save(tmp_path / "clear.png", np.zeros((4, 4, 4), np.uint8))
-    np.testing.assert_array_equal(shown(clear), np.full((4, 4, 3), 255))
-    grey = save(tmp_path / "grey.png", picture[:, :, 0])
-    np.testing.assert_array_equal(shown(grey), np.repeat(picture[:, :, :1], 3, axis=2))
-    photograph = save(tmp_path / "photograph.jpg", picture)
-    assert stored_picture(photograph) == photograph.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -200,12 +162,6 @@ def test_picture_that_cannot_be_read_is_named_and_nothing_is_left(content, said,
     assert left == []
 
 
-def test_box_outside_the_picture_is_named(tmp_path):
-    path = save(tmp_path / "a.png", noise(1))
-    with pytest.raises(UserError, match=r"a.png: the box 6,1,2,2 lies outside the picture of 6 x 12 pixels; correct"):
-        stored_picture(path, (6.0, 1.0, 2.0, 2.0))
-
-
 def test_data_set_is_preferred_to_a_folder_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(Path("pit/small/a.png"), noise(1))
@@ -215,42 +171,3 @@ def test_data_set_is_preferred_to_a_folder_of_its_name(tmp_path, monkeypatch):
     ]
     with pytest.raises(UserError, match=r"gone\.csv cannot be read"):
         tfds_builders.open_source("gone.csv", "train", data_dir=tmp_path)
-
-
-def test_check_lists_everything_that_is_wrong(people):
-    shop = people.parent / "shop"
-    (shop / "train/0_0.png").unlink()
-    (shop / "train/0_1.png").write_bytes(b"text")
-    (shop / "query/4_0.png").write_bytes((shop / "query/3_0.png").read_bytes())
-    lines = people.read_text().replace("gallery/5_1.png,5", "gallery/5_1.png,2")
-    people.write_text(lines.replace("gallery/4_1.png,4", "gallery/4_1.png,3"))
-    faults, remarks = list_check.faults(str(people))
-    assert faults == [
-        f"{shop}/train/0_0.png cannot be read (No such file or directory); replace it, or take it out of the list",
-        f"{shop}/train/0_1.png cannot be read (it is no picture, or damaged); replace it, or take it out of the list",
-        f"2 pictures with the same content: {shop}/query/3_0.png (pid 3), {shop}/query/4_0.png (pid 4)",
-        "1 people are in train and in the test (2); a score needs people who were not trained on",
-        "1 people of the queries are not in the gallery (4); they cannot be found",
-    ]
-    assert remarks == []
-
-
-def test_check_of_a_list_that_is_in_order_finds_nothing(people):
-    assert list_check.faults(str(people)) == ([], [])
-
-
-def test_check_lists_the_faults_of_lines_too(people):
-    people.write_text("path,pid\n,1\na.png,\n")
-    assert list_check.faults(str(people))[0] == [
-        "line 2: it has no path; name a picture",
-        "line 3: a.png has no pid; give every picture a number or a string",
-    ]
-
-
-def test_check_names_a_single_camera_and_a_split_that_cannot_be_made(tmp_path):
-    save(tmp_path / "shop/anna/a.png", noise(1))
-    faults, _ = list_check.faults(str(tmp_path / "shop"))
-    assert [fault.partition(",")[0].partition(";")[0] for fault in faults] == [
-        "all pictures are by one camera",
-        "shop shows one person",
-    ]

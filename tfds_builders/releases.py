@@ -48,8 +48,9 @@ class ReleaseConfig(tfds.core.BuilderConfig):
 
 def configs(*variants: str) -> tuple[ReleaseConfig, ...]:
     """The configs of a set that is trained on, with and without textures."""
-    names = [name for variant in variants or ("",) for name in (variant or PICTURES, f"{variant}_texture".lstrip("_"))]
-    return tuple(ReleaseConfig(name=name) for name in names)
+    plain = variants or (PICTURES,)
+    textured = [f"{variant}_{TEXTURE}" for variant in variants] or [TEXTURE]
+    return tuple(ReleaseConfig(name=name) for pair in zip(plain, textured, strict=True) for name in pair)
 
 
 class Release(FileBuilder):
