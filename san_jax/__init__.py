@@ -86,7 +86,7 @@ def evaluate(
       same_camera: gallery pictures with the query's pid and camid: remove them, or keep all but the query itself.
 
     Returns:
-      Scores by name, for each test set by its name.
+      Scores by name, for each test set by its name; that of a list or folder is folder/STEM-HASH8.
 
     Raises:
       UserError: there is no such data set or metric, or it cannot be read.

@@ -113,14 +113,26 @@ def test_list_with_drawn_textures_can_be_trained_on(people):
     source = opened(people, "train")
     for number, name in enumerate(source.names):
         save(drawn / f"{name}.png", noise(number, height=8, width=8))
-    path = tfds_builders.write_list_with_textures(str(people), drawn, split="train")
-    assert path == drawn / "people.csv"
+    listed = tfds_builders.list_with_textures(str(people), drawn, split="train")
+    path = listed.path
+    assert path == drawn / "people_textures.csv"
+    listed.write()
     textured = tfds_builders.open_source(str(path), "train", data_dir=people.parent / "data")
     assert textured.has_textures
     for row, name in enumerate(source.names):
         assert textured[row]["texture"] == (drawn / f"{name}.png").read_bytes()
         assert textured[row]["image"] == source[row]["image"]
     np.testing.assert_array_equal(textured.pids, source.pids)
+
+
+def test_folder_of_textures_of_another_list_is_refused(people, tmp_path):
+    drawn = tmp_path / "drawn"
+    listed = tfds_builders.list_with_textures(str(people), drawn, split="train")
+    listed.write()
+    assert tfds_builders.list_with_textures(str(people), drawn, split="train") == listed
+    other = write_people(tmp_path / "other")
+    with pytest.raises(UserError, match=r"people_textures\.csv gives 0_0\.png to .*; write the textures"):
+        tfds_builders.list_with_textures(str(other), drawn, split="train")
 
 
 def test_times_are_stored_with_their_pictures(people):
@@ -137,7 +149,7 @@ def test_boxes_cut_people_out_of_pictures(tmp_path):
     boxes = [(5, 3, 10, 20), (30.6, 1.2, 8, 9), (-4, 30, 10, 30)]
     rows = [{**dict(zip("xywh", box, strict=True)), "path": "street.png", "pid": 1, "split": "train"} for box in boxes]
     source = opened(write(tmp_path / "boxes.csv", *rows), "train")
-    assert source.names == ["street", "street-2", "street-3"]
+    assert source.names == ["street-5,3,10,20", "street-30.6,1.2,8,9", "street--4,30,10,30"]
     cut = [np.asarray(Image.open(io.BytesIO(source[row]["image"]))) for row in range(3)]
     np.testing.assert_array_equal(cut[0], street[3:23, 5:15])
     np.testing.assert_array_equal(cut[1], street[1:11, 30:39])
@@ -169,5 +181,10 @@ def test_data_set_is_preferred_to_a_folder_of_its_name(tmp_path, monkeypatch):
     assert [tfds_builders.is_own(name) for name in ("pit/small", "pit", "shop", "nowhere", "gone.csv")] == [
         *(False, False, True, False, True)
     ]
+    save(Path("pit/images/a.png"), noise(1))
+    with pytest.raises(UserError, match=r"there is no data set pit/images; .* write \./pit/images"):
+        tfds_builders.open_source("pit/images", "train", data_dir=tmp_path)
+    assert tfds_builders.is_own("./pit/images")
+    assert not tfds_builders.is_own("x" * 300)
     with pytest.raises(UserError, match=r"gone\.csv cannot be read"):
         tfds_builders.open_source("gone.csv", "train", data_dir=tmp_path)

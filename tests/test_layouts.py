@@ -45,6 +45,25 @@ def test_layout_of_market_1501_keeps_distractors_and_leaves_junk_out(tmp_path):
     assert listed.remarks == (f"{tmp_path / 'Market'}: Market-1501's layout: {sizes}",)
 
 
+def test_remarks_name_what_is_not_read(tmp_path):
+    folder(tmp_path / "shop", "train/anna/a.png", "query/bob/b.png", "notes/c.png", "train/anna/d.txt")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shop/train/carl").symlink_to(tmp_path / "elsewhere")
+    shop = tmp_path / "shop"
+    assert layouts.read(shop).remarks == (
+        f"{shop}: a folder for each of train, query: 1 train pictures, 1 query pictures",
+        f"{shop}/train: 1 file is ignored, not being pictures: anna/d.txt",
+        f"{shop}: not read: notes",
+        f"{shop}: links to folders are not followed: carl",
+        f"{shop}: all pictures count as taken by camera 0; data.pattern reads cameras from their names",
+    )
+
+
+def test_market_names_in_folders_of_people_give_their_cameras(tmp_path):
+    listed = layouts.read(folder(tmp_path, "train/0002/0002_c3s1_0_0.png", "query/7/0007_c2_1.png", "query/7/8_c1.png"))
+    assert [(row.pid, row.camid) for row in listed.rows] == [("0002", 3), (7, 2), (7, 0)]
+
+
 def test_folder_for_each_split_with_market_names_or_a_folder_a_person(tmp_path):
     folder(tmp_path, "train/0007/a.png", "query/0008_c2.png", "gallery/anna/x/b.png")
     assert labels(layouts.read(tmp_path)) == [
@@ -75,6 +94,9 @@ def test_pattern_gives_people_of_a_flat_folder(tmp_path):
     [
         (("a.png", "b/c.png"), "", "a.png does not say who it shows (1 of 2 pictures); give a folder for each person"),
         (("a/c1.png", "a/2.png"), r"c(?P<camid>\d)", "a/2.png does not say who it shows (1 of 2 pictures)"),
+        (("bounding_box_train/1_c1.png", "bounding_box_test/2_c1.png"), "", "bounding_box_train, but no query"),
+        (("train/a/b.png", "test/a/b.png"), "", "has the folder test, which is no person and none of train, query"),
+        (("cam_a/1.bmp", "cam_b/1.bmp"), "", "has the folder cam_a, which is no person"),
         (("query/x.png",), "", "query: x.png does not say who it shows (1 of 1 pictures)"),
         (("a/b.png",), "(", "data.pattern '(' is no regular expression (missing ), unterminated subpattern"),
         (("a/b.png",), "a", "data.pattern 'a' has the groups none; write (?P<pid>...) and (?P<camid>...), or one of"),

@@ -24,7 +24,7 @@ def test_check_lists_everything_that_is_wrong(people):
         f"{shop}/train/0_1.png cannot be read (it is no picture, or damaged); replace it, or take it out of the list",
         f"2 pictures with the same content: {shop}/query/3_0.png (pid 3), {shop}/query/4_0.png (pid 4)",
         "1 people are in train and in the test (2); a score needs people who were not trained on",
-        "1 people of the queries are not in the gallery (4); they cannot be found",
+        "1 queries of 1 people (4) have no gallery picture by another camera; they are left out of the scores",
     ]
     assert remarks == []
 

@@ -40,7 +40,7 @@ def test_every_column_is_read(tmp_path):
         path=tmp_path / "a.jpg",
         pid="0007",
         camid="hall",
-        name="a",
+        name="a-1,2.5,30,60",
         split="query",
         texture=tmp_path / "t/a.png",
         time="2026-11-28T14:03:00",
@@ -79,6 +79,7 @@ def test_quoted_cells_may_hold_commas(tmp_path):
         ("a.jpg,1,0,,,,1,2,3,", "line 2: the box 1,2,3, is not four numbers; give x, y, w and h in pixels"),
         ("a.jpg,1,0,,,,1,2,3,b", "line 2: the box 1,2,3,b is not four numbers; give x, y, w and h in pixels"),
         ("a.jpg,1,0,,,,1,2,0,5", "line 2: the box 1,2,0,5 has no area; give x, y, w and h in pixels"),
+        ("a.jpg,1,0,,,,1e308,0,1e308,5", "line 2: the box 1e308,0,1e308,5 has no area; give x, y, w and h in pixels"),
         ("a.jpg,1,0,,,,1,2,nan,5", "line 2: the box 1,2,nan,5 has no area; give x, y, w and h in pixels"),
     ],
 )
@@ -89,7 +90,8 @@ def test_fault_of_a_line_names_it_and_the_way_out(line, fault, tmp_path):
 @pytest.mark.parametrize(
     ("header", "faults"),
     [
-        ("path,person", ["the first line has no column pid; it names the columns, such as path,pid,camid"]),
+        ("path,nobody", ["the first line has no column pid; it names the columns, such as path,pid,camid"]),
+        ("path,pid,camera", ["there is no column camera; did you mean camid?"]),
         ("path,pid,cam_id", ["there is no column cam_id; did you mean camid?"]),
         ("path,pid,pid", ["the column pid comes twice; name it once"]),
         ("path,pid,x,y", ["of a box it has only x, y; give x, y, w and h, or none of them"]),
@@ -155,11 +157,28 @@ def test_columns_without_a_use_are_named(tmp_path):
 
 
 def test_names_are_unique_and_lead_out_of_no_folder(tmp_path):
-    header, boxes = "path,pid,x,y,w,h", ("1,1,2,2", "4,1,2,2", "7,1,2,2")
-    rows = read(tmp_path, header, *(f"c/1.jpg,{n},{box}" for n, box in enumerate(boxes)), "c/1-2.png,5,,,,")
+    rows = read(tmp_path, "path,pid", "c/1.jpg,1", "c/1.png,2", "c/1.gif,3", "c/1-2.png,4")
     assert [row.name for row in rows] == ["c/1", "c/1-3", "c/1-4", "c/1-2"]
     rows = read(tmp_path, "path,pid", "../up/a.jpg,1", f"{tmp_path}/b.jpg,2")
     assert [row.name for row in rows] == ["up/a", f"{tmp_path}/b".removeprefix("/")]
+
+
+def test_name_of_a_box_stays_that_of_its_box_whatever_else_is_listed(tmp_path):
+    lines = "street.jpg,1,4,1,2,2.5", "street.jpg,2,7,1,2,2"
+    rows = read(tmp_path, "path,pid,x,y,w,h", *lines)
+    assert [row.name for row in rows] == ["street-4,1,2,2.5", "street-7,1,2,2"]
+    assert read(tmp_path, "path,pid,x,y,w,h", *reversed(lines)) == rows[::-1]
+
+
+@pytest.mark.parametrize("lines", [("sep=;", "path;pid", "a.jpg;1"), ("", "path,pid", 'a.jpg, "1"')])
+def test_habits_of_spreadsheets_are_understood(lines, tmp_path):
+    assert [(row.path.name, row.pid) for row in read(tmp_path, *lines)] == [("a.jpg", 1)]
+
+
+@pytest.mark.parametrize("cells", ["~nobody-of-this-name/a.jpg,1", f"a.jpg,{'1' * 5000}", "a\0.jpg,1"])
+def test_strange_cells_are_no_traceback(cells, tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        assert people_list.read(written(tmp_path, "path,pid", cells)).digest
 
 
 def test_digest_changes_with_rows_and_with_files_alone(tmp_path):
@@ -208,3 +227,6 @@ def test_written_list_is_read_as_the_same_rows(tmp_path):
     assert [dataclasses.replace(row, name="") for row in people_list.read(copy).rows] == unnamed
     people_list.write(copy, [Row(path=Path("/a.jpg"), pid=1, camid=0, name="a")])
     assert copy.read_text() == "path,pid,camid\n/a.jpg,1,0\n"
+    box = (1234.567, 1999.9996, 3.25, 1234567.5)
+    people_list.write(copy, [Row(path=Path("/a.jpg"), pid=1, camid=0, name="a", box=box)])
+    assert people_list.read(copy).rows[0].box == box

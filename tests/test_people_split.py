@@ -73,6 +73,16 @@ def test_split_is_the_same_for_the_same_seed_alone():
     assert people_split.split(places).rows != people_split.split(places, seed=1).rows
 
 
+def test_people_who_are_added_move_hardly_anybody_to_the_other_half():
+    def trained(people):
+        return {row.pid for row in people_split.split(even(people, cameras=2, each=1)).rows if row.split == "train"}
+
+    first, more = trained(100), trained(110)
+    assert len(first) == 50
+    assert len(first - more) <= 5
+    assert len(first & more) >= 45
+
+
 def test_three_lines_describe_the_split():
     places = [(pid, camid) for pid in range(4) for camid in (0, 1, 1)] + [("anna", 1), ("anna", 1), ("bob", 0)]
     sizes, alone, seen_once = people_split.split(listed(places)).remarks

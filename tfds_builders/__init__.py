@@ -13,7 +13,9 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
@@ -23,6 +25,7 @@ from san_jax.process import lock
 from tfds_builders import people_list, staging
 from tfds_builders.cuhk03 import Cuhk03
 from tfds_builders.folder import Folder
+from tfds_builders.people_list import Row
 from tfds_builders.pit import Pit
 from tfds_builders.record import DrawnTextures, ReidBuilder, Rows
 from tfds_builders.releases import RELEASES
@@ -161,7 +164,8 @@ def is_own(name: str) -> bool:
     """Whether a name is the path of a list, or of a folder of pictures, rather than that of a data set."""
     if people_list.is_list(name):
         return True
-    return bool(name) and name.partition("/")[0].partition(":")[0] not in BUILDERS and Path(name).expanduser().is_dir()
+    is_set = name.partition("/")[0].partition(":")[0] in BUILDERS
+    return bool(name) and not is_set and os.path.isdir(os.path.expanduser(name))
 
 
 def own_name(place: str, *, pattern: str = "") -> str:
@@ -169,19 +173,38 @@ def own_name(place: str, *, pattern: str = "") -> str:
     return f"folder/{Folder.config_of(place, pattern=pattern)}"
 
 
-def write_list_with_textures(place: str, textures: Path, *, split: str, pattern: str = "") -> Path:
-    """Writes a list of the pictures of a list or folder, those of one split with textures, and returns its path.
+class TexturedList(NamedTuple):
+    """A list to be written: its path, and its rows, some of which have textures."""
+
+    path: Path
+    rows: Sequence[Row]
+
+    def write(self) -> None:
+        """Writes it."""
+        people_list.write(self.path, self.rows)
+
+
+def list_with_textures(place: str, textures: Path, *, split: str, pattern: str = "") -> TexturedList:
+    """A list of the pictures of a list or folder, those of one split with textures.
 
     Args:
       place: path of the list or folder.
-      textures: folder of the textures, NAME.png; the list is written there, too.
+      textures: folder of the textures, NAME.png, and of the list, STEM_textures.csv.
       split: the split whose textures these are.
       pattern: as in `open_source`.
+
+    Raises:
+      UserError: the folder has a list of textures by these names that belong to other pictures, and would be kept.
     """
     config = Folder.config_of(place, pattern=pattern)
-    path = textures / f"{Folder.given[config].listed.stem}.csv"
-    people_list.write(path, Folder.with_textures(config, textures, split=split))
-    return path
+    path = textures / f"{Folder.given[config].listed.stem}_textures.csv"
+    rows = Folder.with_textures(config, textures, split=split)
+    pictures = {row.texture.absolute(): (os.path.abspath(row.path), row.box) for row in rows if row.texture}
+    for other in people_list.read(path).rows if path.exists() else ():
+        shown = os.path.abspath(other.path), other.box
+        if other.texture and pictures.get(other.texture, shown) != shown:
+            raise UserError(f"{path} gives {other.texture.name} to {other.path}; write the textures somewhere else")
+    return TexturedList(path, rows)
 
 
 def whole_name(name: str) -> str:
@@ -195,6 +218,8 @@ def whole_name(name: str) -> str:
     config = config or getattr(builder_class, "DEFAULT_BUILDER_CONFIG_NAME", None)
     if not config or not builder_class or not builder_class.get_builder_config(config):
         own = ", or give a list (.csv, .tsv) or a folder of pictures that exists"
+        if name and os.path.isdir(name):  # it is named like a data set
+            own = f"; for the folder of this name write ./{name}"
         raise UserError(f"there is no data set {name}; there are {', '.join(known_names())}{own}")
     return f"{dataset}/{config}"
 

@@ -1,6 +1,7 @@
 """Pictures of one's own: a data set made from a list of files or from a folder."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -51,7 +52,7 @@ class Folder(FileBuilder):
         Raises:
           UserError: it cannot be read, or something is wrong with it.
         """
-        path = Path(place).expanduser()
+        path = Path(os.path.expanduser(place))
         listed = people_list.read(path) if people_list.is_list(place) else layouts.read(path, pattern=pattern)
         stem = re.sub(r"[^\w.-]", "_", listed.stem, flags=re.ASCII)
         name = f"{stem}-{listed.digest}"

@@ -11,6 +11,7 @@ Market-1501's, and folders for people, whose pictures are all by camera 0.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from san_jax.data import picture_folder
@@ -23,6 +24,9 @@ SPLIT_FOLDERS = {split: split for split in ("train", "query", "gallery")}
 MARKET_NAMES = r"(?P<pid>-1|\d+)_c(?P<camid>\d+)"
 JUNK = -1  # the pid of pictures that Market-1501 leaves out of its scores: neither right nor wrong
 GROUPS = {"pid", "camid"}
+# Parts of releases in other layouts, which would be taken for people.
+NO_PEOPLE = {"test", "val", "probe", "cam_a", "cam_b", "mask_train_v2", "mask_test_v2"}
+NO_PEOPLE |= {"partial_body_images", "whole_body_images", "images"}
 
 
 def read(folder: Path, *, pattern: str = "") -> PeopleList:
@@ -36,14 +40,28 @@ def read(folder: Path, *, pattern: str = "") -> PeopleList:
       UserError: the pattern is none, the layout is none of the above, or a path does not fit the pattern.
     """
     groups = _groups_of(pattern)
-    inside = {path.name for path in _entries(folder) if path.is_dir()}
-    if set(MARKET) <= inside:
+    inside = {path.name for path in _entries(folder) if path.is_dir() and not path.name.startswith(".")}
+    if parts := {name for name in inside if name in MARKET and name.startswith("bounding_box")}:
+        if missing := set(MARKET) - inside:
+            raise UserError(
+                f"{folder} has {', '.join(sorted(parts))}, but no {', '.join(sorted(missing))}; add what is missing"
+            )
         parts, what = MARKET, "Market-1501's layout"
     elif found := {name: split for name, split in SPLIT_FOLDERS.items() if name in inside}:
         parts, what = found, f"a folder for each of {', '.join(found)}"
     else:
         parts, what = {"": ""}, "a folder a person"
-    rows = [row for name, split in parts.items() for row in _rows(folder, name, split, pattern=pattern, groups=groups)]
+    unread = inside - set(parts) if "" not in parts else set()
+    if strange := sorted(name for name in (unread or inside - set(parts)) if name.lower() in NO_PEOPLE):
+        raise UserError(
+            f"{folder} has the folder {strange[0]}, which is no person and none of train, query, gallery; rename it, "
+            "or write a list (.csv)"
+        )
+    rows, remarks = [], []
+    for name, split in parts.items():
+        listing = picture_folder.list_files(folder / name)
+        rows += _rows(folder, name, split, listing.pictures, pattern=pattern, groups=groups)
+        remarks.append(listing.remark(folder / name))
     kept = [row for row in rows if row.pid != JUNK]
     counted = Counter(row.split for row in kept)
     sizes = ", ".join(f"{number} {split} pictures".replace("  ", " ") for split, number in counted.items())
@@ -51,7 +69,18 @@ def read(folder: Path, *, pattern: str = "") -> PeopleList:
     if not kept:
         raise UserError(f"{folder} holds no pictures but those with pid {JUNK}; give a folder that does")
     stem = folder.resolve().name or "folder"
-    return PeopleList(stem, folder, tuple(with_unique_names(kept)), (f"{folder}: {what}: {sizes}{junk}",))
+    if unread and parts is not MARKET:
+        remarks.append(f"{folder}: not read: {', '.join(sorted(unread))}")
+    if linked := [
+        path.name for part in parts for path in _entries(folder / part) if path.is_symlink() and path.is_dir()
+    ]:
+        remarks.append(f"{folder}: links to folders are not followed: {', '.join(linked[:5])}")
+    if {row.camid for row in kept} == {0}:
+        remarks.append(
+            f"{folder}: all pictures count as taken by camera 0; data.pattern reads cameras from their names"
+        )
+    first = f"{folder}: {what}: {sizes}{junk}"
+    return PeopleList(stem, folder, tuple(with_unique_names(kept)), (first, *filter(None, remarks)))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -77,15 +106,24 @@ def _groups_of(pattern: str) -> set[str]:
     return groups
 
 
-def _rows(folder: Path, part: str, split: str, *, pattern: str, groups: set[str]) -> list[Row]:
+def _rows(
+    folder: Path, part: str, split: str, pictures: Sequence[Path], *, pattern: str, groups: set[str]
+) -> list[Row]:
     """The pictures of one part of a layout."""
     rows, misfits = [], []
-    for path in picture_folder.list_files(folder / part).pictures:
+    for path in pictures:
         below = path.relative_to(folder / part)
+        try:
+            below.as_posix().encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{folder / part}: the name {below.as_posix()!r} is no UTF-8; rename it") from error
         person = below.parts[0] if len(below.parts) > 1 else None  # the folder that may name the person
+        named = re.match(MARKET_NAMES, below.name)
         wanted = pattern or ("" if person or not split else MARKET_NAMES)
         match = re.search(wanted, below.as_posix())
         found = {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
+        if person and named and not pattern and named["pid"].lstrip("0") == person.lstrip("0"):
+            found = {"camid": str(int(named["camid"]))}
         pid = found.get("pid", None if "pid" in groups else person)
         if pid is None or ("camid" in groups and "camid" not in found):
             misfits.append(below.as_posix())
@@ -101,7 +139,7 @@ def _rows(folder: Path, part: str, split: str, *, pattern: str, groups: set[str]
         raise UserError(
             f"{where}: {misfits[0]} does not say who it shows ({len(misfits)} of {len(misfits) + len(rows)} pictures); "
             r"give a folder for each person, or a pattern for the names, such as --config.data.pattern="
-            r"'(?P<pid>\d+)_c(?P<camid>\d+)'"
+            r"'(?P<pid>-?\d+)_c(?P<camid>\d+)'"
         )
     return rows
 

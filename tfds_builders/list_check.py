@@ -1,6 +1,7 @@
 """Everything that is wrong with a list or folder of pictures, at once."""
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ def faults(place: str, *, pattern: str = "") -> tuple[list[str], list[str]]:
     Raises:
       UserError: the list or folder cannot be read at all.
     """
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     try:
         listed = people_list.read(path) if people_list.is_list(place) else layouts.read(path, pattern=pattern)
     except ListFault as error:
@@ -76,9 +77,17 @@ def _faults_of_splits(listed: PeopleList) -> Iterator[str]:
     if both := sorted(map(str, people["train"] & (people["query"] | people["gallery"]))):
         named = f"{', '.join(both[:5])}{' and others' if len(both) > 5 else ''}"
         yield f"{len(both)} people are in train and in the test ({named}); a score needs people who were not trained on"
-    if lost := sorted(map(str, people["query"] - people["gallery"])):
+    cameras_of = defaultdict(set)
+    for row in listed.rows:
+        if row.split == "gallery":
+            cameras_of[row.pid].add(row.camid)
+    unmatched = [row for row in listed.rows if row.split == "query" and not cameras_of[row.pid] - {row.camid}]
+    if lost := sorted({str(row.pid) for row in unmatched}):
         named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
-        yield f"{len(lost)} people of the queries are not in the gallery ({named}); they cannot be found"
+        yield (
+            f"{len(unmatched)} queries of {len(lost)} people ({named}) have no gallery picture by another camera; they "
+            "are left out of the scores"
+        )
     cameras = Counter(row.camid for row in listed.rows)
     if len(cameras) == 1:
         yield (

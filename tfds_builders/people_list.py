@@ -23,6 +23,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from san_jax import files
 from san_jax.errors import UserError
 from tfds_builders.record import whole_label
@@ -30,6 +32,7 @@ from tfds_builders.record import whole_label
 SUFFIXES = (".csv", ".tsv")
 BOX = ("x", "y", "w", "h")
 COLUMNS = ("path", "pid", "camid", "split", "texture", "time", *BOX)
+MEANT = {"camera": "camid", "cam": "camid", "person": "pid", "id": "pid", "image": "path", "file": "path"}  # refused
 SPLITS = ("train", "query", "gallery")
 
 
@@ -53,8 +56,7 @@ class Row:
     Attributes:
       path: of the picture.
       pid, camid: as `whole_label` gives them.
-      name: of the picture, unique in its list: the path without its suffix, with the box's place among those of the
-        same picture if there are several ("crowd/0012-2").
+      name: of the picture, unique in its list: the path without its suffix, and the box ("crowd/0012-5,3,10,20").
       split: train, query or gallery; "" if the list has no splits.
       texture: of the texture image; None if there is none.
       time: ISO 8601; "" if the list does not say.
@@ -114,8 +116,9 @@ class PeopleList:
 def _state(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct the list, or put the file there") from error
+    except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({why}); correct the list, or put the file there") from error
     return found.st_size, found.st_mtime_ns
 
 
@@ -153,13 +156,13 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     rows = list(rows)
     cells = [
         {
-            "path": str(row.path.absolute()),
+            "path": os.path.abspath(row.path),
             "pid": row.pid,
             "camid": row.camid,
             "split": row.split,
-            "texture": str(row.texture.absolute()) if row.texture else "",
+            "texture": os.path.abspath(row.texture) if row.texture else "",
             "time": row.time,
-            **dict(zip(BOX, map("{:g}".format, row.box), strict=True) if row.box else {}),
+            **dict(zip(BOX, map(_digits, row.box), strict=True) if row.box else {}),
         }
         for row in rows
     ]
@@ -192,6 +195,11 @@ def name_of(path: str) -> str:
     return "/".join([*(part for part in pure.parts[:-1] if part not in (pure.anchor, "..")), pure.stem])
 
 
+def _digits(number: float) -> str:
+    """A number in as many digits as it needs, without an exponent."""
+    return np.format_float_positional(number, trim="-")
+
+
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, in lower case, and the cells of each line that is not empty, with its number."""
     try:
@@ -200,8 +208,11 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a list that exists") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from error
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=first.count), strict=True)
+    if text.lower().startswith("sep="):  # Excel's own line
+        text = "\n" + text.partition("\n")[2]
+    first = text.lstrip("\r\n").partition("\n")[0]
+    form = dict(delimiter=max("\t;,", key=first.count), skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), **form)
     try:
         # Spreadsheets write empty lines below a table.
         found = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
@@ -217,6 +228,7 @@ def _faults_of_header(header: Sequence[str]) -> list[str]:
     faults = []
     for name in header:
         near = difflib.get_close_matches(name, [column for column in COLUMNS if column not in BOX], n=1, cutoff=0.7)
+        near = [MEANT[name]] if name in MEANT else near
         if name not in COLUMNS and near:
             faults.append(f"there is no column {name}; did you mean {near[0]}?")
         if name and header.count(name) > 1:
@@ -241,16 +253,16 @@ def _row(folder: Path, header: Sequence[str], cells: Sequence[str]) -> Row:
     found = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     if not found["path"]:
         raise UserError("it has no path; name a picture")
-    texture = found.get("texture")
+    texture, box = found.get("texture"), _box([found.get(name, "") for name in BOX])
     return Row(
-        path=folder / Path(found["path"]).expanduser(),
+        path=folder / os.path.expanduser(found["path"]),
         pid=whole_label(found["pid"], field="pid", name=found["path"]),
         camid=whole_label(found.get("camid", "0"), field="camid", name=found["path"]),
-        name=name_of(found["path"]),
+        name=name_of(found["path"]) + (f"-{','.join(map(_digits, box))}" if box else ""),
         split=_split(found.get("split", "")),
-        texture=folder / Path(texture).expanduser() if texture else None,
+        texture=folder / os.path.expanduser(texture) if texture else None,
         time=_time(found.get("time", "")),
-        box=_box([found.get(name, "") for name in BOX]),
+        box=box,
     )
 
 
@@ -276,7 +288,7 @@ def _box(cells: Sequence[str]) -> tuple[float, float, float, float] | None:
         x, y, w, h = map(float, cells)
     except ValueError as error:
         raise UserError(f"the box {','.join(cells)} is not four numbers; give x, y, w and h in pixels") from error
-    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+    if not all(map(math.isfinite, (x + w, y + h))) or w <= 0 or h <= 0:
         raise UserError(f"the box {','.join(cells)} has no area; give x, y, w and h in pixels")
     return x, y, w, h
 

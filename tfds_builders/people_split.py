@@ -1,6 +1,7 @@
 """A split for lists that have none: half of the people to train on, queries and gallery of the others."""
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,9 +14,9 @@ from tfds_builders.people_list import PeopleList, Row
 def split(listed: PeopleList, *, seed: int = 0) -> PeopleList:
     """The same rows with splits, and lines that describe them.
 
-    Half of the people, drawn at random, are for training. Of each other person one picture by each camera is a query
-    and the rest is gallery, but no query is left without a picture to be found: one by another camera or, if the whole
-    list has one camera, any other.
+    Half of the people, drawn by a hash of their pids, are for training. Of each other person one picture by each camera
+    is a query and the rest is gallery, but no query is left without a picture to be found: one by another camera or, if
+    the whole list has one camera, any other.
 
     Args:
       listed: rows without splits.
@@ -24,22 +25,24 @@ def split(listed: PeopleList, *, seed: int = 0) -> PeopleList:
     Raises:
       UserError: there are fewer than two people, or no person of the test half could be found again.
     """
-    draw = np.random.default_rng(seed)
-    people = sorted({row.pid for row in listed.rows}, key=lambda pid: (isinstance(pid, str), pid))
-    if len(people) < 2:
+    by_person: dict[int | str, list[int]] = {}
+    for number, row in enumerate(listed.rows):
+        by_person.setdefault(row.pid, []).append(number)
+    if len(by_person) < 2:
         raise UserError(f"{listed.stem} shows one person; list pictures of several, or give every row a split")
+    # By a hash of each pid, so that people who are added later move hardly anybody to the other half.
+    draws = {pid: _draw(seed, pid) for pid in by_person}
+    trained = set(sorted(by_person, key=draws.get)[: len(by_person) // 2])
     one_camera = len({row.camid for row in listed.rows}) == 1
-    trained = {people[place] for place in draw.permutation(len(people))[: len(people) // 2]}
     queries: set[int] = set()
-    for pid in people:
+    for pid, own in by_person.items():
         if pid not in trained:
-            own = [number for number, row in enumerate(listed.rows) if row.pid == pid]
-            queries |= _queries(listed.rows, own, one_camera=one_camera, draw=draw)
+            queries |= _queries(listed.rows, own, one_camera=one_camera, draw=np.random.default_rng(draws[pid]))
     if not queries:
         wanted = "two pictures" if one_camera else "pictures by two cameras"
         raise UserError(
-            f"{listed.stem}: none of the {len(people) - len(trained)} people drawn for the test has {wanted}, so none "
-            "could be found again; list more, or give every row a split"
+            f"{listed.stem}: none of the {len(by_person) - len(trained)} people drawn for the test has {wanted}, so "
+            "none could be found again; list more, or give every row a split"
         )
     rows = tuple(
         dataclasses.replace(row, split="train" if row.pid in trained else "query" if number in queries else "gallery")
@@ -47,6 +50,11 @@ def split(listed: PeopleList, *, seed: int = 0) -> PeopleList:
     )
     lines = described(rows, stem=listed.stem, one_camera=one_camera)
     return dataclasses.replace(listed, rows=rows, remarks=(*listed.remarks, *lines))
+
+
+def _draw(seed: int, pid: int | str) -> int:
+    """A random number that is a function of the seed and the pid, which may be a number or a word."""
+    return int.from_bytes(hashlib.sha256(repr((seed, pid)).encode(errors="surrogatepass")).digest()[:8])
 
 
 def _queries(rows: Sequence[Row], own: Sequence[int], *, one_camera: bool, draw: np.random.Generator) -> set[int]:

@@ -31,6 +31,7 @@ FEATURES = {
     "name": tfds.features.Text(),
 }
 SHARD_SIZE = 512  # records; TFDS holds one shard in memory while it writes it
+MOST_DIGITS = 4000  # of a label that is a number; Python reads no longer ones
 ENCODED_AHEAD = 64  # pictures that wait to be encoded, at most
 
 
@@ -212,7 +213,8 @@ def whole_label(value: Any, *, field: str, name: str) -> int | str:
         return int(value)
     text = str(value)
     digits = text.removeprefix("-")
-    return int(text) if digits.isdecimal() and digits.isascii() and str(int(text)) == text else text
+    is_number = digits.isdecimal() and digits.isascii() and len(digits) < MOST_DIGITS and str(int(text)) == text
+    return int(text) if is_number else text
 
 
 def is_int32(label: int | str) -> bool:

@@ -115,8 +115,8 @@ class Release(FileBuilder):
             if found != size:
                 raise UserError(
                     f"{root} has {found.pictures:,} {split} pictures of {found.people:,} people, {self.name} has "
-                    f"{size.pictures:,} of {size.people:,}; unpack the release again, or give the folder itself as a "
-                    "data set"
+                    f"{size.pictures:,} of {size.people:,}; unpack the release again, or write a list "
+                    "(.csv) of what there is"
                 )
         if drawn := self.drawn():
             splits["train"] = list(self.with_textures(splits["train"], manual_dir / drawn.folder))
@@ -132,8 +132,7 @@ class Release(FileBuilder):
         Raises:
           UserError: one is missing.
         """
-        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-        if missing := [row.name for row in rows if f"{row.name}.png" not in there]:
+        if missing := [row.name for row in rows if not (folder / f"{row.name}.png").is_file()]:
             raise UserError(
                 f"{folder / missing[0]}.png is missing ({len(missing)} textures of {len(rows)} training pictures); "
                 f"generate_textures.py --input=tfds:{self.drawn().pictures} draws them"

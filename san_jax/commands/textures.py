@@ -6,13 +6,13 @@ Started again, it generates only the textures that are missing.
     python generate_textures.py --checkpoint=runs/san_pg --input=tfds:cuhk03/labeled --manual_dir=RELEASE \
         --output=RELEASE/cuhk03/texture_cuhk03_labeled        # for cuhk03/labeled_texture
     python generate_textures.py --checkpoint=rendered-small-pg --input=people.csv --output=textures
-    python train.py --config=configs/san.py --config.data.train=textures/people.csv    # the list with these textures
+    python train.py --config=configs/san.py --config.data.train=textures/people_textures.csv
 """
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from absl import flags
@@ -24,7 +24,11 @@ from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import Pictures
 
+if TYPE_CHECKING:
+    from tfds_builders import TexturedList
+
 TFDS = "tfds:"
+LISTS = (".csv", ".tsv")
 
 
 def main() -> None:
@@ -61,6 +65,7 @@ def draw(given: Mapping[str, Any]) -> None:
     generator = models.load(given["checkpoint"], best=given["best"])
     generator.check_draws()
     pictures = open_pictures(given)
+    listed = list_of(given, output)  # before anything is drawn: the folder may belong to another list
     unreadable = pseudo_textures.write_textures(
         generator, pictures, output, batch_size=given["batch_size"], workers=given["workers"]
     )
@@ -76,26 +81,28 @@ def draw(given: Mapping[str, Any]) -> None:
             f"{len(unreadable)} of {len(pictures.names)} pictures cannot be read and have no texture, all others have "
             "one; replace or remove them and start again"
         )
-    write_list(given, output)
+    if listed is not None and jax.process_index() == 0:
+        listed.write()
+        print(f"{listed.path}: the pictures with their textures, for --config.data.train", flush=True)
 
 
 def is_data_set(name: str) -> bool:
     """Whether --input is a data set, tfds:NAME or a list, rather than a folder of pictures."""
-    from tfds_builders import people_list  # here, since it takes half a second and folders need none of it
-
-    return name.startswith(TFDS) or people_list.is_list(name)
+    return name.startswith(TFDS) or Path(name).suffix.lower() in LISTS
 
 
-def write_list(given: Mapping[str, Any], output: Path) -> None:
-    """Writes a list with the textures, to train on, if --input is a list, or a folder that is used as a data set."""
-    name = given["input"].removeprefix(TFDS)
-    if not is_data_set(given["input"]) or jax.process_index():
-        return
-    import tfds_builders
+def list_of(given: Mapping[str, Any], output: Path) -> "TexturedList | None":
+    """A list with the textures to be drawn, if --input is a list, or a folder that is used as a data set.
 
-    if tfds_builders.is_own(name):
-        path = tfds_builders.write_list_with_textures(name, output, split=given["split"], pattern=given["pattern"])
-        print(f"{path}: the pictures with their textures, for --config.data.train", flush=True)
+    Raises:
+      UserError: as of `tfds_builders.list_with_textures`.
+    """
+    if not is_data_set(given["input"]):
+        return None
+    import tfds_builders  # here, since it takes half a second and folders of pictures need none of it
+
+    place, options = given["input"].removeprefix(TFDS), {name: given[name] for name in ("split", "pattern")}
+    return tfds_builders.list_with_textures(place, output, **options) if tfds_builders.is_own(place) else None
 
 
 def open_pictures(given: Mapping[str, Any]) -> Pictures:
