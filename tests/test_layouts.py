@@ -52,9 +52,9 @@ def test_remarks_name_what_is_not_read(tmp_path):
     shop = tmp_path / "shop"
     assert layouts.read(shop).remarks == (
         f"{shop}: a folder for each of train, query: 1 train pictures, 1 query pictures",
-        f"{shop}/train: 1 file is ignored, not being pictures: anna/d.txt",
         f"{shop}: not read: notes",
-        f"{shop}: links to folders are not followed: carl",
+        f"{shop}/train: 1 file is ignored, not being pictures: anna/d.txt",
+        f"{shop}/train: links to folders are not followed: carl",
         f"{shop}: all pictures count as taken by camera 0; data.pattern reads cameras from their names",
     )
 

@@ -40,47 +40,53 @@ def read(folder: Path, *, pattern: str = "") -> PeopleList:
       UserError: the pattern is none, the layout is none of the above, or a path does not fit the pattern.
     """
     groups = _groups_of(pattern)
-    inside = {path.name for path in _entries(folder) if path.is_dir() and not path.name.startswith(".")}
-    if parts := {name for name in inside if name in MARKET and name.startswith("bounding_box")}:
-        if missing := set(MARKET) - inside:
-            raise UserError(
-                f"{folder} has {', '.join(sorted(parts))}, but no {', '.join(sorted(missing))}; add what is missing"
-            )
-        parts, what = MARKET, "Market-1501's layout"
-    elif found := {name: split for name, split in SPLIT_FOLDERS.items() if name in inside}:
-        parts, what = found, f"a folder for each of {', '.join(found)}"
-    else:
-        parts, what = {"": ""}, "a folder a person"
-    unread = inside - set(parts) if "" not in parts else set()
-    if strange := sorted(name for name in (unread or inside - set(parts)) if name.lower() in NO_PEOPLE):
-        raise UserError(
-            f"{folder} has the folder {strange[0]}, which is no person and none of train, query, gallery; rename it, "
-            "or write a list (.csv)"
-        )
-    rows, remarks = [], []
+    parts, what, unread = _layout_of(folder)
+    rows, remarks = [], [f"{folder}: not read: {', '.join(unread)}" if unread else ""]
     for name, split in parts.items():
         listing = picture_folder.list_files(folder / name)
         rows += _rows(folder, name, split, listing.pictures, pattern=pattern, groups=groups)
-        remarks.append(listing.remark(folder / name))
+        remarks += [listing.remark(folder / name), _remark_on_links(folder / name)]
     kept = [row for row in rows if row.pid != JUNK]
-    counted = Counter(row.split for row in kept)
-    sizes = ", ".join(f"{number} {split} pictures".replace("  ", " ") for split, number in counted.items())
-    junk = f"; {len(rows) - len(kept)} pictures with pid {JUNK} are left out" if len(kept) < len(rows) else ""
     if not kept:
         raise UserError(f"{folder} holds no pictures but those with pid {JUNK}; give a folder that does")
-    stem = folder.resolve().name or "folder"
-    if unread and parts is not MARKET:
-        remarks.append(f"{folder}: not read: {', '.join(sorted(unread))}")
-    if linked := [
-        path.name for part in parts for path in _entries(folder / part) if path.is_symlink() and path.is_dir()
-    ]:
-        remarks.append(f"{folder}: links to folders are not followed: {', '.join(linked[:5])}")
     if {row.camid for row in kept} == {0}:
         remarks.append(
             f"{folder}: all pictures count as taken by camera 0; data.pattern reads cameras from their names"
         )
-    first = f"{folder}: {what}: {sizes}{junk}"
-    return PeopleList(stem, folder, tuple(with_unique_names(kept)), (first, *filter(None, remarks)))
+    counted = Counter(row.split for row in kept)
+    sizes = ", ".join(f"{number} {split} pictures".replace("  ", " ") for split, number in counted.items())
+    junk = f"; {len(rows) - len(kept)} pictures with pid {JUNK} are left out" if len(kept) < len(rows) else ""
+    lines = (f"{folder}: {what}: {sizes}{junk}", *filter(None, remarks))
+    return PeopleList(folder.resolve().name or "folder", folder, tuple(with_unique_names(kept)), lines)
+
+
+def _layout_of(folder: Path) -> tuple[dict[str, str], str, list[str]]:
+    """The layout of a folder: the split of each part, in words, and the folders that are not read.
+
+    Raises:
+      UserError: a part is missing, or a folder is a part of another layout.
+    """
+    inside = sorted(path.name for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
+    if boxes := [name for name in inside if name.startswith("bounding_box")]:
+        if missing := [name for name in MARKET if name not in inside]:
+            raise UserError(f"{folder} has {', '.join(boxes)}, but no {', '.join(missing)}; add what is missing")
+        return MARKET, "Market-1501's layout", []
+    parts = {name: split for name, split in SPLIT_FOLDERS.items() if name in inside}
+    others = [name for name in inside if name not in parts]
+    if strange := [name for name in others if name.lower() in NO_PEOPLE]:
+        raise UserError(
+            f"{folder} has the folder {strange[0]}, which is no person and none of train, query, gallery; rename it, "
+            "or write a list (.csv)"
+        )
+    if parts:
+        return parts, f"a folder for each of {', '.join(parts)}", others
+    return {"": ""}, "a folder a person", []
+
+
+def _remark_on_links(folder: Path) -> str:
+    """A line that names the links to folders in a folder; "" if there are none."""
+    linked = [path.name for path in _entries(folder) if path.is_symlink() and path.is_dir()]
+    return f"{folder}: links to folders are not followed: {', '.join(linked)}" if linked else ""
 
 
 def _entries(folder: Path) -> list[Path]:
