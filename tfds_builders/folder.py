@@ -1,7 +1,6 @@
 """Pictures of one's own: a data set made from a list of files or from a folder."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -52,8 +51,7 @@ class Folder(FileBuilder):
         Raises:
           UserError: it cannot be read, or something is wrong with it.
         """
-        path = Path(os.path.expanduser(place))
-        listed = people_list.read(path) if people_list.is_list(place) else layouts.read(path, pattern=pattern)
+        listed = layouts.read_own(place, pattern=pattern)
         stem = re.sub(r"[^\w.-]", "_", listed.stem, flags=re.ASCII)
         name = f"{stem}-{listed.digest}"
         cls.given[name] = FolderConfig(name=name, listed=listed)

@@ -9,6 +9,7 @@ the path of a picture below its part of the layout. Without one, names in the fi
 Market-1501's, and folders for people, whose pictures are all by camera 0.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from san_jax.data import picture_folder
 from san_jax.errors import UserError
+from tfds_builders import people_list
 from tfds_builders.people_list import PeopleList, Row, name_of, with_unique_names
 from tfds_builders.record import whole_label
 
@@ -27,6 +29,20 @@ GROUPS = {"pid", "camid"}
 # Parts of releases in other layouts, which would be taken for people.
 NO_PEOPLE = {"test", "val", "probe", "cam_a", "cam_b", "mask_train_v2", "mask_test_v2"}
 NO_PEOPLE |= {"partial_body_images", "whole_body_images", "images"}
+
+
+def read_own(place: str, *, pattern: str = "") -> PeopleList:
+    """The rows of a list, by its suffix, or of a folder.
+
+    Args:
+      place: path of the list or folder.
+      pattern: for folders, as in `read`.
+
+    Raises:
+      UserError: it cannot be read, or something is wrong with it; a `people_list.ListFault` for a list.
+    """
+    path = Path(os.path.expanduser(place))
+    return people_list.read(path) if people_list.is_list(place) else read(path, pattern=pattern)
 
 
 def read(folder: Path, *, pattern: str = "") -> PeopleList:

@@ -1,9 +1,8 @@
 """Everything that is wrong with a list or folder of pictures, at once."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from tqdm import tqdm
 
 from san_jax.data import threads
 from san_jax.errors import UserError
-from tfds_builders import file_builder, layouts, people_list, people_split
+from tfds_builders import file_builder, layouts, people_split
 from tfds_builders.people_list import ListFault, PeopleList, Row
+
+NAMED = 5  # people that a line names
 
 
 def faults(place: str, *, pattern: str = "") -> tuple[list[str], list[str]]:
@@ -25,9 +26,8 @@ def faults(place: str, *, pattern: str = "") -> tuple[list[str], list[str]]:
     Raises:
       UserError: the list or folder cannot be read at all.
     """
-    path = Path(os.path.expanduser(place))
     try:
-        listed = people_list.read(path) if people_list.is_list(place) else layouts.read(path, pattern=pattern)
+        listed = layouts.read_own(place, pattern=pattern)
     except ListFault as error:
         return error.faults, []
     found = [*_faults_of_files(listed), *_faults_of_splits(listed)]
@@ -69,24 +69,29 @@ def _described(row: Row) -> str:
     return f"{row.path} (pid {row.pid})"
 
 
+def _some_of(pids: Collection[int | str]) -> str:
+    """The first few of some pids, in words."""
+    words = sorted(map(str, pids))
+    return f"{', '.join(words[:NAMED])}{' and others' if len(words) > NAMED else ''}"
+
+
 def _faults_of_splits(listed: PeopleList) -> Iterator[str]:
     """People on both sides of the test, queries that cannot find anybody, and a single camera."""
     people = defaultdict(set)
     for row in listed.rows:
         people[row.split].add(row.pid)
-    if both := sorted(map(str, people["train"] & (people["query"] | people["gallery"]))):
-        named = f"{', '.join(both[:5])}{' and others' if len(both) > 5 else ''}"
+    if both := people["train"] & (people["query"] | people["gallery"]):
+        named = _some_of(both)
         yield f"{len(both)} people are in train and in the test ({named}); a score needs people who were not trained on"
     cameras_of = defaultdict(set)
     for row in listed.rows:
         if row.split == "gallery":
             cameras_of[row.pid].add(row.camid)
     unmatched = [row for row in listed.rows if row.split == "query" and not cameras_of[row.pid] - {row.camid}]
-    if lost := sorted({str(row.pid) for row in unmatched}):
-        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+    if lost := {row.pid for row in unmatched}:
         yield (
-            f"{len(unmatched)} queries of {len(lost)} people ({named}) have no gallery picture by another camera; they "
-            "are left out of the scores"
+            f"{len(unmatched)} queries of {len(lost)} people ({_some_of(lost)}) have no gallery picture by another "
+            "camera; they are left out of the scores"
         )
     cameras = Counter(row.camid for row in listed.rows)
     if len(cameras) == 1:

@@ -141,6 +141,17 @@ class Release(FileBuilder):
             yield dataclasses.replace(row, texture=folder / f"{row.name}.png")
 
 
+def leading_number(path: Path) -> int:
+    """The number with which a file's name begins: its person.
+
+    Raises:
+      UserError: it begins with something else.
+    """
+    if not (match := re.match(r"\d+", path.name)):
+        raise UserError(f"{path} does not begin with the number of a person; unpack the release again")
+    return int(match[0])
+
+
 class Market1501(Release):
     """Market-1501 (Zheng 2015). Junk (pid -1) is left out, as its protocol wants; distractors (pid 0) are gallery.
 
@@ -292,11 +303,8 @@ class Partial(Release):
             folders = [root / name for name in self.PARTS[split]]
             folder = next((folder for folder in folders if folder.is_dir()), folders[0])
             for path in picture_folder.list_files(folder).pictures:
-                match = re.match(r"\d+", path.name)
-                if not match:
-                    raise UserError(f"{path} does not begin with the number of a person; unpack the release again")
                 name = path.relative_to(root).with_suffix("").as_posix()
-                yield Row(path=path, pid=int(match[0]), camid=camid, name=name, split=split)
+                yield Row(path=path, pid=leading_number(path), camid=camid, name=name, split=split)
 
 
 class PartialReid(Partial):
@@ -336,10 +344,7 @@ class Viper(Release):
         """The pictures of both cameras, named PID_ANGLE; pids are those of the release, of which some are missing."""
         for camid, folder in enumerate(("cam_a", "cam_b")):
             for path in picture_folder.list_files(root / folder).pictures:
-                match = re.match(r"\d+", path.name)
-                if not match:
-                    raise UserError(f"{path} does not begin with the number of a person; unpack the release again")
-                labels = {"pid": int(match[0]), "camid": camid, "split": self.STORED}
+                labels = {"pid": leading_number(path), "camid": camid, "split": self.STORED}
                 yield Row(path=path, name=f"{folder}/{path.stem}", **labels)
 
     def variants(self) -> Sequence[str]:
