@@ -16,7 +16,7 @@ from runs import save_run, write_pictures
 
 from san_jax import devices
 from san_jax import model as models
-from san_jax.data import augmentation, decoded, picture_folder
+from san_jax.data import augmentation, crops, decoded, picture_folder
 from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index
 from san_jax.weights import stored
@@ -63,6 +63,10 @@ def embedded(monkeypatch):
     return names
 
 
+def update(place, folder, encoder, **options):
+    return feature_index.update(place, crops.in_folder(folder), encoder, **options)
+
+
 def feats_by_hand(encoder, path):
     shape, weights = encoder.architecture, encoder.weights
     picture = decoded.decode(path.read_bytes(), height=shape.height, width=shape.width)
@@ -78,7 +82,7 @@ def assert_same(found, expected):
 
 
 def test_features_of_a_folder_are_those_of_the_network_in_the_order_of_names(encoder, folder, place):
-    index, unreadable = feature_index.update(place, folder, encoder)
+    index, unreadable = update(place, folder, encoder)
     assert (index.names, unreadable) == (NAMES, {})
     expected = np.stack([feats_by_hand(encoder, folder / name) for name in NAMES])
     assert np.ptp(expected, axis=0).max() > 0.01, "pictures differ"
@@ -86,11 +90,11 @@ def test_features_of_a_folder_are_those_of_the_network_in_the_order_of_names(enc
 
 
 def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place, embedded, capsys):
-    first, _ = feature_index.update(place, folder, encoder)
+    first, _ = update(place, folder, encoder)
     assert len(embedded) == 5
     embedded.clear()
     before = place.stat().st_mtime_ns
-    second, _ = feature_index.update(place, folder, encoder)
+    second, _ = update(place, folder, encoder)
     assert embedded == []
     assert place.stat().st_mtime_ns == before
     assert_same(second, first)
@@ -102,60 +106,60 @@ def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place
 
 
 def test_only_new_and_changed_pictures_are_embedded_and_lost_ones_dropped(encoder, folder, place, embedded, tmp_path):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     embedded.clear()
     write_pictures(folder, ["new.png", "b.jpg"], seed=1)
     touched = (folder / "c.PNG").stat()
     os.utime(folder / "c.PNG", ns=(touched.st_atime_ns, touched.st_mtime_ns + 1))
     (folder / "a.png").unlink()
-    index, _ = feature_index.update(place, folder, encoder)
+    index, _ = update(place, folder, encoder)
     assert sorted(embedded) == ["b.jpg", "c.PNG", "new.png"]
     assert index.names == ["b.jpg", "c.PNG", "new.png", "sub/d.e.bmp", "sub/deeper/a.webp"]
-    assert_same(index, feature_index.update(tmp_path / "fresh.npz", folder, encoder)[0])
+    assert_same(index, update(tmp_path / "fresh.npz", folder, encoder)[0])
     assert_same(feature_index.read(place, encoder)[0], index)
 
 
 def test_deleted_picture_is_dropped_from_the_file_too(encoder, folder, place):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     (folder / "a.png").unlink()
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     assert feature_index.read(place, encoder)[0].names == NAMES[1:]
 
 
 def test_moved_folder_keeps_its_index(encoder, folder, place, embedded):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     embedded.clear()
-    feature_index.update(place, folder.rename(folder.with_name("moved")), encoder)
+    update(place, folder.rename(folder.with_name("moved")), encoder)
     assert embedded == []
 
 
 def test_unreadable_pictures_are_named_and_tried_again(encoder, folder, place, embedded):
     (folder / "b.jpg").write_bytes(b"no picture")
     (folder / "gone.png").symlink_to("nowhere")
-    reasons = {folder / "b.jpg": "it is no picture", folder / "gone.png": "No such file or directory"}
+    reasons = {str(folder / "b.jpg"): "it is no picture", str(folder / "gone.png"): "No such file or directory"}
     for tried in (6, 2):
         embedded.clear()
-        index, unreadable = feature_index.update(place, folder, encoder)
+        index, unreadable = update(place, folder, encoder)
         assert unreadable == reasons
         assert index.names == [name for name in NAMES if name != "b.jpg"]
         assert len(set(embedded)) == tried
     np.testing.assert_allclose(index.feats[1], feats_by_hand(encoder, folder / "c.PNG"), rtol=1e-4, atol=1e-6)
     write_pictures(folder, ["b.jpg"])
-    index, unreadable = feature_index.update(place, folder, encoder)
-    assert list(unreadable) == [folder / "gone.png"]
+    index, unreadable = update(place, folder, encoder)
+    assert list(unreadable) == [str(folder / "gone.png")]
     assert index.names == NAMES
 
 
 def test_folder_without_readable_pictures_has_an_empty_index(encoder, tmp_path, place):
     (tmp_path / "a.png").write_bytes(b"no picture")
     for _ in range(2):
-        index, unreadable = feature_index.update(place, tmp_path, encoder)
-        assert (len(index), list(unreadable)) == (0, [tmp_path / "a.png"])
+        index, unreadable = update(place, tmp_path, encoder)
+        assert (len(index), list(unreadable)) == (0, [str(tmp_path / "a.png")])
 
 
 def test_features_do_not_depend_on_the_batch(encoder, folder, tmp_path):
-    one, _ = feature_index.update(tmp_path / "one.npz", folder, encoder, batch_size=2)
-    other, _ = feature_index.update(tmp_path / "other.npz", folder, encoder, batch_size=100, workers=1)
+    one, _ = update(tmp_path / "one.npz", folder, encoder, batch_size=2)
+    other, _ = update(tmp_path / "other.npz", folder, encoder, batch_size=100, workers=1)
     assert_same(one, other)
 
 
@@ -169,11 +173,11 @@ def test_interrupted_update_keeps_what_was_embedded(encoder, folder, place, embe
 
     monkeypatch.setattr(picture_folder, "decode_into", breaking)
     with pytest.raises(KeyboardInterrupt):
-        feature_index.update(place, folder, encoder, batch_size=2)
+        update(place, folder, encoder, batch_size=2)
     assert feature_index.read(place, encoder)[0].names == NAMES[:2]
     monkeypatch.setattr(picture_folder, "decode_into", watched)
     embedded.clear()
-    assert feature_index.update(place, folder, encoder)[0].names == NAMES
+    assert update(place, folder, encoder)[0].names == NAMES
     assert sorted(embedded) == sorted(Path(name).name for name in NAMES[2:])
 
 
@@ -182,7 +186,7 @@ def flipped(content, places):
 
 
 def test_damaged_index_is_never_read_as_another(encoder, folder, place):
-    index, _ = feature_index.update(place, folder, encoder)
+    index, _ = update(place, folder, encoder)
     whole = place.read_bytes()
     torn = [whole[:size] for size in np.linspace(0, len(whole) - 1, 20).astype(int)]
     noticed = 0
@@ -198,12 +202,12 @@ def test_damaged_index_is_never_read_as_another(encoder, folder, place):
 
 
 def test_damaged_index_is_moved_aside_and_built_again(encoder, folder, place, embedded, capsys):
-    whole, _ = feature_index.update(place, folder, encoder)
+    whole, _ = update(place, folder, encoder)
     torn = place.read_bytes()[:-100]
     place.write_bytes(torn)
     embedded.clear()
     capsys.readouterr()
-    assert_same(feature_index.update(place, folder, encoder)[0], whole)
+    assert_same(update(place, folder, encoder)[0], whole)
     assert len(embedded) == 5
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{place} is damaged, or was never an index: it is now {place}.old, and the index is built again"
@@ -219,17 +223,17 @@ def test_file_that_is_no_index_is_kept(content, encoder, folder, place):
     else:
         np.savez(place, values=np.arange(3))
     before = place.read_bytes()
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     assert Path(f"{place}.old").read_bytes() == before
 
 
 def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, place, embedded, capsys):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     before = place.read_bytes()
     other = dataclasses.replace(encoder, weights=jax.tree.map(lambda weight: weight + 0.1, encoder.weights))
     embedded.clear()
     capsys.readouterr()
-    index, _ = feature_index.update(place, folder, other)
+    index, _ = update(place, folder, other)
     assert len(embedded) == 5
     np.testing.assert_allclose(index.feats[0], feats_by_hand(other, folder / "a.png"), rtol=1e-4, atol=1e-6)
     assert capsys.readouterr().out.startswith(
@@ -239,11 +243,11 @@ def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, pl
 
 
 def test_same_weights_in_another_folder_are_the_same_model(encoder, folder, place, embedded, tmp_path):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     embedded.clear()
     moved = encoder_of(save_run(tmp_path / "copy", mode="baseline"))
     assert moved.source != encoder.source
-    feature_index.update(place, folder, moved)
+    update(place, folder, moved)
     assert embedded == []
 
 
@@ -255,34 +259,34 @@ def test_unwritable_path_is_reported_before_anything_is_embedded(encoder, folder
         ("folder.npz", "a directory"),
     ):
         with pytest.raises(UserError, match=error):
-            feature_index.update(tmp_path / place, folder, encoder)
+            update(tmp_path / place, folder, encoder)
     with pytest.raises(UserError, match=r"cannot write /proc/index.npz .*choose another place"):
-        feature_index.update(Path("/proc/index.npz"), folder, encoder)
+        update(Path("/proc/index.npz"), folder, encoder)
     assert embedded == []
 
 
 def test_folder_without_pictures_leaves_the_index_unchanged(encoder, folder, place, tmp_path):
-    feature_index.update(place, folder, encoder)
+    update(place, folder, encoder)
     before = place.read_bytes()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
-        feature_index.update(place, tmp_path / "empty", encoder)
+        update(place, tmp_path / "empty", encoder)
     assert place.read_bytes() == before
 
 
 def test_names_that_are_not_utf_8_are_kept(encoder, tmp_path, place, embedded):
     folder = write_pictures(tmp_path / "pictures", ["\udcff é.png"])
     for _ in range(2):
-        assert feature_index.update(place, folder, encoder)[0].names == ["\udcff é.png"]
+        assert update(place, folder, encoder)[0].names == ["\udcff é.png"]
     assert len(embedded) == 1
 
 
 def test_embed_all_returns_the_readable_pictures_and_the_reasons_for_the_others(encoder, folder):
     (folder / "b.jpg").write_bytes(b"no picture")
-    paths = picture_folder.list_files(folder).pictures
-    readable, feats, unreadable = embedding.embed_all(encoder, paths)
-    assert readable == [path for path in paths if path.name != "b.jpg"]
-    assert unreadable == {folder / "b.jpg": "it is no picture"}
+    gallery = crops.in_folder(folder)
+    readable, feats, unreadable = embedding.embed_all(encoder, gallery)
+    assert readable == [crop for crop in gallery.crops if crop.name != "b.jpg"]
+    assert unreadable == {str(folder / "b.jpg"): "it is no picture"}
     np.testing.assert_allclose(feats[1], feats_by_hand(encoder, folder / "c.PNG"), rtol=1e-4, atol=1e-6)
 
 
@@ -310,11 +314,12 @@ KILLED = """
 from pathlib import Path
 from san_jax import devices
 from san_jax import model as models
+from san_jax.data import crops
 from san_jax.gallery import feature_index
 from san_jax.weights import stored
 run, folder, place = map(Path, {paths})
 encoder = models.of_checkpoint(stored.find(run), devices.make_mesh())
-feature_index.update(place, folder, encoder, batch_size=4, save_seconds=0.0)
+feature_index.update(place, crops.in_folder(folder), encoder, batch_size=4, save_seconds=0.0)
 """
 
 
@@ -337,11 +342,11 @@ def test_killed_update_resumes_where_it_was_on_two_devices(workdir, encoder, pla
         index, complaint = feature_index.read(place, encoder)
         assert complaint == ""
         counts.append(len(index))
-    unbroken, _ = feature_index.update(tmp_path / "unbroken.npz", folder, encoder)
+    unbroken, _ = update(tmp_path / "unbroken.npz", folder, encoder)
     assert len(unbroken) == 600 > counts[-1]
-    assert_same(feature_index.update(place, folder, encoder)[0], unbroken)
+    assert_same(update(place, folder, encoder)[0], unbroken)
 
 
 def test_no_pictures_have_no_features(encoder):
-    readable, feats, unreadable = embedding.embed_all(encoder, [])
+    readable, feats, unreadable = embedding.embed_all(encoder, crops.Crops("none", ()))
     assert (readable, feats.shape, unreadable) == ([], (0, encoder.num_feats), {})

@@ -4,21 +4,30 @@ import numpy as np
 import pytest
 from array_source import encoded
 
+from san_jax.data import crops
+from san_jax.data.crops import Crop
+from san_jax.data.frames import Frame
 from san_jax.gallery import finds
 from san_jax.gallery.finds import Find
 
 
+def crop_of(path, name=None):
+    return Crop(Frame(Path(path)), name or Path(path).name)
+
+
 def found_for(queries, folder, names, rows, distances):
     rows, distances = np.array(rows, np.int32), np.array(distances, np.float32)
-    return finds.finds(queries, folder, names, rows=rows, distances=distances)
+    gallery = [crop_of(folder / name, name) for name in names]
+    return finds.finds([crop_of(path) for path in queries], gallery, names, rows=rows, distances=distances)
 
 
 def test_finds_are_files_of_the_gallery_with_their_distances(tmp_path):
     names = ["a.png", "sub/b.png"]
     found = found_for([Path("q.png"), Path("r.png")], tmp_path, names, [[1, 0], [0, 1]], [[0.5, 2], [0, 0.25]])
+    first, second = crop_of(tmp_path / "a.png"), crop_of(tmp_path / "sub/b.png", "sub/b.png")
     assert found == [
-        [Find(tmp_path / "sub/b.png", "sub/b.png", 0.5, False), Find(tmp_path / "a.png", "a.png", 2.0, False)],
-        [Find(tmp_path / "a.png", "a.png", 0.0, False), Find(tmp_path / "sub/b.png", "sub/b.png", 0.25, False)],
+        [Find(second, "sub/b.png", 0.5, False), Find(first, "a.png", 2.0, False)],
+        [Find(first, "a.png", 0.0, False), Find(second, "sub/b.png", 0.25, False)],
     ]
 
 
@@ -34,10 +43,10 @@ def test_query_in_the_gallery_is_recognised_by_any_path(tmp_path, monkeypatch):
 
 def test_table_is_aligned_and_marks_the_query_itself():
     found = [
-        [Find(Path("g/a.png"), "a.png", 0.0, True), Find(Path("g/b c.png"), "b c.png", 12.34567, False)],
-        [Find(Path("g/a.png"), "a.png", 1234.5, False), Find(Path("g/a.png"), "a.png", 1300.0, False)],
+        [Find(crop_of("g/a.png"), "a.png", 0.0, True), Find(crop_of("g/b c.png"), "b c.png", 12.34567, False)],
+        [Find(crop_of("g/a.png"), "a.png", 1234.5, False), Find(crop_of("g/a.png"), "a.png", 1300.0, False)],
     ]
-    assert finds.table([Path("q/a.png"), Path("r.png")], found) == "\n".join(
+    assert finds.table(["q/a.png", "r.png"], found) == "\n".join(
         [
             "q/a.png",
             "  rank    distance  picture",
@@ -55,8 +64,8 @@ def test_table_is_aligned_and_marks_the_query_itself():
 def test_unprintable_name_stays_on_one_line(tmp_path):
     [[found]] = found_for([Path("q.png")], tmp_path, ["a\nb\udcff.png"], [[0]], [[1.0]])
     assert found.name == "a�b�.png"
-    assert found.path == tmp_path / "a\nb\udcff.png"
-    finds.table([Path("\udcff.png")], [[found]]).encode("utf-8")
+    assert found.crop.frame.path == tmp_path / "a\nb\udcff.png"
+    finds.table(["\udcff.png"], [[found]]).encode("utf-8")
 
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30)]
@@ -76,10 +85,15 @@ def places_of(sheet, colour):
     return [tuple(map(int, place)) for place in np.argwhere(ups & lefts)]
 
 
+def sheet_of(queries, found):
+    image = crops.Crops("some", ()).image
+    return finds.sheet([crop_of(path) for path in queries], found, title="some", query_image=image, image=image)
+
+
 def test_sheet_shows_the_query_and_then_its_finds_by_rank(gallery):
     query = gallery / "q.png"
-    found = [[Find(gallery / f"{name}.png", f"{name}.png", 1.0, name == "q") for name in "qbac"]]
-    sheet, shown = finds.sheet([query], found, title="some")
+    found = [[Find(crop_of(gallery / f"{name}.png"), f"{name}.png", 1.0, name == "q") for name in "qbac"]]
+    sheet, shown = sheet_of([query], found)
     assert shown == 1
     blocks = [places_of(sheet, colour) for colour in COLOURS]
     assert [len(places) for places in blocks] == [2, 1, 1, 1], "the query finds itself, too"
@@ -90,8 +104,8 @@ def test_sheet_shows_the_query_and_then_its_finds_by_rank(gallery):
 
 
 def test_long_list_continues_in_the_next_row_below_the_finds(gallery):
-    found = [[Find(gallery / "a.png", f"{place}.png", 1.0, False) for place in range(23)]]
-    sheet, shown = finds.sheet([gallery / "q.png"], found, title="some")
+    found = [[Find(crop_of(gallery / "a.png"), f"{place}.png", 1.0, False) for place in range(23)]]
+    sheet, shown = sheet_of([gallery / "q.png"], found)
     places = places_of(sheet, COLOURS[1])
     tops, lefts = sorted({top for top, _ in places}), sorted({left for _, left in places})
     assert [[place[0] for place in places].count(top) for top in tops] == [10, 10, 3]
@@ -104,9 +118,9 @@ def test_long_list_continues_in_the_next_row_below_the_finds(gallery):
 
 def test_sheet_of_many_queries_shows_as_many_as_fit(gallery, monkeypatch):
     monkeypatch.setattr(finds, "MOST_ROWS", 5)
-    find = Find(gallery / "a.png", "a.png", 1.0, False)
+    find = Find(crop_of(gallery / "a.png"), "a.png", 1.0, False)
     for num_finds, num_shown, num_pictures in ((10, 5, 50), (11, 2, 22), (60, 1, 50)):
-        sheet, shown = finds.sheet([gallery / "q.png"] * 9, [[find] * num_finds] * 9, title="some")
+        sheet, shown = sheet_of([gallery / "q.png"] * 9, [[find] * num_finds] * 9)
         assert shown == num_shown
         assert len(places_of(sheet, COLOURS[0])) == num_shown
         assert len(places_of(sheet, COLOURS[1])) == num_pictures

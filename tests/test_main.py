@@ -42,7 +42,7 @@ def test_every_command_is_a_module_with_a_main(name):
 def test_help_shows_the_values_and_defaults_of_flags():
     shown = " ".join(san_jax("search", "--help")[1].split())
     assert "--distance=euclidean|cosine: Distance between features; euclidean is squared. Default: euclidean." in shown
-    assert "--top: Pictures to find for each query. Default: 10." in shown
+    assert "--top: Pictures or tracks to find for each query. Default: 10." in shown
     assert "--best: Use the run's best checkpoint, not its newest. --gallery" in shown
 
 

@@ -93,12 +93,11 @@ def turned(picture):
     return file.getvalue()
 
 
-def test_exif_orientation_is_applied(tmp_path):
+def test_exif_orientation_is_applied():
     picture = np.zeros((40, 20, 3), np.uint8)
     picture[:20] = 255
     np.testing.assert_array_equal(picture_folder.decode(turned(picture), height=40, width=20), picture)
-    (tmp_path / "a.png").write_bytes(turned(picture))
-    np.testing.assert_array_equal(picture_folder.thumbnail(tmp_path / "a.png", height=40), picture)
+    np.testing.assert_array_equal(picture_folder.thumbnail(picture_folder.upright(turned(picture)), height=40), picture)
 
 
 def test_array_is_filled_or_the_reason_returned_in_one_line(tmp_path):
@@ -123,16 +122,22 @@ def test_damaged_data_set_raises_instead_of_returning_a_reason():
 
 
 @pytest.mark.parametrize(("size", "width"), [((40, 20), 5), ((20, 40), 20), ((10, 500), 20), ((500, 1), 1)])
-def test_thumbnail_keeps_proportions_up_to_twice_as_wide_as_high(size, width, tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(np.full((*size, 3), 9, np.uint8)))
-    found = picture_folder.thumbnail(tmp_path / "a.png", height=10)
+def test_thumbnail_keeps_proportions_up_to_twice_as_wide_as_high(size, width):
+    found = picture_folder.thumbnail(Image.fromarray(np.full((*size, 3), 9, np.uint8)), height=10)
     assert found.shape == (10, width, 3)
     assert (found == 9).all()
 
 
-def test_thumbnail_of_an_unreadable_file_is_grey(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    assert np.unique(picture_folder.thumbnail(tmp_path / "a.png", height=10)).tolist() == [200]
+def test_thumbnail_of_an_unreadable_file_is_grey():
+    assert np.unique(picture_folder.thumbnail(None, height=10)).tolist() == [200]
+
+
+def test_size_is_that_of_the_upright_picture_and_none_of_a_file_that_is_no_picture(tmp_path):
+    (tmp_path / "a.png").write_bytes(turned(np.zeros((40, 20, 3), np.uint8)))
+    (tmp_path / "b.png").write_bytes(encoded(np.zeros((40, 20, 3), np.uint8)))
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    assert picture_folder.size_of(tmp_path / "a.png") == picture_folder.size_of(tmp_path / "b.png") == (20, 40)
+    assert picture_folder.size_of(tmp_path / "c.png") is None
 
 
 def encoded_as(picture, suffix, **options):

@@ -18,7 +18,7 @@ from runs import save_run, write_pictures
 from small_networks import SHAPE
 
 from san_jax import devices, model
-from san_jax.data import augmentation, decoded
+from san_jax.data import augmentation, crops, decoded
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import DRAWN_BY, Pictures
@@ -55,7 +55,8 @@ NAMES = ["a", "b", "c", "f", "sub/d.e", "sub/deeper/a"]
 
 
 def draw(generator, folder, output, **options):
-    return pseudo_textures.write_textures(generator, Pictures.in_folder(folder, output=output), output, **options)
+    pictures = Pictures.of_crops(crops.in_folder(folder), output=output)
+    return pseudo_textures.write_textures(generator, pictures, output, **options)
 
 
 def contents(output):
@@ -234,7 +235,7 @@ def test_folder_with_textures_of_unknown_origin_is_refused(generator, folder, tm
 
 def test_checkpoint_without_a_decoder_says_what_to_give(tmp_path):
     generator = generator_of(save_run(tmp_path / "run", mode="baseline"))
-    pictures = Pictures("none", [], [], lambda row: b"")
+    pictures = Pictures("none", [], [], [])
     with pytest.raises(UserError, match=r"has no decoder.*; give a network of mode san or san_pg"):
         pseudo_textures.write_textures(generator, pictures, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -267,7 +268,7 @@ def test_invalid_input_or_output_is_an_error_before_anything_is_written(files, o
 
 def test_sheet_shows_chosen_pictures_beside_their_textures(generator, folder, tmp_path):
     output = tmp_path / "out"
-    pictures = Pictures.in_folder(folder, output=output)
+    pictures = Pictures.of_crops(crops.in_folder(folder), output=output)
     assert pseudo_textures.sheet_of(generator, pictures, output) is None
     pseudo_textures.write_textures(generator, pictures, output)
     (folder / "a.png").write_bytes(b"broken since")

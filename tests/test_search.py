@@ -1,6 +1,7 @@
 import functools
 import shutil
 
+import boxed_frames
 import commands
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from runs import save_run, write_pictures
 
 from san_jax.commands.search import search as search_pictures
+from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
 from san_jax.gallery import feature_index
 
@@ -144,9 +146,7 @@ def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, er
     for name in ("a.png", "b.png"):
         (tmp_path / "broken" / name).write_text("no picture")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    given = {"checkpoint": str(workdir), "gallery": str(shop), "query": f"{tmp_path}/child.png", "top": 2}
-    given |= {"index": f"{tmp_path}/index.npz", "sheet": f"{tmp_path}/found.png"}
-    given |= {"best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
+    given = given_for(workdir, tmp_path, gallery=str(shop), query=f"{tmp_path}/child.png")
     with pytest.raises(UserError) as raised:
         search_pictures(given | {name: value.format(tmp=tmp_path) for name, value in arguments.items()})
     assert error.format(tmp=tmp_path) in str(raised.value)
@@ -154,6 +154,75 @@ def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, er
     assert "rank" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
     assert not (tmp_path / "index.npz").exists()
+
+
+def given_for(workdir, tmp_path, **given):
+    """The flags of a search with their defaults."""
+    defaults = {"checkpoint": str(workdir), "best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
+    defaults |= {"index": f"{tmp_path}/index.npz", "sheet": f"{tmp_path}/found.png", "top": 2, "by_track": False}
+    defaults |= {"boxes": None, "query_boxes": None, "boxes_format": "auto", **dict.fromkeys(Wanted._fields)}
+    return defaults | given
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Frames of two people, and their boxes."""
+    boxed_frames.write_mot(tmp_path / "gt.txt")
+    return boxed_frames.write_frames(tmp_path / "frames")
+
+
+@pytest.fixture
+def red(tmp_path):
+    """A picture in the colour of the person with track 3."""
+    Image.new("RGB", (20, 60), boxed_frames.PEOPLE[0][-1]).save(tmp_path / "red.png")
+    return str(tmp_path / "red.png")
+
+
+def test_people_in_frames_are_found_by_their_boxes(workdir, frames, red, tmp_path, capsys):
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), query=red, top=4, margin=0.0)
+    search_pictures(given_for(workdir, tmp_path, **options))
+    said = capsys.readouterr().out
+    assert f"{frames}: 4 pictures, 0 of them in the index\n{tmp_path}/gt.txt: 4 boxes of 2 tracks in 2 frames" in said
+    [(_, found)] = hits_of(said).items()
+    assert [name for _, _, name in found[:2]] == ["000001.png-10,20,20,60", "000002.png-20,20,20,60"]
+    assert found[0][1] < 1e-6 < found[2][1]
+    assert (tmp_path / "found.png").exists()
+
+    search_pictures(given_for(workdir, tmp_path, **options))
+    assert f"{frames}: 4 pictures, 4 of them in the index" in capsys.readouterr().out
+
+
+def test_tracks_are_found_one_row_each_and_query_tracks_are_averaged(workdir, frames, red, tmp_path, capsys):
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), by_track=True, top=4, margin=0.0)
+    search_pictures(given_for(workdir, tmp_path, query=red, **options))
+    said = capsys.readouterr().out
+    assert f"{frames} has only 2 tracks, so 2 are shown, not --top=4" in said
+    [(_, found)] = hits_of(said).items()
+    assert [name.partition(",")[0] for _, _, name in found] == ["track 3: 2 pictures", "track 7: 2 pictures"]
+
+    search_pictures(given_for(workdir, tmp_path, query=str(frames), query_boxes=str(tmp_path / "gt.txt"), **options))
+    first, second = hits_of(capsys.readouterr().out).items()
+    assert first[0].startswith(f"track 3: 2 pictures, {frames}/00000")
+    assert [hits[0][2].partition(":")[0] for _, hits in (first, second)] == ["track 3", "track 7"]
+
+
+def test_gallery_may_be_a_list_with_boxes(workdir, frames, red, tmp_path, capsys):
+    lines = ["path,pid,x,y,w,h", "frames/000001.png,a,10,20,20,60", "frames/000001.png,b,120,10,30,80"]
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    search_pictures(given_for(workdir, tmp_path, gallery=str(tmp_path / "people.csv"), query=red))
+    [(_, found)] = hits_of(capsys.readouterr().out).items()
+    assert [name for _, _, name in found] == ["frames/000001-10,20,20,60", "frames/000001-120,10,30,80"]
+    assert found[0][1] < 1e-6
+
+
+def test_box_of_one_frame_that_cannot_be_read_does_not_hide_the_others(workdir, frames, red, tmp_path, capsys):
+    (frames / "000002.png").write_bytes(b"no picture")
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), query=red, margin=0.0)
+    with pytest.raises(UserError, match="the 2 pictures named above cannot be read, all others were searched"):
+        search_pictures(given_for(workdir, tmp_path, **options))
+    said = capsys.readouterr()
+    assert f"cannot read {frames}/000002.png, box 20,20,20,60: it is no picture" in said.err
+    assert [name for _, _, name in hits_of(said.out)[red]] == ["000001.png-10,20,20,60", "000001.png-120,10,30,80"]
 
 
 @pytest.mark.slow

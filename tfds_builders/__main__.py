@@ -1,18 +1,20 @@
 """Prepares a data set: `python -m tfds_builders NAME[/CONFIG] --manual_dir=RELEASE --data_dir=DATA`.
 
 The name may be the path of a list (.csv, .tsv) or folder of pictures; `--check` says everything that is wrong with it.
+`python -m tfds_builders FRAMES --boxes=gt.txt --list=people.csv` writes a list of the people in the frames of a folder.
 """
 
 import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 from san_jax.errors import Stopped, UserError
 from san_jax.process import stopping
-from tfds_builders import is_own, known_names, list_check, open_source, prepare
+from tfds_builders import boxed_list, is_own, known_names, list_check, open_source, prepare
 
 
 def main() -> None:
@@ -26,10 +28,15 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data", help="folder of prepared data sets (default: %(default)s)")
     parser.add_argument("--pattern", default="", help="of the names of pictures in a folder, see docs/data.md")
     parser.add_argument("--check", action="store_true", help="only say everything that is wrong with a list or folder")
+    parser.add_argument("--boxes", help="boxes with ids: a file of MOT or COCO, or YOLO's folder; needs --list")
+    parser.add_argument("--list", help="list (.csv) to write, of the boxes in the frames of the folder NAME")
+    parser.add_argument("--camid", default="0", help="camera of the frames, for --list (default: %(default)s)")
     args = parser.parse_args()
     try:
         with stopping.unwinding():  # a half-prepared set is deleted
-            if args.check:
+            if args.boxes or args.list:
+                write_list(args.name, args.boxes, args.list, camid=args.camid)
+            elif args.check:
                 check(args.name, pattern=args.pattern)
             else:
                 show(args.name, data_dir=args.data_dir, manual_dir=args.manual_dir, pattern=args.pattern)
@@ -60,6 +67,17 @@ def check(name: str, *, pattern: str) -> None:
         counted = "1 fault" if len(found) == 1 else f"{len(found)} faults"
         raise UserError(f"{name} has {counted}, listed above")
     print(f"{name} is in order")
+
+
+def write_list(frames: str, boxes: str | None, output: str | None, *, camid: str) -> None:
+    """Writes a list of the people in the frames of a folder, and prints how many boxes are left out.
+
+    Raises:
+      UserError: a part is missing, the boxes cannot be read or have no ids, or the list exists already.
+    """
+    if not boxes or not output:
+        raise UserError(f"--{'list' if boxes else 'boxes'} is missing; give both, --boxes=gt.txt --list=people.csv")
+    print("\n".join(boxed_list.write(Path(output), Path(frames), Path(boxes), camid=camid)))
 
 
 def show(name: str, *, data_dir: str, manual_dir: str, pattern: str) -> None:

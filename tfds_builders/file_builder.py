@@ -9,13 +9,12 @@ import numpy as np
 from PIL import Image
 
 from san_jax.batch import Record
-from san_jax.data import picture_folder, threads
+from san_jax.data import crops, picture_folder, threads
 from san_jax.errors import UserError
 from tfds_builders.people_list import Row
 from tfds_builders.record import ReidBuilder, encode_png
 
 STORED_AS_THEY_ARE = ("JPEG", "PNG")
-EXIF_ORIENTATION = 0x0112
 
 
 class FileBuilder(ReidBuilder):
@@ -65,17 +64,16 @@ def stored_picture(path: Path, box: tuple[float, float, float, float] | None = N
 def _is_plain(picture: Image.Image) -> bool:
     """Whether a picture's pixels are what viewers show."""
     plain = picture.format in STORED_AS_THEY_ARE and picture.mode == "RGB" and not picture.has_transparency_data
-    return plain and getattr(picture, "n_frames", 1) == 1 and picture.getexif().get(EXIF_ORIENTATION, 1) == 1
+    orientation = picture.getexif().get(picture_folder.EXIF_ORIENTATION, 1)
+    return plain and getattr(picture, "n_frames", 1) == 1 and orientation == 1
 
 
-def _inside(box: tuple[float, float, float, float], size: tuple[int, int], path: Path) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the pixels that a box touches in a picture of this size."""
-    x, y, w, h = box
-    left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
-    right, bottom = min(size[0], int(np.ceil(x + w))), min(size[1], int(np.ceil(y + h)))
-    if left >= right or top >= bottom:
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int], path: Path) -> crops.Box:
+    """The pixels that a box touches in a picture of this size."""
+    found = crops.inside(box, size)
+    if found is None:
         raise UserError(
-            f"{path}: the box {x:g},{y:g},{w:g},{h:g} lies outside the picture of {size[0]} x {size[1]} pixels; "
-            "correct the list"
+            f"{path}: the box {','.join(f'{number:g}' for number in box)} lies outside the picture of {size[0]} x "
+            f"{size[1]} pixels; correct the list"
         )
-    return left, top, right, bottom
+    return found

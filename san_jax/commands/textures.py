@@ -5,6 +5,7 @@ Started again, it generates only the textures that are missing.
     python generate_textures.py --checkpoint=runs/san_pg --input=pictures --output=textures --sheet=textures.png
     python generate_textures.py --checkpoint=runs/san_pg --input=tfds:cuhk03/labeled --manual_dir=RELEASE \
         --output=RELEASE/cuhk03/texture_cuhk03_labeled        # for cuhk03/labeled_texture
+    python generate_textures.py --checkpoint=rendered-small-pg --input=frames --boxes=gt.txt --output=textures
     python generate_textures.py --checkpoint=rendered-small-pg --input=people.csv --output=textures
     python train.py --config=configs/san.py --config.data.train=textures/people_textures.csv
 """
@@ -18,7 +19,7 @@ import jax
 from absl import flags
 
 from san_jax import model as models
-from san_jax.commands import common
+from san_jax.commands import common, own_pictures
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tfds_builders import TexturedList
 
 TFDS = "tfds:"
-LISTS = (".csv", ".tsv")  # as `people_list.SUFFIXES`, whose import would take half a second for folders, too
 
 
 def main() -> None:
@@ -41,8 +41,13 @@ def main() -> None:
             required=True,
         ),
         "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),
-        "input": text("input", None, "A folder of pictures, a list (.csv, .tsv), or tfds:NAME.", required=True),
+        "input": text(
+            "input", None,
+            "A folder of pictures, a list (.csv, .tsv), tfds:NAME, or, with --boxes, a folder of frames or a video.",
+            required=True,
+        ),
         "output": text("output", None, "Folder for the textures.", required=True),
+        **own_pictures.define_box_flags(of="--input"),
         "split": text("split", "train", "Split of tfds:NAME or of the list."),
         "data_dir": text("data_dir", "data", "Folder of the prepared data sets, for tfds:NAME and lists."),
         "manual_dir": text("manual_dir", "", "Folder of the release; needed only to prepare a data set."),
@@ -58,6 +63,7 @@ def main() -> None:
 
 def draw(given: Mapping[str, Any]) -> None:
     """Generates missing textures, lists unreadable pictures."""
+    own_pictures.check_box_flags(given)
     output, sheet_file = Path(given["output"]), Path(given["sheet"]) if given["sheet"] else None
     if sheet_file:
         folders = [output] if is_data_set(given["input"]) else [output, Path(given["input"])]
@@ -88,7 +94,7 @@ def draw(given: Mapping[str, Any]) -> None:
 
 def is_data_set(name: str) -> bool:
     """Whether --input is a data set, tfds:NAME or a list, rather than a folder of pictures."""
-    return name.startswith(TFDS) or Path(name).suffix.lower() in LISTS
+    return name.startswith(TFDS) or own_pictures.is_list(Path(name))
 
 
 def list_of(given: Mapping[str, Any], output: Path) -> "TexturedList | None":
@@ -109,7 +115,10 @@ def open_pictures(given: Mapping[str, Any]) -> Pictures:
     """Opens the pictures that --input names."""
     name, split = given["input"], given["split"]
     if not is_data_set(name):
-        return Pictures.in_folder(Path(name), output=Path(given["output"]))
+        crops = own_pictures.open_crops(Path(name), given["boxes"], given, flag="--boxes")
+        return Pictures.of_crops(crops, output=Path(given["output"]))
+    if given["boxes"]:
+        raise UserError(f"{name} is a data set, whose pictures show one person each; leave out --boxes")
     folders = {name: given[name] for name in ("data_dir", "manual_dir", "pattern")}
     return Pictures.of_source(common.open_source(name.removeprefix(TFDS), split, **folders), split=split)
 

@@ -15,6 +15,8 @@ from san_jax.errors import UserError
 
 # Formats that Pillow recognises but does not decode itself: video, scientific data, PostScript and metafiles.
 NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+EXIF_ORIENTATION = 0x0112
+TURNED = (5, 6, 7, 8)  # values of that tag for pictures that lie on a side
 NAMED = 5  # number of ignored files that `Listing.remark` names
 
 
@@ -84,17 +86,25 @@ def _is_picture(path: Path) -> bool:
 
 def decode(encoded: bytes, *, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
     """As `input_pipeline.decode`, after `as_seen`; raises what Pillow raises."""
-    return np.asarray(_upright(encoded).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(upright(encoded).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def thumbnail(path: Path, *, height: int) -> UInt8[np.ndarray, "{height} w 3"]:
-    """A picture in its own proportions, at most twice as wide as high; plain grey if it cannot be read."""
-    try:
-        picture = _upright(path.read_bytes())
-    except Exception:  # as in `decode_into`
+def thumbnail(picture: Image.Image | None, *, height: int) -> UInt8[np.ndarray, "{height} w 3"]:
+    """A picture in its own proportions, at most twice as wide as high; plain grey for None."""
+    if picture is None:
         return np.full((height, height // 2, 3), 200, np.uint8)
     width = min(max(1, round(height * picture.width / picture.height)), 2 * height)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture as a viewer shows it, from the file's header; None if it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            is_turned = picture.getexif().get(EXIF_ORIENTATION, 1) in TURNED
+            return picture.size[::-1] if is_turned else picture.size
+    except Exception:  # as in `decode_into`, which says why
+        return None
 
 
 def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -107,12 +117,16 @@ def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) 
         into[:] = decode(encoded(), height=into.shape[0], width=into.shape[1])
     except UserError:
         raise
-    except UnidentifiedImageError:
-        return "it is no picture"
     except Exception as error:  # Pillow fails in many ways on damaged files
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return " ".join(reason.split())
+        return reason(error)
     return ""
+
+
+def reason(error: Exception) -> str:
+    """One line that says why a picture cannot be decoded."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture"
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
 def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]) -> str:
@@ -130,11 +144,12 @@ def fit_into(picture: Image.Image | np.ndarray, into: UInt8[np.ndarray, "H W 3"]
         resized = as_seen(picture).resize((into.shape[1], into.shape[0]), Image.Resampling.BILINEAR)
         into[:] = np.asarray(resized)
     except Exception as error:  # Pillow reads lazily, and fails in many ways on damaged files
-        return " ".join((str(error) or type(error).__name__).split())
+        return reason(error)
     return ""
 
 
-def _upright(encoded: bytes) -> Image.Image:
+def upright(encoded: bytes) -> Image.Image:
+    """The decoded picture, `as_seen`; raises what Pillow raises."""
     with Image.open(io.BytesIO(encoded)) as picture:
         return as_seen(picture)
 

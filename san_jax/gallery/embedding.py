@@ -1,34 +1,33 @@
-"""Features of picture files, some of which may be unreadable."""
+"""Features of pictures, some of which may be unreadable."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, UInt8
 
-from san_jax.data import picture_batches, picture_folder, threads
-from san_jax.data.picture_batches import PictureBatch
+from san_jax.data import picture_batches, threads
+from san_jax.data.crops import Crop, Crops
+from san_jax.data.picture_batches import PictureBatch, Reader
 from san_jax.model import Model, Weights, feats_of
 
 
 def embed(
-    model: Model, paths: Sequence[Path], *, pool: Executor, batch_size: int = 64, flip: bool = False
+    model: Model, readers: Sequence[Reader], *, pool: Executor, batch_size: int = 64, flip: bool = False
 ) -> Iterator[tuple[Int[np.ndarray, "n"], Float32[np.ndarray, "n D"], dict[int, str]]]:
-    """Features of picture files, batch by batch.
+    """Features of pictures, batch by batch.
 
     Args:
       model: computes the features.
-      paths: files of pictures.
+      readers: one for each picture.
       pool: threads that read and decode.
       batch_size: pictures at once, over all devices.
       flip: as in `Model.features`.
 
     Yields:
-      Rows of the readable `paths`, their feats, and row -> reason for the others; the same on all processes.
+      Rows of the readable pictures, their feats, and row -> reason for the others; the same on all processes.
     """
-    readers = [picture_batches.reader(path) for path in paths]
     size = dict(height=model.architecture.height, width=model.architecture.width, batch_size=batch_size)
     read: deque[PictureBatch] = deque()
 
@@ -39,23 +38,23 @@ def embed(
 
     for feats, readable in model.over(feats_and_flags, batches(), flip=flip, in_parts=model.takes_parts):
         start, reasons = read[0].start, read.popleft().reasons
-        feats, readable = feats[: len(paths) - start], readable[: len(paths) - start]
+        feats, readable = feats[: len(readers) - start], readable[: len(readers) - start]
         rows = start + np.arange(len(feats))
         # Processes exchange flags, not texts: a picture that another one could not read is read again for the reason.
-        failed = {row: reasons.get(row) or _why_unreadable(paths[row]) for row in rows[~readable].tolist()}
+        failed = {row: reasons.get(row) or _why_unreadable(readers[row]) for row in rows[~readable].tolist()}
         yield rows[readable], feats[readable], failed
 
 
 def embed_all(
-    model: Model, paths: Sequence[Path], *, workers: int | None = None, batch_size: int = 64, flip: bool = False
-) -> tuple[list[Path], Float32[np.ndarray, "n D"], dict[Path, str]]:
-    """The readable files, their features, and path -> reason for the others; `workers` is the number of threads."""
+    model: Model, crops: Crops, *, workers: int | None = None, batch_size: int = 64, flip: bool = False
+) -> tuple[list[Crop], Float32[np.ndarray, "n D"], dict[str, str]]:
+    """The readable crops, their features, and label -> reason for the others; `workers` is the number of threads."""
     found, parts, unreadable = [], [np.empty((0, model.num_feats), np.float32)], {}
     with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
-        for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size, flip=flip):
-            found += [paths[row] for row in rows]
+        for rows, feats, failed in embed(model, crops.readers(), pool=pool, batch_size=batch_size, flip=flip):
+            found += [crops.crops[row] for row in rows]
             parts.append(feats)
-            unreadable |= {paths[row]: why for row, why in failed.items()}
+            unreadable |= {crops.crops[row].label: why for row, why in failed.items()}
     return found, np.concatenate(parts), unreadable
 
 
@@ -66,5 +65,5 @@ def feats_and_flags(
     return feats_of(weights, images, **options), readable
 
 
-def _why_unreadable(path: Path) -> str:
-    return picture_folder.decode_into(path.read_bytes, np.empty((1, 1, 3), np.uint8)) or "it changed while it was read"
+def _why_unreadable(read: Reader) -> str:
+    return read(np.empty((1, 1, 3), np.uint8)) or "it changed while it was read"

@@ -1,4 +1,4 @@
-"""The features of a folder's pictures by one encoder, kept on disk; an update embeds only new and changed pictures.
+"""The features of a gallery by one encoder, kept on disk; an update embeds only new and changed pictures.
 
 An update that was killed continues from its last save.
 """
@@ -21,7 +21,8 @@ from jaxtyping import Float32, Int64
 from tqdm import tqdm
 
 from san_jax import files
-from san_jax.data import picture_folder, threads
+from san_jax.data import threads
+from san_jax.data.crops import Crops
 from san_jax.errors import UserError
 from san_jax.gallery.embedding import embed
 from san_jax.model import ENCODER, Model
@@ -33,10 +34,10 @@ NO_FILE = -1  # size and time of a file that was listed but does not exist
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """The features of a folder's pictures.
+    """The features of a gallery's pictures.
 
     Attributes:
-      names: paths inside the folder, with slashes.
+      names: as in `Crop.name`.
       stamps: file size in bytes and modification time in nanoseconds, as of when the picture was read.
       feats: their features.
     """
@@ -90,21 +91,20 @@ class _Growing:
     """An index to which pictures are added.
 
     Attributes:
-      paths: all pictures of the folder.
-      remark: a line about its other files; empty if there are none.
+      labels: what messages call each picture.
       known: whether each of them has features.
     """
 
-    def __init__(self, folder: Path, old: Index):
-        listing = picture_folder.list_files(folder)
-        self.paths, self.remark = listing.pictures, listing.remark(folder)
-        self._names = [path.relative_to(folder).as_posix() for path in self.paths]
-        self._stamps = np.array([_stamp(path) for path in self.paths])
+    def __init__(self, crops: Crops, old: Index):
+        self.labels = [crop.label for crop in crops.crops]
+        self._names = [crop.name for crop in crops.crops]
+        stamps = {path: _stamp(path) for path in {crop.frame.path for crop in crops.crops}}
+        self._stamps = np.array([stamps[crop.frame.path] for crop in crops.crops])
         row_of = {name: row for row, name in enumerate(old.names)}
         old_rows = np.array([row_of.get(name, -1) for name in self._names])
         self.known = old_rows >= 0
         self.known[self.known] = (old.stamps[old_rows[self.known]] == self._stamps[self.known]).all(axis=1)
-        self._feats = np.zeros((len(self.paths), old.feats.shape[1]), np.float32)
+        self._feats = np.zeros((len(self._names), old.feats.shape[1]), np.float32)
         self._feats[self.known] = old.feats[old_rows[self.known]]
 
     def add(self, rows, feats) -> None:
@@ -129,71 +129,73 @@ def digest(model: Model) -> str:
     return model.digest(*ENCODER)
 
 
-def default_place(checkpoint: Path, folder: Path) -> Path:
-    """The default file of a folder's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
+def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None) -> Path:
+    """The default file of a gallery's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
     For weights that come with the package it is in runs/NAME/search of the current folder. The newest and the best
-    checkpoint of a run have separate files, and so have folders of the same name.
+    checkpoint of a run have separate files, and so have galleries of the same name, and files of boxes.
     """
     name = str(checkpoint) if pretrained.is_name(checkpoint) else None
-    checkpoint, folder = checkpoint.resolve(), folder.resolve()
+    checkpoint, gallery = checkpoint.resolve(), gallery.resolve()
     of_run = checkpoint.parent.name in ("checkpoints", "best")
     kind = "_best" if checkpoint.parent.name == "best" else ""
-    place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    parts = [os.fsencode(path) for path in (gallery, boxes and boxes.resolve()) if path]
+    place = hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
     home = checkpoint.parents[1 if of_run else 0] if name is None else Path("runs", name)
-    return home / "search" / f"{folder.name}_{place}{kind}.npz"
+    return home / "search" / f"{gallery.name}_{place}{kind}.npz"
 
 
 def update(
-    path: Path, folder: Path, model: Model, *, workers: int | None = None, batch_size: int = 64,
+    path: Path, crops: Crops, model: Model, *, workers: int | None = None, batch_size: int = 64,
     save_seconds: float = SAVE_SECONDS,
-) -> tuple[Index, dict[Path, str]]:
-    """Brings the index of a folder up to date, with a progress bar; pictures that were deleted drop out of it.
+) -> tuple[Index, dict[str, str]]:
+    """Brings the index of a gallery up to date, with a progress bar; pictures that are gone drop out of it.
 
     A file that is not an index, or the index of another encoder, is moved to PATH.old, and all pictures are embedded.
 
     Args:
       path: file of the index, shared by all processes.
-      folder: folder of the pictures.
+      crops: the gallery.
       model: computes the features.
       workers: threads that read pictures; None = one for each core.
       batch_size: pictures at once, over all devices.
       save_seconds: seconds between two writes of the index.
 
     Returns:
-      The index of all readable pictures, and path -> reason for the others.
+      The index of all readable pictures, in the order of `crops`, and label -> reason for the others.
 
     Raises:
-      UserError: the folder cannot be read or holds no pictures; the index cannot be read or written.
+      UserError: the index cannot be read or written.
     """
     old, complaint = read(path, model)
-    growing = _Growing(folder, old)
+    growing = _Growing(crops, old)
     multihost_utils.sync_global_devices("all processes have read the index")  # before one of them writes it
     if complaint:
         _set_aside(path, complaint)
     todo, num_before = np.flatnonzero(~growing.known), growing.known.sum()
-    _say(f"{folder}: {len(growing.paths)} pictures, {num_before} of them in the index")
-    if growing.remark:
-        _say(growing.remark)
+    _say(f"{crops.title}: {len(crops)} pictures, {num_before} of them in the index")
+    for remark in crops.remarks:
+        _say(remark)
     if not path.exists() or num_before < len(old):
         _save(growing, path, model)  # a place that cannot be written is reported before the work, not after it
+    readers = crops.readers()
     unreadable = _embed_rest(
-        growing, todo, model, workers=workers, batch_size=batch_size, save_seconds=save_seconds, path=path
+        growing, todo, readers, model, workers=workers, batch_size=batch_size, save_seconds=save_seconds, path=path
     )
     if len(todo):
         _say(f"{path}: {growing.known.sum()} pictures, {growing.known.sum() - num_before} of them new or changed")
     return growing.index(), unreadable
 
 
-def _embed_rest(growing, todo, model, *, workers, batch_size, save_seconds, path):
-    """Embeds the pictures in rows `todo`; saves at intervals and at the end. Path -> reason for unreadable ones."""
+def _embed_rest(growing, todo, readers, model, *, workers, batch_size, save_seconds, path):
+    """Embeds the pictures in rows `todo`; saves at intervals and at the end. Label -> reason for unreadable ones."""
     unreadable, num_saved, saved = {}, growing.known.sum(), time.monotonic()
-    paths = [growing.paths[row] for row in todo]
+    wanted = [readers[row] for row in todo]
     with ThreadPoolExecutor(threads.num_threads(workers)) as pool, _bar(growing.known) as bar:
         try:
-            for rows, feats, failed in embed(model, paths, pool=pool, batch_size=batch_size):
+            for rows, feats, failed in embed(model, wanted, pool=pool, batch_size=batch_size):
                 growing.add(todo[rows], feats)
-                unreadable |= {growing.paths[todo[row]]: why for row, why in failed.items()}
+                unreadable |= {growing.labels[todo[row]]: why for row, why in failed.items()}
                 bar.update(len(rows) + len(failed))
                 if time.monotonic() - saved >= save_seconds:
                     _save(growing, path, model)

@@ -8,9 +8,9 @@ import functools
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from tqdm import tqdm
 from san_jax import devices, files
 from san_jax.batch import Source
 from san_jax.data import decoded, picture_batches, picture_folder, threads
-from san_jax.data.picture_batches import PictureBatch
+from san_jax.data.crops import Crop, Crops
+from san_jax.data.picture_batches import PictureBatch, Reader
 from san_jax.drawing import contact_sheet
 from san_jax.drawing.contact_sheet import Cell
 from san_jax.errors import UserError
@@ -44,43 +45,47 @@ class Pictures:
       title: description of the whole set, for messages.
       names: unique name of each picture, without suffix; its texture is NAME.png, where slashes separate folders.
       labels: what messages call each picture.
-      encoded: row -> the encoded picture; raises OSError if it cannot be read; called from several threads.
-      remark: a line about ignored files of the folder; empty if there are none.
+      readers: fill an array with each picture, or return why they cannot; called from several threads.
+      remarks: lines about what is left out.
     """
 
     title: str
     names: Sequence[str]
     labels: Sequence[str]
-    encoded: Callable[[int], bytes]
-    remark: str = ""
+    readers: Sequence[Reader]
+    remarks: Sequence[str] = ()
 
     @classmethod
     def of_source(cls, source: Source, *, split: str) -> "Pictures":
         """The pictures of one split of a data set, by their stored names."""
-        return cls(f"{source.name} ({split})", source.names, source.names, lambda row: source[row]["image"])
+        encoded = [functools.partial(_encoded, source, row) for row in range(len(source))]
+        readers = [functools.partial(picture_folder.decode_into, one) for one in encoded]
+        return cls(f"{source.name} ({split})", source.names, source.names, readers)
 
     @classmethod
-    def in_folder(cls, folder: Path, *, output: Path) -> "Pictures":
-        """The pictures of a folder and its subfolders, by their relative paths; links to folders are not followed.
+    def of_crops(cls, crops: Crops, *, output: Path) -> "Pictures":
+        """The pictures of a folder, or boxes in its frames, by their relative paths and boxes.
 
         Args:
-          folder: listed by `picture_folder.list_files`.
-          output: folder for the textures; must be outside `folder`, or the next call would read them as pictures.
+          crops: as `crops.in_folder` or `crops.in_boxes` returns them.
+          output: folder for the textures; must be outside the folder of the pictures, or the next call would read them
+            as pictures.
 
         Raises:
-          UserError: the folder cannot be read, holds no pictures or two with the same name, or contains `output`.
+          UserError: two pictures have the same name, or `output` lies among the pictures.
         """
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{output} lies in {folder}, whose pictures are read; write the textures somewhere else")
-        listing = picture_folder.list_files(folder)
-        paths = listing.pictures
-        by_name: dict[str, Path] = {}
-        for path in paths:
-            first = by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-            if first is not path:
-                raise UserError(f"{first} and {path} would share one texture file; rename one of them")
-        labels, remark = list(map(str, paths)), listing.remark(folder)
-        return cls(str(folder), list(by_name), labels, lambda row: paths[row].read_bytes(), remark)
+        by_name: dict[str, Crop] = {}
+        for crop in crops.crops:
+            name = crop.name if crop.box else PurePosixPath(crop.name).with_suffix("").as_posix()
+            if (first := by_name.setdefault(name, crop)) is not crop:
+                raise UserError(f"{first.label} and {crop.label} would share one texture file; rename one of them")
+        if crops.folder and output.resolve().is_relative_to(crops.folder.resolve()):
+            raise UserError(f"{output} lies in {crops.folder}, whose pictures are read; write the textures elsewhere")
+        return cls(crops.title, list(by_name), [crop.label for crop in crops.crops], crops.readers(), crops.remarks)
+
+
+def _encoded(source: Source, row: int) -> bytes:
+    return source[row]["image"]
 
 
 def textures(
@@ -118,8 +123,8 @@ def write_textures(
         # The first process decides which exist: others may look later and find textures that were written meanwhile.
         there = multihost_utils.broadcast_one_to_all(np.array(list(pool.map(is_whole, paths)), bool))
         _say(f"{pictures.title}: {len(there)} pictures, {there.sum()} have their textures")
-        if pictures.remark:
-            _say(pictures.remark)
+        for remark in pictures.remarks:
+            _say(remark)
         todo = np.flatnonzero(~there)
         with _bar(there) as bar:
             for rows, reasons, drawn in drawn_batches(generator, pictures, todo, batch_size=batch_size, pool=pool):
@@ -137,7 +142,7 @@ def of_all_processes(failed: dict[int, str], pictures: Pictures) -> dict[int, st
     here = np.isin(np.arange(len(pictures.names)), list(failed))
     anywhere = np.flatnonzero(multihost_utils.process_allgather(here).reshape(-1, len(here)).any(axis=0)).tolist()
     # Processes exchange flags, not texts: a picture that another one could not read is read again for the reason.
-    return {row: failed.get(row) or _read(pictures, row, np.empty((1, 1, 3), np.uint8)) or "?" for row in anywhere}
+    return {row: failed.get(row) or pictures.readers[row](np.empty((1, 1, 3), np.uint8)) or "?" for row in anywhere}
 
 
 def _say(line: str) -> None:
@@ -161,7 +166,7 @@ def drawn_batches(
       The rows that this process was to read, row -> reason for those that it could not read, and the textures; those
       of unreadable pictures are decoded from black pictures.
     """
-    readers = [functools.partial(_read, pictures, row) for row in rows.tolist()]
+    readers = [pictures.readers[row] for row in rows.tolist()]
     size = dict(height=generator.architecture.height, width=generator.architecture.width, batch_size=batch_size)
     read: deque[PictureBatch] = deque()
 
@@ -176,11 +181,6 @@ def drawn_batches(
         local = local[batch.start + local < len(rows)]
         reasons = {int(rows[number]): why for number, why in batch.reasons.items()}
         yield rows[batch.start + local], reasons, drawn[local]
-
-
-def _read(pictures: Pictures, row: int, into: np.ndarray) -> str:
-    """Decodes a picture into its place in a batch; returns "", or why it cannot be decoded."""
-    return picture_folder.decode_into(lambda: pictures.encoded(row), into)
 
 
 def _write(path: Path, texture: np.ndarray) -> None:
@@ -250,7 +250,7 @@ def sheet_of(
     for row in np.random.default_rng(seed).permutation(len(pictures.names)):
         path = output / f"{pictures.names[row]}.png"
         picture = np.empty((generator.architecture.height, generator.architecture.width, 3), np.uint8)
-        if len(cells) < 2 * count and is_whole(path) and not _read(pictures, int(row), picture):
+        if len(cells) < 2 * count and is_whole(path) and not pictures.readers[row](picture):
             texture = decoded.decode(path.read_bytes(), height=SIDE, width=SIDE)
             cells += [Cell(picture), Cell(texture, caption=pictures.names[row])]
     wide = 2 * PAIRS_IN_A_ROW
