@@ -1,4 +1,6 @@
+import csv
 import functools
+import json
 import shutil
 
 import boxed_frames
@@ -9,10 +11,13 @@ from commands import finish, two_processes
 from PIL import Image
 from runs import save_run, write_pictures
 
+from san_jax import model as models
+from san_jax.commands import search as search_command
 from san_jax.commands.search import search as search_pictures
 from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
-from san_jax.gallery import feature_index
+from san_jax.gallery import feature_index, finds
+from san_jax.scoring import reranking
 
 NAMES = ["a.png", "b.jpg", "c.PNG", "sub/d.e.bmp", "sub/deeper/a.webp"]
 start = functools.partial(commands.start, "search.py")
@@ -160,6 +165,7 @@ def given_for(workdir, tmp_path, **given):
     """The flags of a search with their defaults."""
     defaults = {"checkpoint": str(workdir), "best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
     defaults |= {"index": f"{tmp_path}/index.npz", "sheet": f"{tmp_path}/found.png", "top": 2, "by_track": False}
+    defaults |= {"threshold": None, "as_one": False, "flip": False, "rerank": False, "output": None}
     defaults |= {"boxes": None, "query_boxes": None, "boxes_format": "auto", **dict.fromkeys(Wanted._fields)}
     return defaults | given
 
@@ -213,6 +219,112 @@ def test_gallery_may_be_a_list_with_boxes(workdir, frames, red, tmp_path, capsys
     [(_, found)] = hits_of(capsys.readouterr().out).items()
     assert [name for _, _, name in found] == ["frames/000001-10,20,20,60", "frames/000001-120,10,30,80"]
     assert found[0][1] < 1e-6
+
+
+def test_several_queries_of_one_person_are_averaged(workdir, shop, tmp_path, capsys):
+    options = dict(gallery=str(shop), query=str(shop / "sub"), as_one=True, top=5)
+    search_pictures(given_for(workdir, tmp_path, **options))
+    [(query, found)] = hits_of(capsys.readouterr().out).items()
+    assert query.startswith(f"{shop}/sub: 2 pictures, {shop}/sub/")
+    model = models.load(workdir)
+    feats = model.features([shop / name for name in NAMES])
+    mean = model.features([shop / name for name in NAMES[3:]]).mean(axis=0, keepdims=True)
+    expected = np.square(feats - mean).sum(axis=1)
+    assert {name for _, _, name in found[:2]} == set(NAMES[3:])
+    np.testing.assert_allclose([far for _, far, _ in found], np.sort(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_flipped_features_have_their_own_index(workdir, shop, tmp_path, capsys):
+    options = dict(gallery=str(shop), query=str(shop / "a.png"), top=1)
+    search_pictures(given_for(workdir, tmp_path, **options))
+    capsys.readouterr()
+    search_pictures(given_for(workdir, tmp_path, flip=True, **options))
+    said = capsys.readouterr().out
+    assert "index.npz holds features without --flip: it is now" in said
+    model = models.load(workdir)
+    expected = model.features([shop / name for name in NAMES], flip=True)
+    np.testing.assert_allclose(np.load(tmp_path / "index.npz")["feats"], expected, rtol=1e-3, atol=1e-5)
+    plain, flipped = (feature_index.default_place(workdir, shop, flip=flip) for flip in (False, True))
+    assert plain != flipped
+
+
+def test_reranked_distances_are_those_of_re_ranking(workdir, shop, tmp_path, capsys):
+    search_pictures(given_for(workdir, tmp_path, gallery=str(shop), query=str(shop / "a.png"), top=5, rerank=True))
+    [(_, found)] = hits_of(capsys.readouterr().out).items()
+    model = models.load(workdir)
+    feats = model.features([shop / name for name in NAMES])
+    expected = np.sort(np.asarray(reranking.distmat(feats[:1], feats, mesh=model.mesh))[0])
+    np.testing.assert_allclose([far for _, far, _ in found], expected, atol=2e-3)
+    with pytest.raises(UserError, match="re-ranking requires the Euclidean distance"):
+        search_pictures(given_for(workdir, tmp_path, gallery=str(shop), query="q", rerank=True, distance="cosine"))
+
+
+def test_pictures_beyond_the_threshold_stand_below_a_line(workdir, frames, red, tmp_path, capsys):
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), query=red, top=4, margin=0.0)
+    search_pictures(given_for(workdir, tmp_path, threshold=1e-4, **options))
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(finds.BEYOND)
+    assert [line.split()[0] for line in lines[place - 2 : place + 3]] == ["1", "2", "--------", "3", "4"]
+    with pytest.raises(UserError, match="--threshold is nan; give a distance of 0 or more"):
+        search_pictures(given_for(workdir, tmp_path, threshold=float("nan"), **options))
+
+
+def test_threshold_of_the_run_s_scores_holds_for_the_distances_that_it_was_measured_with(workdir, shop, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    model = models.load(run)
+    scores = {"checkpoint": model.source, "tpr": True, "data": "some/set", "thresholds": {"fpr_1e-3": 0.125}}
+    (run / "scores.json").write_text(json.dumps(scores))
+    given = given_for(run, tmp_path, gallery=str(shop), query=str(shop))
+    assert search_command.known_threshold(given, model) == 0.125
+    for others in ({"distance": "cosine"}, {"rerank": True}, {"flip": True}, {"by_track": True}, {"as_one": True}):
+        assert search_command.known_threshold(given | others, model) is None
+    for damaged in ("{}", "[]", "no JSON", json.dumps(scores | {"checkpoint": "another"})):
+        (run / "scores.json").write_text(damaged)
+        assert search_command.known_threshold(given, model) is None
+
+
+def test_results_are_written_for_other_programs(workdir, frames, red, tmp_path):
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), query=red, top=3, margin=0.0)
+    for suffix in ("csv", "json", "npz"):
+        search_pictures(given_for(workdir, tmp_path, output=f"{tmp_path}/found.{suffix}", **options))
+    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    assert list(rows[0]) == ["query", "rank", "path", "camid", "time", "distance", "frame", "track", "x", "y", "w", "h"]
+    assert [(row["rank"], row["track"], row["x"]) for row in rows[:2]] == [("1", "3", "10"), ("2", "3", "20")]
+    assert {row["query"] for row in rows} == {red}
+    assert rows[0]["path"] == str(frames / "000001.png")
+    listed = json.loads((tmp_path / "found.json").read_text())
+    assert (listed[0]["rank"], listed[0]["path"], listed[0]["w"]) == (1, str(frames / "000001.png"), 20)
+    kept = np.load(tmp_path / "found.npz")
+    assert kept["path"].tolist()[0] == f"{frames}/000001.png, box 10,20,20,60"
+    dim = models.load(workdir).num_feats
+    assert (kept["feats"].shape, kept["query_feats"].shape) == ((4, dim), (1, dim))
+    assert kept["query_path"].tolist() == [red]
+
+
+def test_times_and_cameras_of_a_list_are_in_the_results(workdir, shop, tmp_path):
+    lines = ["path,pid,camid,time", "shop/a.png,1,door,2026-11-28T14:03:00", "shop/b.jpg,2,hall,"]
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    query = str(shop / "a.png")
+    given = given_for(workdir, tmp_path, gallery=f"{tmp_path}/people.csv", query=query, output=f"{tmp_path}/found.csv")
+    search_pictures(given)
+    first, second = csv.DictReader((tmp_path / "found.csv").open())
+    assert list(first) == ["query", "rank", "path", "camid", "time", "distance"]
+    assert (first["camid"], first["time"], float(first["distance"])) == ("door", "2026-11-28T14:03:00", 0)
+    assert (second["camid"], second["time"]) == ("hall", "")
+
+
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [
+        ("{tmp}/found.txt", r"--output is .*found\.txt, which does not end in \.csv, \.json, \.npz"),
+        ("{tmp}/index.npz", r"--output is .*index\.npz, which is searched; choose another name"),
+        ("{tmp}/gt.txt/found.csv", r"gt\.txt is not a folder"),
+    ],
+)
+def test_results_are_not_written_over_other_files(output, error, workdir, frames, red, tmp_path):
+    given = given_for(workdir, tmp_path, gallery=str(frames), query=red, output=output.format(tmp=tmp_path))
+    with pytest.raises(UserError, match=error):
+        search_pictures(given)
 
 
 def test_box_of_one_frame_that_cannot_be_read_does_not_hide_the_others(workdir, frames, red, tmp_path, capsys):

@@ -3,15 +3,17 @@
     python search.py --checkpoint=runs/san --gallery=shop --query=child.jpg --top=10
     python search.py --checkpoint=runs/san --best --gallery=shop --query=missing --top=20 --sheet=found.png
     python search.py --checkpoint=runs/san --gallery=frames --boxes=gt.txt --by_track --query=child.jpg
+    python search.py --checkpoint=runs/san --gallery=people.csv --query=missing --as_one --output=found.csv
 
 A picture should show one person, cropped from head to foot; boxes cut such pictures out of scenes. The first search
 embeds the whole gallery; later ones embed only new and changed pictures.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,8 +24,14 @@ from san_jax import model as models
 from san_jax.commands import common, own_pictures
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.gallery import embedding, feature_index, finds, tracks
-from san_jax.scoring import nearest
+from san_jax.gallery import embedding, feature_index, finds, found_files, tracks
+from san_jax.gallery.finds import Find
+from san_jax.gallery.tracks import Means
+from san_jax.model import Model
+from san_jax.scoring import nearest, reranking
+from san_jax.scoring.evaluation import Search
+
+THRESHOLD = "fpr_1e-3"  # among the thresholds of scores.json
 
 
 def main() -> None:
@@ -54,6 +62,17 @@ def main() -> None:
         "distance": flags.DEFINE_enum(
             "distance", "euclidean", ("euclidean", "cosine"), "Distance between features; euclidean is squared."
         ),
+        "threshold": flags.DEFINE_float(
+            "threshold", None,
+            "Distance up to which pictures are taken for the same person. Default: that of FPR 1e-3 in the run's "
+            "scores.json (eval.py --tpr), if it is of this checkpoint and these distances.",
+        ),
+        "as_one": flags.DEFINE_bool("as_one", False, "All queries show one person: average their features."),
+        "flip": flags.DEFINE_bool("flip", False, "Average the features of each picture and its mirror image."),
+        "rerank": flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)."),
+        "output": text(
+            "output", None, "File for the results: .csv, .json, or .npz for the features of gallery and queries."
+        ),
         "sheet": text("sheet", None, "PNG file for the contact sheet. Default: next to the index."),
         "index": text(
             "index", None, "File (.npz) that stores the gallery's features by this model. Default: in RUN/search."
@@ -66,63 +85,125 @@ def main() -> None:
 
 def search(given: Mapping[str, Any]) -> None:
     """Embeds new pictures, prints the nearest ones, writes the contact sheet, lists unreadable pictures."""
-    place, query = Path(given["gallery"]), Path(given["query"])
-    own_pictures.check_box_flags(given, "by_track")
+    check_flags(given)
     model = models.load(given["checkpoint"], best=given["best"])
     model.check_learnt_people()
-    boxes = Path(given["boxes"]) if given["boxes"] else None
-    index_file = Path(given["index"] or feature_index.default_place(Path(model.source), place, boxes))
-    sheet_file = Path(given["sheet"] or index_file.with_name(f"{query.resolve().stem}_in_{place.resolve().name}.png"))
-    check_places(index_file, sheet_file, query=query, gallery=place)
-    asked = own_pictures.open_crops(query, given["query_boxes"], given, flag="--query_boxes", one_will_do=True)
-    if asked.remarks and jax.process_index() == 0:
-        print("\n".join(asked.remarks), flush=True)
-
-    reading = dict(batch_size=given["batch_size"], workers=given["workers"])
+    places = places_of(given, model)
+    asked = own_pictures.open_crops(places.query, given["query_boxes"], given, flag="--query_boxes", one_will_do=True)
+    say(*asked.remarks)
+    reading = {name: given[name] for name in ("flip", "batch_size", "workers")}
     queries, query_feats, unreadable = embedding.embed_all(model, asked, **reading)
     if not queries:
         first, why = next(iter(unreadable.items()))
-        others = f", nor any other picture of {query}" if len(asked) > 1 else ""
+        others = f", nor any other picture of {places.query}" if len(asked) > 1 else ""
         raise UserError(f"cannot read {first} ({why}){others}; give another --query")
-    gallery = own_pictures.open_crops(place, given["boxes"], given, flag="--boxes")
-    index, missing = feature_index.update(index_file, gallery, model, **reading)
+    gallery = own_pictures.open_crops(places.gallery, given["boxes"], given, flag="--boxes")
+    index, missing = feature_index.update(places.index, gallery, model, **reading)
     unreadable |= missing
     if not len(index):
         report(unreadable)
-        raise UserError(f"no picture of {place} can be read; give another --gallery")
+        raise UserError(f"no picture of {places.gallery} can be read; give another --gallery")
+
     embedded = set(index.names)
-    shown = [crop for crop in gallery.crops if crop.name in embedded]
-    queries_as, shown_as = [crop.label for crop in queries], [crop.name for crop in shown]
-    feats = index.feats
-    if given["by_track"]:
-        queries, queries_as, query_feats = tracks.averaged(queries, queries_as, query_feats)
-        shown, shown_as, feats = tracks.averaged(shown, shown_as, feats)
-    top = min(given["top"], len(shown))
-    if top < given["top"] and jax.process_index() == 0:
-        kind = "tracks" if given["by_track"] else "readable pictures"
-        print(f"{place} has only {len(shown)} {kind}, so {top} are shown, not --top={given['top']}")
-    hits = nearest.nearest(query_feats, feats, k=top, distance=given["distance"], mesh=model.mesh)
-    distances, rows = (np.asarray(numbers) for numbers in hits)
+    readable = [crop for crop in gallery.crops if crop.name in embedded]
+    average = tracks.by_track if given["by_track"] else tracks.of_pictures
+    there = average(readable, [crop.name for crop in readable], index.feats)
+    labels = [crop.label for crop in queries]
+    if given["as_one"]:
+        wanted = tracks.averaged(queries, labels, query_feats, groups=len(queries) * [str(places.query)])
+    else:
+        wanted = average(queries, labels, query_feats)
+    found = compare(wanted, there, given, model)
     if jax.process_index() == 0:
-        found = finds.finds(queries, shown, shown_as, rows=rows, distances=distances)
-        print(f"\n{finds.table(queries_as, found)}\n", flush=True)
+        print(f"\n{finds.table(wanted.titles, found)}\n", flush=True)
         images = dict(query_image=asked.image, image=gallery.image)
-        sheet, num_shown = finds.sheet(queries, found, title=f"{query} in {place}", **images)
-        contact_sheet.save(sheet_file, sheet)
-        of_all = f" (the first {num_shown} of {len(queries)} queries)" if num_shown < len(queries) else ""
-        print(f"contact sheet: {sheet_file}{of_all}")
+        sheet, num_shown = finds.sheet(wanted.crops, found, title=f"{places.query} in {places.gallery}", **images)
+        contact_sheet.save(places.sheet, sheet)
+        of_all = f" (the first {num_shown} of {len(found)} queries)" if num_shown < len(found) else ""
+        print(f"contact sheet: {places.sheet}{of_all}")
+        if places.output:
+            feats = dict(query_feats=wanted.feats, feats=there.feats)
+            found_files.write(places.output, wanted.crops, there.crops, found, **feats)
+            print(f"results: {places.output}")
     if unreadable:
         report(unreadable)
         named, them = ("picture", "it") if len(unreadable) == 1 else (f"{len(unreadable)} pictures", "them")
         raise UserError(f"the {named} named above cannot be read, all others were searched; replace or remove {them}")
 
 
-def check_places(index_file: Path, sheet_file: Path, *, query: Path, gallery: Path) -> None:
-    """Checks that no output overwrites a picture, or lies where the next search would read it as one."""
-    if index_file.suffix.lower() != ".npz":
-        raise UserError(f"--index is {index_file}, which does not end in .npz; choose another name")
-    files.check_place(index_file)
-    contact_sheet.check_place(sheet_file, pictures=[gallery, query])
+def check_flags(given: Mapping[str, Any]) -> None:
+    """Raises a UserError if a flag has no effect, or excludes another."""
+    own_pictures.check_box_flags(given, "by_track")
+    if given["threshold"] is not None and not given["threshold"] >= 0:  # NaN, too
+        raise UserError(f"--threshold is {given['threshold']}; give a distance of 0 or more")
+    Search(distance=given["distance"], rerank=given["rerank"])
+
+
+class Places(NamedTuple):
+    """What is searched, and the files that are written."""
+
+    gallery: Path
+    query: Path
+    index: Path
+    sheet: Path
+    output: Path | None
+
+
+def places_of(given: Mapping[str, Any], model: Model) -> Places:
+    """The places that the flags name, or their defaults.
+
+    Raises:
+      UserError: an output would overwrite a picture, or lies where the next search would read it as one.
+    """
+    gallery, query = Path(given["gallery"]), Path(given["query"])
+    boxes = Path(given["boxes"]) if given["boxes"] else None
+    default = feature_index.default_place(Path(model.source), gallery, boxes, flip=given["flip"])
+    index = Path(given["index"] or default)
+    if index.suffix.lower() != ".npz":
+        raise UserError(f"--index is {index}, which does not end in .npz; choose another name")
+    files.check_place(index)
+    sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
+    contact_sheet.check_place(sheet, pictures=[gallery, query])
+    output = Path(given["output"]) if given["output"] else None
+    if output:
+        found_files.check_place(output, pictures=[*filter(None, (gallery, query, boxes)), index])
+    return Places(gallery, query, index, sheet, output)
+
+
+def compare(wanted: Means, there: Means, given: Mapping[str, Any], model: Model) -> list[list[Find]]:
+    """The nearest pictures or tracks of the gallery for every query."""
+    top = min(given["top"], len(there.crops))
+    if top < given["top"]:
+        kind = "tracks" if given["by_track"] else "readable pictures"
+        say(f"{given['gallery']} has only {len(there.crops)} {kind}, so {top} are shown, not --top={given['top']}")
+    feats = wanted.feats, there.feats
+    refinement = reranking.refinement(*feats, mesh=model.mesh) if given["rerank"] else None
+    how = dict(distance=given["distance"], refinement=refinement, mesh=model.mesh)
+    distances, rows = (np.asarray(numbers) for numbers in nearest.nearest(*feats, k=top, **how))
+    threshold = given["threshold"] if given["threshold"] is not None else known_threshold(given, model)
+    single = [crop if size == 1 else None for crop, size in zip(wanted.crops, wanted.sizes, strict=True)]
+    return finds.finds(single, there.crops, there.titles, rows=rows, distances=distances, threshold=threshold)
+
+
+def known_threshold(given: Mapping[str, Any], model: Model) -> float | None:
+    """The distance of FPR 1e-3 in the run's scores.json; None if it is unknown, or is of other distances."""
+    plain = given["distance"] == "euclidean" and not any(given[name] for name in ("rerank", "by_track", "as_one"))
+    try:
+        known = json.loads((Path(model.source).parents[1] / "scores.json").read_text())
+        same = known["checkpoint"] == model.source and known.get("flip", False) == given["flip"]
+        threshold = float(known["thresholds"][THRESHOLD])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+    if not (plain and same):
+        return None
+    say(f"threshold {threshold:.4f}: below it were 1 in 1000 pairs of different people of {known['data']}")
+    return threshold
+
+
+def say(*lines: str) -> None:
+    """Prints lines, from the first process only."""
+    if lines and jax.process_index() == 0:
+        print("\n".join(lines), flush=True)
 
 
 def report(unreadable: dict[str, str]) -> None:

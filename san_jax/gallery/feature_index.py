@@ -4,6 +4,7 @@ An update that was killed continues from its last save.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -50,15 +51,15 @@ class Index:
         """Number of pictures."""
         return len(self.names)
 
-    def write(self, path: Path, model: Model) -> None:
+    def write(self, path: Path, model: Model, *, flip: bool = False) -> None:
         """Writes a file for `read`, atomically; raises a UserError if it cannot be written."""
         content = io.BytesIO()
-        made_by = np.array([digest(model), model.source])
+        made_by = np.array([digest(model, flip=flip), model.source])
         np.savez(content, made_by=made_by, names=np.array(self.names, str), stamps=self.stamps, feats=self.feats)
         files.write(path, content.getvalue())
 
 
-def read(path: Path, model: Model) -> tuple[Index, str]:
+def read(path: Path, model: Model, *, flip: bool = False) -> tuple[Index, str]:
     """The index in a file and "", or an empty index and what is wrong with the file ("" if it is missing).
 
     Raises:
@@ -78,8 +79,10 @@ def read(path: Path, model: Model) -> tuple[Index, str]:
         with np.load(io.BytesIO(content)) as saved:
             made_by, checkpoint = saved["made_by"].tolist()
             found = Index(saved["names"].tolist(), saved["stamps"], saved["feats"])
-        if made_by != digest(model):
-            return empty, f"holds features by another model, {checkpoint}"
+        if made_by != digest(model, flip=flip):
+            is_same_model = made_by == digest(model, flip=not flip)
+            what = f"with{'out' if flip else ''} --flip" if is_same_model else f"by another model, {checkpoint}"
+            return empty, f"holds features {what}"
         if (found.stamps.shape, found.feats.shape) != ((len(found), 2), (len(found), model.num_feats)):
             raise ValueError("the parts do not fit")
     except Exception:  # zipfile and numpy fail in many ways on damaged files
@@ -124,12 +127,12 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def digest(model: Model) -> str:
-    """SHA-256, in hexadecimal, of all that a feature depends on except its picture."""
-    return model.digest(*ENCODER)
+def digest(model: Model, *, flip: bool = False) -> str:
+    """SHA-256, in hexadecimal, of all that a feature depends on except its picture; and a word if it is flipped."""
+    return model.digest(*ENCODER) + (" flip" if flip else "")
 
 
-def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None) -> Path:
+def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None, *, flip: bool = False) -> Path:
     """The default file of a gallery's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
     For weights that come with the package it is in runs/NAME/search of the current folder. The newest and the best
@@ -138,7 +141,7 @@ def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None) ->
     name = str(checkpoint) if pretrained.is_name(checkpoint) else None
     checkpoint, gallery = checkpoint.resolve(), gallery.resolve()
     of_run = checkpoint.parent.name in ("checkpoints", "best")
-    kind = "_best" if checkpoint.parent.name == "best" else ""
+    kind = ("_best" if checkpoint.parent.name == "best" else "") + ("_flip" if flip else "")
     parts = [os.fsencode(path) for path in (gallery, boxes and boxes.resolve()) if path]
     place = hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
     home = checkpoint.parents[1 if of_run else 0] if name is None else Path("runs", name)
@@ -146,7 +149,7 @@ def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None) ->
 
 
 def update(
-    path: Path, crops: Crops, model: Model, *, workers: int | None = None, batch_size: int = 64,
+    path: Path, crops: Crops, model: Model, *, flip: bool = False, workers: int | None = None, batch_size: int = 64,
     save_seconds: float = SAVE_SECONDS,
 ) -> tuple[Index, dict[str, str]]:
     """Brings the index of a gallery up to date, with a progress bar; pictures that are gone drop out of it.
@@ -157,6 +160,7 @@ def update(
       path: file of the index, shared by all processes.
       crops: the gallery.
       model: computes the features.
+      flip: as in `Model.features`.
       workers: threads that read pictures; None = one for each core.
       batch_size: pictures at once, over all devices.
       save_seconds: seconds between two writes of the index.
@@ -167,8 +171,9 @@ def update(
     Raises:
       UserError: the index cannot be read or written.
     """
-    old, complaint = read(path, model)
+    old, complaint = read(path, model, flip=flip)
     growing = _Growing(crops, old)
+    save = functools.partial(_save, growing, path, model, flip=flip)
     multihost_utils.sync_global_devices("all processes have read the index")  # before one of them writes it
     if complaint:
         _set_aside(path, complaint)
@@ -177,38 +182,43 @@ def update(
     for remark in crops.remarks:
         _say(remark)
     if not path.exists() or num_before < len(old):
-        _save(growing, path, model)  # a place that cannot be written is reported before the work, not after it
-    readers = crops.readers()
-    unreadable = _embed_rest(
-        growing, todo, readers, model, workers=workers, batch_size=batch_size, save_seconds=save_seconds, path=path
-    )
+        save()  # a place that cannot be written is reported before the work, not after it
+    embedded = _embedded(crops, todo, model, flip=flip, workers=workers, batch_size=batch_size)
+    unreadable = _add_all(growing, embedded, save=save, save_seconds=save_seconds)
     if len(todo):
         _say(f"{path}: {growing.known.sum()} pictures, {growing.known.sum() - num_before} of them new or changed")
     return growing.index(), unreadable
 
 
-def _embed_rest(growing, todo, readers, model, *, workers, batch_size, save_seconds, path):
-    """Embeds the pictures in rows `todo`; saves at intervals and at the end. Label -> reason for unreadable ones."""
+def _embedded(crops, todo, model, *, workers, **options):
+    """Rows, feats, and row -> reason of the pictures in rows `todo`, batch by batch."""
+    readers = crops.readers()
+    with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
+        for rows, feats, failed in embed(model, [readers[row] for row in todo], pool=pool, **options):
+            yield todo[rows], feats, {todo[row]: why for row, why in failed.items()}
+
+
+def _add_all(growing, embedded, *, save, save_seconds):
+    """Adds pictures; saves at intervals and at the end. Label -> reason for unreadable ones."""
     unreadable, num_saved, saved = {}, growing.known.sum(), time.monotonic()
-    wanted = [readers[row] for row in todo]
-    with ThreadPoolExecutor(threads.num_threads(workers)) as pool, _bar(growing.known) as bar:
+    with _bar(growing.known) as bar:
         try:
-            for rows, feats, failed in embed(model, wanted, pool=pool, batch_size=batch_size):
-                growing.add(todo[rows], feats)
-                unreadable |= {growing.labels[todo[row]]: why for row, why in failed.items()}
+            for rows, feats, failed in embedded:
+                growing.add(rows, feats)
+                unreadable |= {growing.labels[row]: why for row, why in failed.items()}
                 bar.update(len(rows) + len(failed))
                 if time.monotonic() - saved >= save_seconds:
-                    _save(growing, path, model)
+                    save()
                     num_saved, saved = growing.known.sum(), time.monotonic()
         finally:
             if growing.known.sum() > num_saved:
-                _save(growing, path, model)
+                save()
     return unreadable
 
 
-def _save(growing, path, model):
+def _save(growing, path, model, *, flip):
     if jax.process_index() == 0:
-        growing.index().write(path, model)
+        growing.index().write(path, model, flip=flip)
 
 
 def _set_aside(path, complaint):

@@ -18,40 +18,52 @@ FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # in the contact sheet
 CELL_HEIGHT = 192  # pixels
 LETTERS = 12  # characters of a name in each line under a picture
 THE_SAME = "the same file"
+BEYOND = "        --------  beyond the threshold:"
 
 
 class Find(NamedTuple):
-    """A gallery picture, its displayed name, its distance to the query, and whether it is the query itself."""
+    """A picture found.
+
+    Attributes:
+      crop: the gallery picture.
+      name: what tables call it.
+      distance: to the query.
+      is_query: whether it is the query itself.
+      is_beyond: whether its distance is above the threshold.
+    """
 
     crop: Crop
     name: str
     distance: float
     is_query: bool
+    is_beyond: bool = False
 
 
 def finds(
-    queries: Sequence[Crop],
+    queries: Sequence[Crop | None],
     gallery: Sequence[Crop],
     names: Sequence[str],
     *,
     rows: Int[np.ndarray, "Q k"],
     distances: Float[np.ndarray, "Q k"],
+    threshold: float | None = None,
 ) -> list[list[Find]]:
     """The results of every query, nearest first.
 
     Args:
-      queries: the queries.
+      queries: the query pictures; None for a query that is the mean of several.
       gallery: the gallery's pictures.
       names: what tables call them.
       rows: rows of `gallery`, as `scoring.nearest.nearest` returns them.
       distances: distances to these pictures.
+      threshold: the distance up to which pictures are taken for the same person; None if unknown.
     """
-    found = []
+    found, limit = [], np.inf if threshold is None else threshold
     for query, query_rows, query_distances in zip(queries, rows.tolist(), distances.tolist(), strict=True):
-        itself = _place(query)
+        itself = query and _place(query)
         found.append(
             [
-                Find(gallery[row], _printable(names[row]), distance, _place(gallery[row]) == itself)
+                Find(gallery[row], _printable(names[row]), distance, _place(gallery[row]) == itself, distance > limit)
                 for row, distance in zip(query_rows, query_distances, strict=True)
             ]
         )
@@ -66,9 +78,9 @@ def table(queries: Sequence[str], found: Sequence[Sequence[Find]]) -> str:
     """Rank, distance and name of the pictures found for every query."""
     blocks = []
     for query, of_query in zip(queries, found, strict=True):
-        lines = [
-            f"{rank:6d}  {find.distance:10.4f}  {find.name}{_remark(find)}" for rank, find in enumerate(of_query, 1)
-        ]
+        lines = [f"{rank:6d}  {find.distance:10.4f}  {_line(find)}" for rank, find in enumerate(of_query, 1)]
+        if beyond := sum(find.is_beyond for find in of_query):
+            lines.insert(len(lines) - beyond, BEYOND)
         blocks.append("\n".join([_printable(query), f"{'rank':>6}  {'distance':>10}  picture", *lines]))
     return "\n\n".join(blocks)
 
@@ -87,7 +99,8 @@ def sheet(
     the next row. A picture that is the query itself has a grey frame and says so.
 
     Args:
-      queries, found: as for `finds`, and its results.
+      queries: the picture that is shown for each query.
+      found: what `finds` returns.
       title: of the sheet.
       query_image, image: give the picture of a query, and of the gallery; None if it cannot be read.
     """
@@ -103,12 +116,12 @@ def sheet(
     return contact_sheet.compose(rows, title=_ascii(title), cell_height=CELL_HEIGHT), shown
 
 
-def _remark(find):
-    return f"  ({THE_SAME})" if find.is_query else ""
+def _line(find):
+    return f"{find.name}  ({THE_SAME})" if find.is_query else find.name
 
 
 def _cell(find, rank, image):
-    what = THE_SAME if find.is_query else f"{find.distance:.4f}"
+    what = THE_SAME if find.is_query else f"{find.distance:.4f}{' beyond' if find.is_beyond else ''}"
     picture = picture_folder.thumbnail(image(find.crop), height=CELL_HEIGHT)
     return Cell(picture, f"#{rank}  {what}\n{_folded(find.crop, find.crop.name)}", GREY if find.is_query else None)
 

@@ -34,6 +34,7 @@ def nearest(
     *,
     k: int,
     distance: str = "euclidean",
+    refinement: tiles.Refinement | None = None,
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Nearest:
@@ -44,6 +45,7 @@ def nearest(
       gallery_feats: [G D].
       k: number of pictures for each query.
       distance: one of `distances.DISTANCES`; "euclidean" is squared.
+      refinement: of the distances, such as `reranking.refinement` of the same features and mesh.
       tile: number of queries in a tile, as in `ranking.rank`; no device holds more than one tile of distances.
       mesh: the devices that share the gallery rows; by default the first device alone.
 
@@ -52,7 +54,8 @@ def nearest(
     """
     _check(query_feats, gallery_feats, k)
     feats = query_feats, gallery_feats
-    return tiles.by_tiles(_NearestOfTile(k), {}, {}, *feats, distance=distance, tile=tile, mesh=mesh)
+    options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)
+    return tiles.by_tiles(_NearestOfTile(k), {}, {}, *feats, **options)
 
 
 def _check(query_feats, gallery_feats, k):
