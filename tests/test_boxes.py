@@ -38,6 +38,8 @@ def test_every_format_gives_the_same_boxes_and_is_recognised(form, score, frames
         (",1,1,0.25", 1.0, 0.25, True),  # MOT17's annotations
         (",0,9,0.5", 0.0, 0.5, False),
         (",0.7,-1,-1,-1", 0.7, None, True),  # detections and results
+        (",-1,-1,-1,-1", None, None, True),  # results of most trackers
+        (",0.7,3.5,8.25,0", 0.7, None, True),  # with a place in the world
         (",0.7", 0.7, None, True),
         ("", None, None, True),
     ],

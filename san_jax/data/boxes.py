@@ -113,13 +113,13 @@ def _read_mot(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
         if not values[0].is_integer():
             raise UserError(f"{where}: {words[0]} is no number of a frame; {form}")
         frame = _frame(frames.numbered(int(values[0])), where, f"frame {words[0]}", frames)
-        # In annotations the last three columns are a flag for what counts, the class, and the visible share; in
-        # detections and results they are a place in the world, which is not given: -1.
-        annotated = len(values) >= 9 and values[7] >= 1
+        # Annotations have nine columns: behind the score, which says whether a line counts, the class and the visible
+        # share. Detections and results have a place in the world there, ten columns, and mostly -1 for what is unknown.
+        annotated = len(values) == 9
         found[frame].append(
             Detection(
                 box=_box(*values[2:6], where),
-                score=values[6] if len(values) > 6 else None,
+                score=values[6] if len(values) > 6 and values[6] != -1 else None,
                 track="" if values[1] < 0 else words[1].removesuffix(".0"),
                 visible=values[8] if annotated else None,
                 kind=NOT_PEOPLE if annotated and values[7] not in MOT_PEOPLE else "",
