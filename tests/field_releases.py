@@ -93,18 +93,26 @@ MSMT17 = {  # list -> folder, pictures, people
 }
 
 
+def msmt17_lines(count: int, people: int) -> Iterator[str]:
+    """The lines of one list: path and pid."""
+    for pid, camera, number in spread(count, range(people), 15):
+        yield f"{pid:04d}/{pid:04d}_{number:03d}_{camera:02d}_0303morning_{number:04d}_0.jpg {pid}\n"
+
+
 def write_msmt17(release: Path, *, version: str) -> Path:
     """The four lists of MSMT17; the pictures that they name are not written."""
     release.mkdir(parents=True)
     for file, (_, count, people) in MSMT17.items():
-        lines = (
-            f"{pid:04d}/{pid:04d}_{number:03d}_{camera:02d}_0303morning_{number:04d}_0.jpg {pid}\n"
-            for pid, camera, number in spread(count, range(people), 15)
-        )
-        (release / file).write_text("".join(lines))
+        (release / file).write_text("".join(msmt17_lines(count, people)))
     for folder in ("train", "test") if version == "v1" else ("mask_train_v2", "mask_test_v2"):
         (release / folder).mkdir()
     return release
+
+
+def msmt17_pictures() -> Iterator[str]:
+    """The pictures that the lists of MSMT17's first version name."""
+    for _file, (folder, count, people) in MSMT17.items():
+        yield from (f"{folder}/{line.split()[0]}" for line in msmt17_lines(count, people))
 
 
 def partial_reid() -> Iterator[str]:

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def place(tmp_path):
-    return tmp_path / "search" / "index.npz"
+    return tmp_path / "search" / "index"
 
 
 @pytest.fixture
@@ -61,6 +62,18 @@ def embedded(monkeypatch):
 
     monkeypatch.setattr(picture_folder, "decode_into", watched)
     return names
+
+
+def kept_in(place, encoder):
+    """All pictures of an index, in the order of their names, and what is wrong with it."""
+    found, complaint = feature_index.read(place, encoder)
+    joined = feature_index._joined(list(found.parts.values()), encoder.num_feats)
+    return joined.rows(np.argsort(np.array(joined.names, str), kind="stable")), complaint
+
+
+def state(place):
+    """The files of an index."""
+    return {path.name: path.read_bytes() for path in place.iterdir()}
 
 
 def update(place, folder, encoder, **options):
@@ -93,10 +106,11 @@ def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place
     first, _ = update(place, folder, encoder)
     assert len(embedded) == 5
     embedded.clear()
-    before = place.stat().st_mtime_ns
+    before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
     second, _ = update(place, folder, encoder)
     assert embedded == []
-    assert place.stat().st_mtime_ns == before
+    assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
+    assert isinstance(second.feats.base, np.memmap | type(None)) or isinstance(second.feats, np.memmap)
     assert_same(second, first)
     assert capsys.readouterr().out.splitlines() == [
         f"{folder}: 5 pictures, 0 of them in the index",
@@ -115,15 +129,15 @@ def test_only_new_and_changed_pictures_are_embedded_and_lost_ones_dropped(encode
     index, _ = update(place, folder, encoder)
     assert sorted(embedded) == ["b.jpg", "c.PNG", "new.png"]
     assert index.names == ["b.jpg", "c.PNG", "new.png", "sub/d.e.bmp", "sub/deeper/a.webp"]
-    assert_same(index, update(tmp_path / "fresh.npz", folder, encoder)[0])
-    assert_same(feature_index.read(place, encoder)[0], index)
+    assert_same(index, update(tmp_path / "fresh", folder, encoder)[0])
+    assert_same(kept_in(place, encoder)[0], index)
 
 
 def test_deleted_picture_is_dropped_from_the_file_too(encoder, folder, place):
     update(place, folder, encoder)
     (folder / "a.png").unlink()
     update(place, folder, encoder)
-    assert feature_index.read(place, encoder)[0].names == NAMES[1:]
+    assert kept_in(place, encoder)[0].names == NAMES[1:]
 
 
 def test_moved_folder_keeps_its_index(encoder, folder, place, embedded):
@@ -158,8 +172,8 @@ def test_folder_without_readable_pictures_has_an_empty_index(encoder, tmp_path, 
 
 
 def test_features_do_not_depend_on_the_batch(encoder, folder, tmp_path):
-    one, _ = update(tmp_path / "one.npz", folder, encoder, batch_size=2)
-    other, _ = update(tmp_path / "other.npz", folder, encoder, batch_size=100, workers=1)
+    one, _ = update(tmp_path / "one", folder, encoder, batch_size=2)
+    other, _ = update(tmp_path / "other", folder, encoder, batch_size=100, workers=1)
     assert_same(one, other)
 
 
@@ -174,7 +188,7 @@ def test_interrupted_update_keeps_what_was_embedded(encoder, folder, place, embe
     monkeypatch.setattr(picture_folder, "decode_into", breaking)
     with pytest.raises(KeyboardInterrupt):
         update(place, folder, encoder, batch_size=2)
-    assert feature_index.read(place, encoder)[0].names == NAMES[:2]
+    assert kept_in(place, encoder)[0].names == NAMES[:2]
     monkeypatch.setattr(picture_folder, "decode_into", watched)
     embedded.clear()
     assert update(place, folder, encoder)[0].names == NAMES
@@ -185,51 +199,131 @@ def flipped(content, places):
     return [content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :] for place in places]
 
 
-def test_damaged_index_is_never_read_as_another(encoder, folder, place):
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_damaged_part_is_never_read_as_another(suffix, encoder, folder, place):
     index, _ = update(place, folder, encoder)
-    whole = place.read_bytes()
+    [path] = place.glob(f"0*{suffix}")
+    whole = path.read_bytes()
     torn = [whole[:size] for size in np.linspace(0, len(whole) - 1, 20).astype(int)]
     noticed = 0
     for content in torn + flipped(whole, np.linspace(0, len(whole) - 1, 200).astype(int)):
-        place.write_bytes(content)
+        path.write_bytes(content)
         found, complaint = feature_index.read(place, encoder)
-        noticed += bool(complaint)
-        if complaint:
-            assert (complaint, len(found)) == ("is damaged, or was never an index", 0)
-        else:  # bytes that do not matter, such as the archive's date
-            assert_same(found, index)
+        assert complaint == ""
+        noticed += bool(found.damaged)
+        if not found.damaged:  # bytes that do not matter, such as padding
+            assert_same(kept_in(place, encoder)[0], index)
     assert noticed > 150
 
 
-def test_damaged_index_is_moved_aside_and_built_again(encoder, folder, place, embedded, capsys):
+def test_pictures_of_a_damaged_part_are_embedded_again_and_the_others_are_not(encoder, folder, place, embedded, capsys):
+    update(place, folder, encoder)
+    write_pictures(folder, ["new.png"])
     whole, _ = update(place, folder, encoder)
-    torn = place.read_bytes()[:-100]
-    place.write_bytes(torn)
+    first, second = sorted(place.glob("0*.npy"))
+    first.write_bytes(first.read_bytes()[:-100])
     embedded.clear()
     capsys.readouterr()
     assert_same(update(place, folder, encoder)[0], whole)
-    assert len(embedded) == 5
+    assert sorted(embedded) == sorted(Path(name).name for name in NAMES)
+    assert f"{place}: the part {first.stem} is damaged, and its pictures are embedded again" in capsys.readouterr().out
+    assert second.exists()
+    assert not first.exists()
+    assert_same(kept_in(place, encoder)[0], dataclasses.replace(whole.rows(np.arange(6))))
+
+
+def test_folder_that_is_no_index_is_refused_and_kept(encoder, folder, place):
+    place.mkdir(parents=True)
+    (place / "mine.txt").write_text("words")
+    with pytest.raises(UserError, match=r"is not an index, since it has no about\.json but mine\.txt; choose another"):
+        update(place, folder, encoder)
+    assert state(place) == {"mine.txt": b"words"}
+
+
+def test_index_whose_description_is_damaged_is_moved_aside(encoder, folder, place, capsys):
+    update(place, folder, encoder)
+    (place / "about.json").write_text("{")
+    before = state(place)
+    capsys.readouterr()
+    update(place, folder, encoder)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{place} is damaged, or was never an index: it is now {place}.old, and the index is built again"
-    assert Path(f"{place}.old").read_bytes() == torn
-    assert_same(feature_index.read(place, encoder)[0], whole)
-
-
-@pytest.mark.parametrize("content", [b"some words", None])
-def test_file_that_is_no_index_is_kept(content, encoder, folder, place):
-    place.parent.mkdir()
-    if content:
-        place.write_bytes(content)
-    else:
-        np.savez(place, values=np.arange(3))
-    before = place.read_bytes()
+    assert state(place.with_name("index.old")) == before
+    (place / "about.json").write_text("{")
     update(place, folder, encoder)
-    assert Path(f"{place}.old").read_bytes() == before
+    assert place.with_name("index.old2").exists()
+
+
+def test_a_new_picture_adds_a_part_and_leaves_the_others_alone(encoder, folder, place, embedded):
+    update(place, folder, encoder)
+    before = state(place)
+    write_pictures(folder, ["new.png"])
+    embedded.clear()
+    update(place, folder, encoder)
+    assert embedded == ["new.png"]
+    after = state(place)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 2
+
+
+def test_many_small_parts_are_joined(encoder, folder, place, embedded, monkeypatch):
+    monkeypatch.setattr(feature_index, "MOST_SMALL", 2)
+    for number in range(4):
+        write_pictures(folder, [f"new{number}.png"])
+        whole, _ = update(place, folder, encoder)
+        assert len(list(place.glob("*.npy"))) <= 3
+    embedded.clear()
+    assert_same(update(place, folder, encoder)[0], whole)
+    assert embedded == []
+
+
+def test_large_parts_are_cut(encoder, folder, place, embedded, monkeypatch):
+    monkeypatch.setattr(feature_index, "PART_ROWS", 2)
+    whole, _ = update(place, folder, encoder)
+    assert len(list(place.glob("*.npy"))) == 3
+    (folder / "a.png").unlink()
+    embedded.clear()
+    assert_same(update(place, folder, encoder)[0], whole.rows(np.arange(1, 5)))
+    assert embedded == []
+
+
+def test_index_of_an_earlier_version_is_converted(encoder, folder, place, embedded):
+    whole, _ = update(place, folder, encoder)
+    shutil.rmtree(place)
+    made_by = np.array([feature_index.digest(encoder), encoder.source])
+    np.savez(f"{place}.npz", made_by=made_by, names=np.array(whole.names), stamps=whole.stamps, feats=whole.feats)
+    embedded.clear()
+    assert_same(update(place, folder, encoder)[0], whole)
+    assert embedded == []
+    assert not Path(f"{place}.npz").exists()
+    assert_same(kept_in(place, encoder)[0], whole)
+
+
+@pytest.mark.parametrize("content", [b"some words", b""])
+def test_file_beside_the_index_that_is_no_index_is_kept(content, encoder, folder, place):
+    place.parent.mkdir()
+    Path(f"{place}.npz").write_bytes(content)
+    update(place, folder, encoder)
+    assert Path(f"{place}.npz").read_bytes() == content
+
+
+def test_what_is_kept_of_a_gallery_can_be_forgotten(encoder, folder, tmp_path):
+    home = tmp_path / "search"
+    others = write_pictures(tmp_path / "others", NAMES)
+    for gallery in (folder, others):
+        update(home / f"{gallery.name}_0", gallery, encoder)
+    (home / "q_in_pictures.png").write_bytes(b"sheet")
+    (home / "q_in_others.png").write_bytes(b"sheet")
+    gone = feature_index.forget(home, folder)
+    assert gone == [home / "pictures_0", home / "q_in_pictures.png"]
+    assert sorted(path.name for path in home.iterdir()) == ["others_0", "q_in_others.png"]
+    assert feature_index.forget(home, folder) == []
+    assert feature_index.forget(tmp_path / "nowhere", folder) == []
 
 
 def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, place, embedded, capsys):
     update(place, folder, encoder)
-    before = place.read_bytes()
+    before = state(place)
     other = dataclasses.replace(encoder, weights=jax.tree.map(lambda weight: weight + 0.1, encoder.weights))
     embedded.clear()
     capsys.readouterr()
@@ -239,7 +333,7 @@ def test_features_of_another_model_are_not_used_and_not_lost(encoder, folder, pl
     assert capsys.readouterr().out.startswith(
         f"{place} holds features by another model, {encoder.source}: it is now {place}.old"
     )
-    assert Path(f"{place}.old").read_bytes() == before
+    assert state(place.with_name("index.old")) == before
 
 
 def test_same_weights_in_another_folder_are_the_same_model(encoder, folder, place, embedded, tmp_path):
@@ -253,25 +347,21 @@ def test_same_weights_in_another_folder_are_the_same_model(encoder, folder, plac
 
 def test_unwritable_path_is_reported_before_anything_is_embedded(encoder, folder, tmp_path, embedded):
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder.npz").mkdir()
-    for place, error in (
-        ("file/index.npz", "the index .*file/index.npz cannot be read"),
-        ("folder.npz", "a directory"),
-    ):
-        with pytest.raises(UserError, match=error):
+    for place in ("file/index", "file"):
+        with pytest.raises(UserError, match=f"the index .*{place} cannot be read"):
             update(tmp_path / place, folder, encoder)
-    with pytest.raises(UserError, match=r"cannot write /proc/index.npz .*choose another place"):
-        update(Path("/proc/index.npz"), folder, encoder)
+    with pytest.raises(UserError, match=r"cannot write /proc/index/about.json .*choose another place"):
+        update(Path("/proc/index"), folder, encoder)
     assert embedded == []
 
 
 def test_folder_without_pictures_leaves_the_index_unchanged(encoder, folder, place, tmp_path):
     update(place, folder, encoder)
-    before = place.read_bytes()
+    before = state(place)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
         update(place, tmp_path / "empty", encoder)
-    assert place.read_bytes() == before
+    assert state(place) == before
 
 
 def test_names_that_are_not_utf_8_are_kept(encoder, tmp_path, place, embedded):
@@ -303,7 +393,7 @@ def test_default_path_is_in_the_run_and_differs_by_folder_and_newest_or_best(tmp
     ]
     assert len(set(places)) == 4
     assert {place.parent for place in places} == {tmp_path / "run/search"}
-    assert all(place.name.startswith("shop_") and place.suffix == ".npz" for place in places)
+    assert all(place.name.startswith("shop_") for place in places)
     same = feature_index.default_place(tmp_path / "run/checkpoints/700", tmp_path / "a/../a/shop")
     assert same == places[0], "the run went on"
     alone = feature_index.default_place(tmp_path / "models/final", tmp_path / "a/shop")
@@ -332,17 +422,17 @@ def test_killed_update_resumes_where_it_was_on_two_devices(workdir, encoder, pla
     counts = [0]
     while len(counts) <= 3:
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
-        while process.poll() is None and len(feature_index.read(place, encoder)[0]) <= counts[-1] + 8:
+        while process.poll() is None and len(kept_in(place, encoder)[0]) <= counts[-1] + 8:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         said, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, "the update ended before it could be killed"
         known = int(said.decode().splitlines()[0].split()[-6])
         assert known >= counts[-1]
-        index, complaint = feature_index.read(place, encoder)
+        index, complaint = kept_in(place, encoder)
         assert complaint == ""
         counts.append(len(index))
-    unbroken, _ = update(tmp_path / "unbroken.npz", folder, encoder)
+    unbroken, _ = update(tmp_path / "unbroken", folder, encoder)
     assert len(unbroken) == 600 > counts[-1]
     assert_same(update(place, folder, encoder)[0], unbroken)
 

@@ -81,7 +81,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
     queries = write_pictures(tmp_path / "missing", ["x.png", "y.png"])
     (queries / "y.png").write_bytes(b"no picture")
     (shop / "b.jpg").write_bytes(b"")
-    command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={queries}", f"--index={tmp_path / 'i.npz'}"]
+    command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={queries}", f"--index={tmp_path / 'i'}"]
     status, output, errors = search(*command, "--top=4")
     assert status == 1
     assert list(hits_of(output)) == [str(queries / "x.png")]
@@ -94,7 +94,7 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
     assert status == 1
     assert output.splitlines()[:3] == [
         f"{shop}: 5 pictures, 4 of them in the index",
-        f"{tmp_path / 'i.npz'}: 4 pictures, 0 of them new or changed",
+        f"{tmp_path / 'i'}: 4 pictures, 0 of them new or changed",
         f"{shop} has only 4 readable pictures, so 4 are shown, not --top=5",
     ]
     assert len(hits_of(output)[str(queries / "x.png")]) == 4
@@ -104,21 +104,20 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_searched(workdir, shop, 
 def test_two_processes_share_the_work(workdir, shop, tmp_path):
     (shop / "b.jpg").write_bytes(b"no picture")
     command = [f"--checkpoint={workdir}", f"--gallery={shop}", f"--query={shop / 'a.png'}", "--top=4", "--batch_size=2"]
-    alone = search(*command, f"--index={tmp_path / 'alone.npz'}", f"--sheet={tmp_path / 'alone.png'}")
-    command += [f"--index={tmp_path / 'both.npz'}", f"--sheet={tmp_path / 'both.png'}"]
+    alone = search(*command, f"--index={tmp_path / 'alone'}", f"--sheet={tmp_path / 'alone.png'}")
+    command += [f"--index={tmp_path / 'both'}", f"--sheet={tmp_path / 'both.png'}"]
     first, second = [start(*command, **own) for own in two_processes()]
     (status, output, errors), (_, said, _) = finish(first), finish(second)
     assert status == 1
     assert f"cannot read {shop / 'b.jpg'}: it is no picture" in errors
     assert "the picture named above cannot be read, all others were searched; replace or remove it\n" in errors
-    assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both.npz'}: 4 pictures, 4 of them new" in output
+    assert f"{shop}: 5 pictures, 0 of them in the index\n{tmp_path / 'both'}: 4 pictures, 4 of them new" in output
     assert "pictures" not in said
     found, expected = (hits_of(words)[str(shop / "a.png")] for words in (output, alone[1]))
     assert [name for _, _, name in found] == [name for _, _, name in expected]
     np.testing.assert_allclose([far for _, far, _ in found], [far for _, far, _ in expected], atol=1e-4)
-    one, both = (np.load(tmp_path / name) for name in ("alone.npz", "both.npz"))
-    assert one["names"].tolist() == both["names"].tolist()
-    np.testing.assert_allclose(one["feats"], both["feats"], rtol=1e-4, atol=1e-6)
+    one, both = (np.load(next((tmp_path / name).glob("*.npy"))) for name in ("alone", "both"))
+    np.testing.assert_allclose(one, both, rtol=1e-4, atol=1e-6)
 
 
 def test_number_below_its_bound_is_an_error(workdir, shop):
@@ -136,8 +135,11 @@ def test_number_below_its_bound_is_an_error(workdir, shop):
         ({"query": "{tmp}/nowhere.png"}, "cannot read {tmp}/nowhere.png (No such file or directory); give another"),
         ({"query": "{tmp}/words.txt"}, "cannot read {tmp}/words.txt (it is no picture); give another --query"),
         ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture), nor any other picture of {tmp}/broken; give "),
-        ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which does not end in .npz"),
-        ({"index": "{tmp}/words.txt/i.npz"}, "{tmp}/words.txt is not a folder"),
+        ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which is a file; name a folder, which is made"),
+        ({"index": "{tmp}/words.txt/i"}, "{tmp}/words.txt is not a folder"),
+        ({"index": "{tmp}/shop"}, "{tmp}/shop is not an index, since it has no about.json but a.png"),
+        ({"gallery": None}, "--gallery is missing; name what to search"),
+        ({"query": None}, "--query is missing; name a picture to search for"),
         ({"sheet": "{tmp}/found.jpg"}, "--sheet is {tmp}/found.jpg, which does not end in .png"),
         ({"sheet": "{tmp}/shop/found.png"}, "{tmp}/shop/found.png would lie among the pictures of {tmp}/shop"),
         ({"sheet": "{tmp}/child.png"}, "the contact sheet {tmp}/child.png would lie among the pictures of"),
@@ -153,19 +155,19 @@ def test_invalid_input_is_an_error_of_one_line_and_no_file_changes(arguments, er
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     given = given_for(workdir, tmp_path, gallery=str(shop), query=f"{tmp_path}/child.png")
     with pytest.raises(UserError) as raised:
-        search_pictures(given | {name: value.format(tmp=tmp_path) for name, value in arguments.items()})
+        search_pictures(given | {name: value and value.format(tmp=tmp_path) for name, value in arguments.items()})
     assert error.format(tmp=tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "rank" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
-    assert not (tmp_path / "index.npz").exists()
+    assert not (tmp_path / "index").exists()
 
 
 def given_for(workdir, tmp_path, **given):
     """The flags of a search with their defaults."""
     defaults = {"checkpoint": str(workdir), "best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
-    defaults |= {"index": f"{tmp_path}/index.npz", "sheet": f"{tmp_path}/found.png", "top": 2, "by_track": False}
-    defaults |= {"threshold": None, "as_one": False, "flip": False, "rerank": False, "output": None}
+    defaults |= {"index": f"{tmp_path}/index", "sheet": f"{tmp_path}/found.png", "top": 2, "by_track": False}
+    defaults |= {"threshold": None, "as_one": False, "flip": False, "rerank": False, "output": None, "forget": None}
     defaults |= {"boxes": None, "query_boxes": None, "boxes_format": "auto", **dict.fromkeys(Wanted._fields)}
     return defaults | given
 
@@ -240,10 +242,10 @@ def test_flipped_features_have_their_own_index(workdir, shop, tmp_path, capsys):
     capsys.readouterr()
     search_pictures(given_for(workdir, tmp_path, flip=True, **options))
     said = capsys.readouterr().out
-    assert "index.npz holds features without --flip: it is now" in said
+    assert "index holds features without --flip: it is now" in said
     model = models.load(workdir)
     expected = model.features([shop / name for name in NAMES], flip=True)
-    np.testing.assert_allclose(np.load(tmp_path / "index.npz")["feats"], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(np.load(next((tmp_path / "index").glob("*.npy"))), expected, rtol=1e-3, atol=1e-5)
     plain, flipped = (feature_index.default_place(workdir, shop, flip=flip) for flip in (False, True))
     assert plain != flipped
 
@@ -317,14 +319,32 @@ def test_times_and_cameras_of_a_list_are_in_the_results(workdir, shop, tmp_path)
     ("output", "error"),
     [
         ("{tmp}/found.txt", r"--output is .*found\.txt, which does not end in \.csv, \.json, \.npz"),
-        ("{tmp}/index.npz", r"--output is .*index\.npz, which is searched; choose another name"),
+        ("{tmp}/people.csv", r"--output is .*people\.csv, which is searched; choose another name"),
         ("{tmp}/gt.txt/found.csv", r"gt\.txt is not a folder"),
     ],
 )
 def test_results_are_not_written_over_other_files(output, error, workdir, frames, red, tmp_path):
-    given = given_for(workdir, tmp_path, gallery=str(frames), query=red, output=output.format(tmp=tmp_path))
+    (tmp_path / "people.csv").write_text("path,pid\nred.png,1\n")
+    gallery = f"{tmp_path}/people.csv"
+    given = given_for(workdir, tmp_path, gallery=gallery, query=red, output=output.format(tmp=tmp_path))
     with pytest.raises(UserError, match=error):
         search_pictures(given)
+
+
+def test_what_is_kept_of_a_gallery_is_forgotten_on_request(workdir, shop, tmp_path, capsys):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    given = given_for(run, tmp_path, gallery=str(shop), query=str(shop / "a.png"), index=None, sheet=None)
+    search_pictures(given)
+    kept = sorted((run / "search").iterdir())
+    assert [path.name.partition("shop")[0] for path in kept] == ["a_in_", ""], "the sheet and the features"
+    capsys.readouterr()
+    search_pictures(given | {"forget": str(shop), "gallery": None, "query": None})
+    assert capsys.readouterr().out.splitlines() == [f"deleted: {path}" for path in kept]
+    assert not list((run / "search").iterdir())
+    with pytest.raises(UserError, match=f"nothing is kept of {shop} in "):
+        search_pictures(given | {"forget": str(shop), "gallery": None, "query": None})
+    with pytest.raises(UserError, match="--forget only deletes; leave out --gallery"):
+        search_pictures(given | {"forget": str(shop)})
 
 
 def test_box_of_one_frame_that_cannot_be_read_does_not_hide_the_others(workdir, frames, red, tmp_path, capsys):

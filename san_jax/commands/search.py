@@ -4,6 +4,7 @@
     python search.py --checkpoint=runs/san --best --gallery=shop --query=missing --top=20 --sheet=found.png
     python search.py --checkpoint=runs/san --gallery=frames --boxes=gt.txt --by_track --query=child.jpg
     python search.py --checkpoint=runs/san --gallery=people.csv --query=missing --as_one --output=found.csv
+    python search.py --checkpoint=runs/san --forget=shop
 
 A picture should show one person, cropped from head to foot; boxes cut such pictures out of scenes. The first search
 embeds the whole gallery; later ones embed only new and changed pictures.
@@ -30,6 +31,7 @@ from san_jax.gallery.tracks import Means
 from san_jax.model import Model
 from san_jax.scoring import nearest, reranking
 from san_jax.scoring.evaluation import Search
+from san_jax.weights import pretrained, stored
 
 THRESHOLD = "fpr_1e-3"  # among the thresholds of scores.json
 
@@ -48,11 +50,8 @@ def main() -> None:
             "gallery", None,
             "What to search: a folder of pictures, with its subfolders, a list (.csv, .tsv), or, with --boxes, a "
             "folder of frames or a video.",
-            required=True,
         ),
-        "query": text(
-            "query", None, "Picture to search for; or several, as for --gallery, with --query_boxes.", required=True
-        ),
+        "query": text("query", None, "Picture to search for; or several, as for --gallery, with --query_boxes."),
         **own_pictures.define_box_flags(of="--gallery"),
         "query_boxes": text("query_boxes", None, "Boxes around people in the frames of --query, as --boxes."),
         "by_track": flags.DEFINE_bool(
@@ -75,8 +74,9 @@ def main() -> None:
         ),
         "sheet": text("sheet", None, "PNG file for the contact sheet. Default: next to the index."),
         "index": text(
-            "index", None, "File (.npz) that stores the gallery's features by this model. Default: in RUN/search."
+            "index", None, "Folder that stores the gallery's features by this model. Default: in RUN/search."
         ),
+        "forget": text("forget", None, "Only delete what is kept of this gallery: features and contact sheets."),
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
         "workers": number("workers", None, "Threads that read pictures. Default: one for each core.", lower_bound=1),
     }  # fmt: skip
@@ -86,6 +86,9 @@ def main() -> None:
 def search(given: Mapping[str, Any]) -> None:
     """Embeds new pictures, prints the nearest ones, writes the contact sheet, lists unreadable pictures."""
     check_flags(given)
+    if given["forget"]:
+        forget(given)
+        return
     model = models.load(given["checkpoint"], best=given["best"])
     model.check_learnt_people()
     places = places_of(given, model)
@@ -133,10 +136,28 @@ def search(given: Mapping[str, Any]) -> None:
 
 def check_flags(given: Mapping[str, Any]) -> None:
     """Raises a UserError if a flag has no effect, or excludes another."""
+    if given["forget"]:
+        if others := [name for name in ("gallery", "query", "boxes", "output") if given[name]]:
+            raise UserError(f"--forget only deletes; leave out --{others[0]}")
+        return
+    for name, what in (("gallery", "what to search"), ("query", "a picture to search for")):
+        if not given[name]:
+            raise UserError(f"--{name} is missing; name {what}")
     own_pictures.check_box_flags(given, "by_track")
     if given["threshold"] is not None and not given["threshold"] >= 0:  # NaN, too
         raise UserError(f"--threshold is {given['threshold']}; give a distance of 0 or more")
     Search(distance=given["distance"], rerank=given["rerank"])
+
+
+def forget(given: Mapping[str, Any]) -> None:
+    """Deletes what searches by this run or file of weights have kept of a gallery."""
+    source = Path(given["checkpoint"])
+    is_file = pretrained.is_name(source) or source.is_file()
+    home = feature_index.home_of(source if is_file else stored.find(source))
+    gone = feature_index.forget(home, Path(given["forget"])) if jax.process_index() == 0 else []
+    say(*(f"deleted: {place}" for place in gone))
+    if not gone and jax.process_index() == 0:
+        raise UserError(f"nothing is kept of {given['forget']} in {home}")
 
 
 class Places(NamedTuple):
@@ -158,15 +179,15 @@ def places_of(given: Mapping[str, Any], model: Model) -> Places:
     gallery, query = Path(given["gallery"]), Path(given["query"])
     boxes = Path(given["boxes"]) if given["boxes"] else None
     default = feature_index.default_place(Path(model.source), gallery, boxes, flip=given["flip"])
-    index = Path(given["index"] or default)
-    if index.suffix.lower() != ".npz":
-        raise UserError(f"--index is {index}, which does not end in .npz; choose another name")
-    files.check_place(index)
+    index = Path(given["index"].removesuffix(feature_index.OLD_SUFFIX) if given["index"] else default)
+    if index.is_file():
+        raise UserError(f"--index is {index}, which is a file; name a folder, which is made")
+    files.check_place(index / "about.json")
     sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
     contact_sheet.check_place(sheet, pictures=[gallery, query])
     output = Path(given["output"]) if given["output"] else None
     if output:
-        found_files.check_place(output, pictures=[*filter(None, (gallery, query, boxes)), index])
+        found_files.check_place(output, pictures=[*filter(None, (gallery, query, boxes))])
     return Places(gallery, query, index, sheet, output)
 
 

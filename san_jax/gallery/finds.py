@@ -121,15 +121,17 @@ def _line(find):
 
 
 def _cell(find, rank, image):
-    what = THE_SAME if find.is_query else f"{find.distance:.4f}{' beyond' if find.is_beyond else ''}"
+    what = THE_SAME if find.is_query else f"{find.distance:.4f}"
+    lines = [f"#{rank}  {what}", *(["beyond"] if find.is_beyond else []), _folded(find.crop, find.crop.name)]
     picture = picture_folder.thumbnail(image(find.crop), height=CELL_HEIGHT)
-    return Cell(picture, f"#{rank}  {what}\n{_folded(find.crop, find.crop.name)}", GREY if find.is_query else None)
+    return Cell(picture, "\n".join(lines), GREY if find.is_query else None)
 
 
 def _folded(crop, name):
-    """Track and name of a picture as lines under it: the track, the end of its folder's name, its stem."""
+    """Lines under a picture: its track, the end of its folder's name, and its name without the suffix of a picture."""
     path = Path(_printable(name))
-    stem, folder = _ascii(path.stem), _ascii(path.parent.as_posix())
+    stem = _ascii(path.stem if path.suffix.lower() in picture_folder.suffixes() else path.name)
+    folder = _ascii(path.parent.as_posix())
     pieces = [stem[start : start + LETTERS] for start in range(0, len(stem), LETTERS)]
     above = [f"track {_ascii(crop.track)}"[:LETTERS]] if crop.track else []
     return "\n".join([*above, *([f"{folder[-LETTERS:]}/"] if path.parent.name else []), *pieces])
