@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import boxed_frames
 import commands
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from small_networks import SHAPE
 
 from san_jax import devices, model
 from san_jax.data import augmentation, crops, decoded
+from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
 from san_jax.gallery.pseudo_textures import DRAWN_BY, Pictures
@@ -362,6 +364,23 @@ def test_command_lists_unreadable_pictures_and_exits_with_1(workdir, folder, tmp
         assert min(sheet.size) > 200
     (folder / "b.jpg").unlink()
     assert generate(*command)[::2] == (0, "")
+
+
+def test_every_box_in_a_frame_gets_a_texture(generator, tmp_path):
+    folder = boxed_frames.write_frames(tmp_path / "frames")
+    found = crops.in_boxes(folder, boxed_frames.write_mot(tmp_path / "gt.txt"), wanted=Wanted(margin=0.0))
+    pictures = Pictures.of_crops(found, output=tmp_path / "textures")
+    assert pseudo_textures.write_textures(generator, pictures, tmp_path / "textures") == {}
+    drawn = sorted((tmp_path / "textures").glob("*.png"))
+    assert [path.stem for path in drawn] == sorted(crop.name for crop in found.crops)
+    alone = Image.new("RGB", (20, 60), boxed_frames.PEOPLE[0][-1])
+    shape = generator.architecture
+    expected = generator.textures([np.asarray(alone.resize((shape.width, shape.height)))])[0]
+    small = Image.open(drawn[0]).resize((shape.height, shape.height), Image.Resampling.BOX)
+    assert np.abs(np.asarray(small, int) - expected).mean() < 2
+    with pytest.raises(UserError, match=r"frames/textures lies in .*frames, whose pictures are read"):
+        Pictures.of_crops(found, output=folder / "textures")
+
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import functools
 import json
 import shutil
 
+import av
 import boxed_frames
 import commands
 import numpy as np
@@ -212,6 +213,22 @@ def test_tracks_are_found_one_row_each_and_query_tracks_are_averaged(workdir, fr
     first, second = hits_of(capsys.readouterr().out).items()
     assert first[0].startswith(f"track 3: 2 pictures, {frames}/00000")
     assert [hits[0][2].partition(":")[0] for _, hits in (first, second)] == ["track 3", "track 7"]
+
+
+def test_gallery_may_be_a_video(workdir, red, tmp_path, capsys):
+    with av.open(str(tmp_path / "film.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *boxed_frames.SIZE, "rgb24"
+        for number in (1, 2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(boxed_frames.frame(number), format="rgb24")))
+        container.mux(stream.encode())
+    boxes = str(boxed_frames.write_mot(tmp_path / "gt.txt"))
+    given = given_for(workdir, tmp_path, gallery=str(tmp_path / "film.mov"), boxes=boxes, query=red, margin=0.0)
+    search_pictures(given | {"output": f"{tmp_path}/found.csv"})
+    [(_, found)] = hits_of(capsys.readouterr().out).items()
+    assert [name for _, _, name in found] == ["film-000001-10,20,20,60", "film-000002-20,20,20,60"]
+    assert found[0][1] < 1e-6
+    assert [row["frame"] for row in csv.DictReader((tmp_path / "found.csv").open())] == ["1", "2"]
 
 
 def test_gallery_may_be_a_list_with_boxes(workdir, frames, red, tmp_path, capsys):
