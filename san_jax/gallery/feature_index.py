@@ -117,7 +117,8 @@ def _read_part(path: Path, num_feats: int) -> Index | None:
     """A part, its features mapped into memory; None if it is damaged."""
     try:
         about = json.loads(path.with_suffix(".json").read_text())
-        feats = np.load(path.with_suffix(".npy"), mmap_mode="r")
+        # On a shared file system, another host's process may delete a part that this one has mapped.
+        feats = np.load(path.with_suffix(".npy"), mmap_mode="r" if jax.process_count() == 1 else None)
         names, stamps = about["names"], np.array(about["stamps"], np.int64).reshape(-1, 2)
         sizes = (len(names), num_feats), np.float32, len(names)
         if (feats.shape, feats.dtype, len(stamps)) != sizes or zlib.crc32(feats) != about["crc32"]:
