@@ -103,7 +103,7 @@ def paint(
     colours = jnp.square(unlit(texture, shown))
     index = jnp.clip(shown.solid - len(person.solids.length), 0, len(occluder_colours) - 1)
     colours = jnp.where(shown.person[..., None], colours, occluder_colours[index]) * foreground[..., None]
-    coverage, colours = _binned(foreground[..., None]), _binned(colours)  # of each pixel; colours are weighted by it
+    coverage, colours = binned(foreground[..., None]), binned(colours)  # of each pixel; colours are weighted by it
     lit = colours * _light_on(scene, person.balls, shown, place, camera, box)
     shade = _shade_on_ground(scene, person.balls, place, backdrop)
     return Painting(lit + (1 - coverage) * backdrop.colour * shade, seen_squares(shown))
@@ -136,7 +136,7 @@ def _corner(rays: Array, down: int, right: int) -> Array:
     return rays[down : height - 1 + down, right : width - 1 + right]
 
 
-def _binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
+def binned(samples: Float[Array, "SH SW C"]) -> Float[Array, "H W C"]:
     """The mean over the samples of each pixel."""
     height, width, channels = samples.shape
     blocks = samples.reshape(height // SAMPLES, SAMPLES, width // SAMPLES, SAMPLES, channels)
@@ -147,6 +147,15 @@ def _light_on(
     scene: Solids, balls: Balls, shown: Fragments, place: Place, camera: Camera, box: Box
 ) -> Float[Array, "H W 3"]:
     """Light on the nearest sample of each pixel; meaningless for pixels that show neither person nor occluder."""
+    points, normals = surface(scene, shown, camera, box)
+    facing = facing_sun(normals, place)
+    sun = facing * _sunlight(scene, raised(points, normals), place)
+    sky = sky_share(normals[1]) * openness(balls, points, normals)
+    return sun[..., None] * place.sun_colour + sky[..., None] * place.sky_colour
+
+
+def surface(scene: Solids, shown: Fragments, camera: Camera, box: Box) -> tuple[Vectors, Vectors]:
+    """The point that the nearest sample of each pixel meets, [H W], and the normal there."""
     height, width = (n // SAMPLES for n in shown.distance.shape)
     blocks = (height, SAMPLES, width, SAMPLES)
     distances = shown.distance.reshape(blocks).transpose(0, 2, 1, 3).reshape(height, width, -1)
@@ -155,21 +164,33 @@ def _light_on(
     distance = jnp.take_along_axis(distances, nearest, axis=-1)[..., 0]
     solid = jnp.take_along_axis(indices, nearest, axis=-1)[..., 0]
     points = _along(camera, rays(camera, box, height=height, width=width), jnp.minimum(distance, 100.0))
-    normals = solids.normals(scene, solid, points)
+    return points, solids.normals(scene, solid, points)
+
+
+def facing_sun(normals: Vectors, place: Place) -> Float[Array, "..."]:
+    """How much a surface of cloth is turned to the sun, 0 to 1."""
     # On cloth, light reaches a little around the edge between the lit and the dark side.
-    facing = jnp.clip((solids.dot(normals, place.sun) + 0.15) / 1.15, 0, 1)
-    raised = tuple(point + 0.012 * normal for point, normal in zip(points, normals, strict=True))
-    sun = facing * _sunlight(scene, raised, place)
-    sky = sky_share(normals[1]) * _openness(balls, points, normals)
-    return sun[..., None] * place.sun_colour + sky[..., None] * place.sky_colour
+    return jnp.clip((solids.dot(normals, place.sun) + 0.15) / 1.15, 0, 1)
+
+
+def raised(points: Vectors, normals: Vectors) -> Vectors:
+    """Points just above a surface, from which rays to the sun start."""
+    return tuple(point + 0.012 * normal for point, normal in zip(points, normals, strict=True))
 
 
 def _shade_on_ground(scene: Solids, balls: Balls, place: Place, backdrop: Backdrop) -> Float[Array, "H W 3"]:
     """The share of its light that the ground keeps in the shadows of person and occluder; 1 off the ground."""
     x, y, z = jnp.moveaxis(backdrop.ground, -1, 0)
+    sun = _sunlight(scene, (x, y + 0.005, z), place)
+    return kept_on_ground(sun, openness(balls, (x, y, z), tuple(jnp.array([0.0, 1.0, 0.0]))), place, backdrop)
+
+
+def kept_on_ground(
+    sun: Float[Array, "H W"], sky: Float[Array, "H W"], place: Place, backdrop: Backdrop
+) -> Float[Array, "H W 3"]:
+    """The share of its light that the ground keeps where these shares of sun and sky are visible; 1 off the ground."""
     from_sun = jnp.maximum(place.sun[1], 0) * place.sun_colour
-    sun = _sunlight(scene, (x, y + 0.005, z), place)[..., None] * from_sun
-    sky = _openness(balls, (x, y, z), tuple(jnp.array([0.0, 1.0, 0.0])))[..., None] * place.sky_colour
+    sun, sky = sun[..., None] * from_sun, sky[..., None] * place.sky_colour
     return jnp.where(backdrop.on_ground[..., None] > 0, (sun + sky) / (from_sun + place.sky_colour), 1)
 
 
@@ -180,15 +201,23 @@ def _along(camera: Camera, directions: Vectors, distance: Float[Array, "H W"]) -
 
 def _sunlight(scene: Solids, points: Vectors, place: Place) -> Float[Array, "H W"]:
     """The visible share of the sun: 4 x 4 pixels test one of its 16 points each, and the results are averaged."""
-    height, width = points[0].shape
+    hits = solids.trace(scene, points, towards_sun(place, *points[0].shape))
+    return averaged((hits.distance >= FAR).astype(jnp.float32))
+
+
+def towards_sun(place: Place, height: int, width: int) -> Vectors:
+    """A direction for each pixel, to one of 16 points of the sun; each block of 4 x 4 pixels has all of them."""
     disc = _disc() * SUN_WIDTH * place.sun_softness
     across = jnp.cross(place.sun, jnp.array([0.31, 0.17, 0.94]))
     across = across / jnp.linalg.norm(across)
     towards = place.sun + disc[:, :1] * across + disc[:, 1:] * jnp.cross(place.sun, across)
     tiles = (-(-height // 4), -(-width // 4))
-    directions = tuple(jnp.tile(each.reshape(4, 4), tiles)[:height, :width] for each in towards.T)
-    hits = solids.trace(scene, points, directions)
-    free = jnp.pad((hits.distance >= FAR).astype(jnp.float32), ((1, 2), (1, 2)), mode="edge")
+    return tuple(jnp.tile(each.reshape(4, 4), tiles)[:height, :width] for each in towards.T)
+
+
+def averaged(free: Float[Array, "H W"]) -> Float[Array, "H W"]:
+    """The mean over the 4 x 4 pixels around each."""
+    free = jnp.pad(free, ((1, 2), (1, 2)), mode="edge")
     return jax.lax.reduce_window(free, 0.0, jax.lax.add, (4, 4), (1, 1), "VALID") / 16
 
 
@@ -199,7 +228,7 @@ def _disc() -> Float[Array, "16 2"]:
     return jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], axis=-1)
 
 
-def _openness(balls: Balls, points: Vectors, normals: Vectors) -> Float[Array, "H W"]:
+def openness(balls: Balls, points: Vectors, normals: Vectors) -> Float[Array, "H W"]:
     """The share of the sky that spheres leave visible; each hides its solid angle times the cosine to the normal."""
 
     def less(open_share, ball):

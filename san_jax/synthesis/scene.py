@@ -50,11 +50,11 @@ class Walk(NamedTuple):
 def random_walk(key: Key[Array, ""], place: Place) -> Walk:
     """A walk through a place, in a random direction."""
     yaw, start = jax.random.split(key)
-    low, high = _corners(place)
+    low, high = corners_of(place)
     return Walk(jax.random.uniform(yaw, maxval=2 * jnp.pi), jax.random.uniform(start, (2,), minval=low, maxval=high))
 
 
-def _corners(place: Place) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+def corners_of(place: Place) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
     """The least and the largest x and z of the area where people walk."""
     return jnp.stack([-place.half_width, place.near]), jnp.stack([place.half_width, place.far])
 
@@ -74,7 +74,7 @@ def on_a_walk(
     steps = 3 * jax.random.uniform(moment)
     position = walk.start + steps * jnp.stack([jnp.sin(walk.yaw), jnp.cos(walk.yaw)])
     position = position + 0.3 * jax.random.normal(aside, (2,))
-    position = jnp.clip(position, *_corners(place))
+    position = jnp.clip(position, *corners_of(place))
     yaw = walk.yaw + 0.35 * jax.random.normal(turn)
     return _shot(rest, person, place, trouble, position=position, yaw=yaw, height=height, width=width).picture
 

@@ -152,7 +152,7 @@ def _calls(dresser, numbers, shots, texture_side, at_once):
     """
     for crowd in _crowds(numbers, at_once):
         members, rows = np.unique(numbers[crowd], return_inverse=True)
-        persons, drawn = _draw_people(dresser, members[_filled(0, len(members), at_once)], side=texture_side)
+        persons, drawn = draw_people(dresser, members[_filled(0, len(members), at_once)], side=texture_side)
         textures = list(np.asarray(drawn))
         for first in range(0, len(rows), at_once):
             some = _filled(first, len(rows), at_once)
@@ -177,7 +177,16 @@ def _map(function, rows):
 
 
 @functools.partial(jax.jit, static_argnames="side")
-def _draw_people(dresser, numbers, *, side: int) -> tuple[Person, UInt8[Array, "n S S 3"]]:
+def draw_people(
+    dresser: Key[Array, ""], numbers: Int[Array, "n"], *, side: int
+) -> tuple[Person, UInt8[Array, "n S S 3"]]:
+    """People in order, and their textures.
+
+    Args:
+      dresser: key of the people, as for `people.person`.
+      numbers: their numbers.
+      side: height and width of the textures in pixels; divides 256.
+    """
     persons = _map(lambda number: people.person(dresser, number), numbers)
     texels = persons.texture.shape[1] // side
     blocks = persons.texture.reshape(-1, side, texels, side, texels, 3)
