@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 from places import empty_place, random_place, random_places, seen
 
-from san_jax.synthesis import solids
+from san_jax.synthesis import camera, solids
+from san_jax.synthesis.backdrop import draw_backdrop
 
 
 def test_backdrop_colours_are_finite_and_differ_from_place_to_place():
@@ -75,3 +76,25 @@ def test_thing_hides_the_ground_and_darkens_it_at_its_foot():
     from_foot = np.linalg.norm(np.asarray(with_ball.ground)[..., ::2] - [0, 8], axis=-1)
     assert np.all(change[~covered & (from_foot < 0.4)] < 0.9)
     assert np.all(change <= 1.001, where=~covered)
+
+
+def test_whole_backdrop_shows_things_that_a_narrow_one_leaves_out():
+    """Seven balls in a row; a narrow picture draws the four that are nearest to its middle."""
+    place = empty_place()
+    x = jnp.linspace(-3, 3, 7)
+    at = jnp.stack([x, jnp.full(7, 8.0)], axis=-1)
+    first = 5 * jnp.arange(7)
+    solid = place.things.solids
+    origin = solid.origin.at[first].set(jnp.stack([x, jnp.full(7, 0.3), jnp.full(7, 8.0)], axis=-1))
+    frame = jnp.broadcast_to(jnp.eye(3), solid.frame.shape)
+    balls = solid._replace(frame=frame, origin=origin, bottom=solid.bottom.at[first].set(0.3), length=0 * solid.length)
+    place = place._replace(things=place.things._replace(solids=balls, at=at))
+    view = camera.look_at(jnp.array([0.0, 3.0, 0.0]), jnp.array([0.0, 0.3, 8.0]))
+    box = camera.Box(*map(jnp.float32, (-0.5, 0.5, -0.25, 0.25)))
+    seen_balls = []
+    for whole in (False, True):
+        directions = camera.rays(view, box, height=32, width=64)
+        draw = jax.jit(draw_backdrop, static_argnames="whole")
+        on_ground = np.asarray(draw(place, view.position, directions, whole=whole).on_ground)
+        seen_balls.append((np.diff(on_ground[16]) < 0).sum())
+    assert seen_balls == [4, 7]

@@ -297,3 +297,18 @@ def test_spheres_for_ambient_occlusion_do_not_reach_beyond_head_and_ground(bodie
     points, reach = reaches(bodies.solids)
     assert low.min() > -0.03
     assert (high.max(axis=1) < np.nanmax(points[..., 1] + reach, axis=(0, 2)) + 0.02).all()
+
+
+def test_a_walk_keeps_its_carriage_and_repeats_after_a_cycle():
+    walk = jax.jit(jax.vmap(lambda phase, key: body.walking_pose(phase, stride=jnp.float32(1), carriage=key)))
+    phases = jnp.linspace(0, 2 * jnp.pi, BODIES)
+    for seed in range(3):
+        pose = jax.tree.map(np.asarray, walk(phases, jnp.broadcast_to(jax.random.key(seed), (BODIES,))))
+        for steady in (pose.nod, pose.turn, pose.lean):
+            assert np.ptp(steady) < 1e-6
+        assert np.ptp(pose.hip, axis=0).min() > 0.5
+        for angle in pose:
+            np.testing.assert_allclose(angle[0], angle[-1], atol=1e-5)
+            assert np.abs(np.diff(angle, axis=0)).max() < 0.12  # no jumps
+    nods = walk(jnp.zeros(BODIES), keys(6)).nod
+    assert np.std(nods) > 0.05

@@ -5,6 +5,7 @@ import pytest
 
 from san_jax.synthesis import camera
 from san_jax.synthesis.camera import Box
+from san_jax.synthesis.solids import Solids
 
 
 def random_camera(seed):
@@ -68,3 +69,19 @@ def test_rays_of_a_finer_grid_average_to_those_of_the_coarser_grid():
     coarse = np.stack(rays(seen_from, view, height=8, width=4))
     fine = np.stack(rays(seen_from, view, height=16, width=8))
     np.testing.assert_allclose(fine.reshape(3, 8, 2, 4, 2).mean(axis=(2, 4)), coarse, atol=1e-6)
+
+
+def test_outline_of_a_squashed_ball_is_that_of_the_points_on_it():
+    """A ball off the axis, three times as wide as deep; its points are projected one by one."""
+    squash, centre = np.array([1.2, 1.0, 0.4]), np.array([2.0, 1.0, 5.0])
+    turn = np.array([[np.cos(0.5), 0, np.sin(0.5)], [0, 1, 0], [-np.sin(0.5), 0, np.cos(0.5)]])
+    one, zero = jnp.ones(1), jnp.zeros(1)
+    frame = jnp.asarray(turn / squash[:, None], jnp.float32)[None]
+    ball = Solids(frame, jnp.asarray(centre, jnp.float32)[None], 0.5 * one, zero, zero, one)
+    ahead = camera.look_at(jnp.array([0.0, 2.0, 0.0]), jnp.array([0.0, 2.0, 9.0]))
+    points = np.random.default_rng(0).normal(size=(200_000, 3))
+    points = centre + 0.5 * (points / np.linalg.norm(points, axis=1, keepdims=True) * squash) @ turn
+    where = project_ahead(points)
+    got = camera.outline(ahead, ball)
+    (left, bottom), (right, top) = where.min(axis=0), where.max(axis=0)
+    np.testing.assert_allclose(got, (left, right, bottom, top), atol=1e-4)

@@ -56,3 +56,13 @@ def test_photograph_is_cropped_to_the_requested_shape():
     down, aside = np.abs(np.diff(cuts[:, :, 16, 0], axis=1)).mean(1), np.abs(across).mean(1)
     np.testing.assert_allclose(down, aside, rtol=0.05)  # pixels stay square
     assert np.ptp(down) > 0.2 * down.mean()  # of different sizes
+
+
+def test_blur_fits_the_scale_and_that_of_a_whole_picture_is_its_height():
+    blurred = NEUTRAL._replace(blur=jnp.float32(1.5))
+    step = jnp.full((HEIGHT, WIDTH, 3), 0.09).at[:, WIDTH // 2 :].set(0.64)
+    scales = (None, jnp.float32(HEIGHT), jnp.float32(4 * HEIGHT))
+    default, same, larger = (np.asarray(respond(blurred, jax.random.key(4), step, scale=scale)) for scale in scales)
+    np.testing.assert_array_equal(default, same)
+    steepest = [np.abs(np.diff(picture[HEIGHT // 2, :, 1].astype(int))).max() for picture in (same, larger)]
+    assert steepest[1] < 0.7 * steepest[0]

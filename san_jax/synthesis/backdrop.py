@@ -30,7 +30,7 @@ class Backdrop(NamedTuple):
     on_ground: Float[Array, "H W"]
 
 
-def draw_backdrop(place: Place, camera: Float[Array, "3"], directions: Vectors) -> Backdrop:
+def draw_backdrop(place: Place, camera: Float[Array, "3"], directions: Vectors, *, whole: bool = False) -> Backdrop:
     """Draws a place as a camera sees it, lit, with the shadows of its own things.
 
     Args:
@@ -38,9 +38,11 @@ def draw_backdrop(place: Place, camera: Float[Array, "3"], directions: Vectors) 
       camera: start of all rays, in metres.
       directions: x, y and z of the rays, broadcastable to [H W]; they change by the same step from each pixel to the
         next, as those of `camera.rays` do.
+      whole: draws all things of the place, for wide pictures, and not only the few nearest to the middle.
     """
     directions = tuple(jnp.broadcast_arrays(*directions))
-    place = place._replace(things=in_sight(place.things, camera, directions))
+    if not whole:
+        place = place._replace(things=in_sight(place.things, camera, directions))
     steps = [[d[1, 0] - d[0, 0] for d in directions], [d[0, 1] - d[0, 0] for d in directions]]
     met = _by_bands(lambda *rays: meet(place, camera, rays), *directions)
     hits = trace(place.things.solids, tuple(camera), directions)

@@ -137,15 +137,32 @@ def random_pose(key: Key[Array, ""]) -> Pose:
         _walking(2 * jnp.pi * jax.random.uniform(phase), stride=1 + 0.15 * noise[0]),
         _standing(noise[1:7]),
     )
+    return _carried(pose, arm, noise[7:15])
+
+
+def walking_pose(phase: Float[Array, ""], *, stride: Float[Array, ""], carriage: Key[Array, ""]) -> Pose:
+    """A moment of walking, by somebody who holds head and arms in the same way all the time.
+
+    Args:
+      phase: in radians; the cycle of two steps has the period 2 pi.
+      stride: length of the steps; 1 is usual, near 0 the person stands.
+      carriage: key of how head, trunk and arms are held, which one in three people bend in front of them.
+    """
+    arm, small = jax.random.split(carriage)
+    return _carried(_walking(phase, stride), arm, jax.random.normal(small, (8,)))
+
+
+def _carried(pose: Pose, arm: Key[Array, ""], noise: Float[Array, "8"]) -> Pose:
+    """The pose with arms held as `_holding` does, and small deviations of trunk, head and arms."""
     pose = _holding(pose, arm)
     return within_limits(
         pose._replace(
-            lean=pose.lean + 0.03 * noise[7],
-            twist=pose.twist + 0.05 * noise[8],
-            nod=pose.nod + 0.12 * noise[9],
-            turn=0.25 * noise[10],
-            lift=pose.lift + 0.05 * jnp.abs(noise[11:13]),
-            elbow=pose.elbow + 0.1 * jnp.abs(noise[13:15]),
+            lean=pose.lean + 0.03 * noise[0],
+            twist=pose.twist + 0.05 * noise[1],
+            nod=pose.nod + 0.12 * noise[2],
+            turn=0.25 * noise[3],
+            lift=pose.lift + 0.05 * jnp.abs(noise[4:6]),
+            elbow=pose.elbow + 0.1 * jnp.abs(noise[6:8]),
         )
     )
 

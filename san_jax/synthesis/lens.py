@@ -20,7 +20,7 @@ class Response(NamedTuple):
       saturation: factor on the saturation of colours; 0 gives grey.
       contrast: strength of an S-shaped curve; 0 is linear, negative values reduce contrast.
       haze: the sRGB value that black becomes.
-      blur: standard deviation of the lens blur, in pixels of a picture 256 pixels high.
+      blur: standard deviation of the lens blur, in pixels of a picture of a person, 256 pixels high.
       sharpness: strength of the camera's unsharp mask.
       noise: standard deviation of the noise, in sRGB.
     """
@@ -51,10 +51,24 @@ def random_response(key: Key[Array, ""]) -> Response:
     )
 
 
-def respond(response: Response, key: Key[Array, ""], picture: Float[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
-    """The picture that a camera stores, sRGB; the key decides noise and motion blur."""
+def respond(
+    response: Response,
+    key: Key[Array, ""],
+    picture: Float[Array, "H W 3"],
+    *,
+    scale: Float[Array, ""] | None = None,
+) -> UInt8[Array, "H W 3"]:
+    """The picture that a camera stores, sRGB.
+
+    Args:
+      response: of the camera.
+      key: decides noise and motion blur.
+      picture: linear light.
+      scale: height in pixels of the part to which blur and noise are fitted, such as a person's box in a wide frame;
+        by default the whole picture's.
+    """
     dice = Dice(*jax.random.split(key))
-    size = picture.shape[0] / 256
+    size = (picture.shape[0] if scale is None else scale) / 256
     soft = response.blur * size * jnp.exp(0.2 * dice.normal())
     motion = jnp.hypot(soft, jnp.maximum(dice.between(-2.0, 1.2), 0) * size)  # motion of camera or person
     x = jnp.sqrt(jnp.clip(_blurred(picture * response.gains, soft, motion), 0, 1))

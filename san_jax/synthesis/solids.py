@@ -85,7 +85,7 @@ def dot(first, second) -> Float[Array, "..."]:
     return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
 
 
-def _slope(solid: Solids) -> Float[Array, "*S"]:
+def slope_of(solid: Solids) -> Float[Array, "*S"]:
     """Growth of the mantle's radius with y; the mantle is the cone that touches both balls."""
     sine = jnp.clip((solid.top - solid.bottom) / jnp.maximum(solid.length, 1e-6), -0.999, 0.999)
     return sine / jnp.sqrt(1 - sine**2)
@@ -94,7 +94,7 @@ def _slope(solid: Solids) -> Float[Array, "*S"]:
 def _first_hit(solid: Solids, start: Vectors, direction: Vectors) -> Float[Array, "..."]:
     """Distance to the mantle or the balls of one solid, in its own frame."""
     (ox, oy, oz), (dx, dy, dz) = start, direction
-    slope = _slope(solid)
+    slope = slope_of(solid)
     stretch = jnp.sqrt(1 + slope**2)
     # The mantle: x^2 + z^2 = (radius at y)^2, between the circles in which it touches the balls.
     radius, growth = solid.bottom * stretch + slope * oy, slope * dy
@@ -136,7 +136,7 @@ def normals(solids: Solids, index: Int32[Array, "*n"], points: Vectors) -> Vecto
     moved = tuple(point - origin[index] for point, origin in zip(points, solids.origin.T, strict=True))
     x, y, z = turned(frame, moved)
     # The normal meets the axis at `foot`: a point inside the mantle, or the centre of a ball.
-    foot = jnp.clip(y + _slope(solids)[index] * jnp.sqrt(x * x + z * z), 0, solids.length[index])
+    foot = jnp.clip(y + slope_of(solids)[index] * jnp.sqrt(x * x + z * z), 0, solids.length[index])
     x, y, z = turned(jnp.swapaxes(frame, 0, 1), (x, y - foot, z))
     scale = jax.lax.rsqrt(jnp.maximum(x * x + y * y + z * z, 1e-12))
     return x * scale, y * scale, z * scale
