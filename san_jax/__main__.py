@@ -16,7 +16,7 @@ COMMANDS = {  # name: module of san_jax.commands, what it does
     "import": ("import_", "FILE OUT: converts weights of PyTorch to a checkpoint"),
     "export": ("export", "RUN OUT: writes weights under PyTorch's names"),
     "reference-scores": ("reference_scores", "scores chance and colour histograms"),
-    "sheet": ("sheet", "OUT.png: shows rendered people on a contact sheet"),
+    "sheet": ("sheet", "OUT.png: shows rendered people on a contact sheet, or with --crowd as a sequence of frames"),
 }
 
 

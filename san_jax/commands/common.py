@@ -33,12 +33,12 @@ from san_jax.weights import stored
 GARBAGE = 100_000, 50, 100
 
 
-def run_command(main: Callable[..., None], *, files: Sequence[str] = (), module: str = "__main__") -> None:
+def run_command(main: Callable[..., None], *, files: Sequence[str] | None = (), module: str = "__main__") -> None:
     """Runs a command: parses its flags, joins the cluster, and prints a UserError as one line (exit status 1).
 
     Args:
       main: the command; called with the paths among the command-line arguments.
-      files: names of these paths, for the error message if their number is wrong.
+      files: names of these paths, for the error message if their number is wrong; None if `main` checks their number.
       module: name of the module whose docstring and flags `--help` shows.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
@@ -76,11 +76,11 @@ def _help_on(flag: flags.Flag) -> str:
     return textwrap.fill(name + text, width=100, subsequent_indent=6 * " ", break_on_hyphens=False)
 
 
-def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str]) -> None:
+def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str] | None) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax logs every save at length, and failed ones before our message
     sys.unraisablehook = _without_echoes
     try:
-        if len(words) != len(files):
+        if files is not None and len(words) != len(files):
             wanted = f"takes the arguments {' '.join(files)}" if files else "takes only flags, which start with --"
             raise UserError(f"this command {wanted}, but was given {' '.join(words) or 'none'}; see --help")
         devices.join_cluster()
