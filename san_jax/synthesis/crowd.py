@@ -486,7 +486,10 @@ def _reaches(bound: _Bound, points: Vectors, towards: Vectors, wanted) -> tuple[
 
 
 def _over(chosen: Bool[Array, "N"], step: Callable[[Int32[Array, ""], Carry], Carry], start: Carry) -> Carry:
-    """Takes a step for each person that is chosen and none for the others, which a scan with a condition would copy."""
+    """The outcome of a step for each person that is chosen, in order; the others take no time.
+
+    A scan with a condition would copy what is carried for each of them.
+    """
     order = jnp.argsort(~chosen)
     return jax.lax.fori_loop(0, chosen.sum(), lambda place, carry: step(order[place], carry), start)
 
