@@ -56,6 +56,32 @@ def test_list_that_cannot_be_written_is_refused_and_nothing_is_written(boxes, ou
     assert (tmp_path / "old.csv").read_text() == "mine"
 
 
+def test_name_that_a_list_cannot_hold_is_refused(frames, tmp_path):
+    (frames / "000001.png").rename(frames / "\udcff000001.png")
+    with pytest.raises(UserError, match="is no UTF-8, as lists are; rename it"):
+        boxed_list.write(tmp_path / "people.csv", frames, tmp_path / "gt.txt")
+    assert not (tmp_path / "people.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--boxes=gt.txt", "--list=new.csv", "--check"], "--check has no effect with --list; leave it out"),
+        (["--boxes=gt.txt", "--list=new.csv", "--pattern=x"], "--pattern has no effect with --list"),
+        (["--camid=3"], "--camid is for --list; give --boxes and --list, too"),
+        (["--margin=0"], "--margin is for --list"),
+        (["--boxes=gt.txt", "--list=new.csv", "--margin=2"], "--margin is 2.0; give a number from 0 to 1"),
+    ],
+)
+def test_flags_without_effect_or_out_of_range_are_refused(flags, error, frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tfds_builders", str(frames), *flags])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "new.csv").exists()
+
+
 @pytest.mark.parametrize("flag", ["--boxes=gt.txt", "--list=people.csv"])
 def test_one_flag_without_the_other_is_refused(flag, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tfds_builders", str(tmp_path), flag])

@@ -72,6 +72,24 @@ def test_numbers_behind_a_yolo_box_are_score_and_track(numbers, score, track, fr
     assert (one.score, one.track) == (score, track)
 
 
+def test_large_ids_stay_apart(frames, tmp_path):
+    labels = write_yolo(tmp_path / "labels", numbers=lambda track: ["0.5", str(1234560 + track)])
+    assert [one.track for _, one in flat(boxes.read(labels, frames))][:2] == ["1234563", "1234567"]
+
+
+@pytest.mark.parametrize("name", ["frames/000001.png", "000001.png", "/elsewhere/000001.png"])
+def test_file_name_of_coco_may_begin_above_the_folder(name, frames, tmp_path):
+    content = {"images": [{"id": 1, "file_name": name}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    assert [found for found, _ in flat(boxes.read(tmp_path / "boxes.json", frames))] == ["000001"]
+
+
+def test_hidden_files_of_yolo_are_skipped(frames, tmp_path):
+    labels = write_yolo(tmp_path / "labels")
+    (labels / "._000001.txt").write_bytes(b"\0\1")
+    assert len(flat(boxes.read(labels, frames))) == 4
+
+
 def test_other_classes_are_no_people(frames, tmp_path):
     labels = write_yolo(tmp_path / "labels")
     (labels / "000002.txt").write_text("2 0.5 0.5 0.1 0.1\n")
@@ -102,7 +120,9 @@ FAULTS = {
     "gt.txt": [
         ("1,2,3\n", r"gt\.txt: line 1: it has 3 numbers, not 6 or more; a line of MOT is frame,id,x,y,w,h,score"),
         ("frame,id,x,y,w,h\n", r"gt\.txt: line 1: 'frame,id,x,y,w,h' is no line of numbers"),
-        ("1,3,10,20,20,60\n1,3,10,20,0,60\n", r"line 2: the box 10,20,0,60 has no area"),
+        ("1,3,10,20,20,60\n1,3,10,20,0,60\n", r"line 2: the box 10,20,0,60 has no area in a picture"),
+        ("1,3,1e308,20,1e308,60\n", r"line 1: the box 1e\+308,20,1e\+308,60 has no area in a picture"),
+        ("1,nan,10,20,20,60\n", r"line 1: nan is no number of a track"),
         ("1,3,10,20,nan,60\n", r"line 1: the box 10,20,nan,60 has no area"),
         ("9,3,10,20,20,60\n", r"line 1: .*frames has no frame 9; give the frames that the boxes belong to"),
         ("1.5,3,10,20,20,60\n", r"line 1: 1\.5 is no number of a frame"),
@@ -117,6 +137,15 @@ FAULTS = {
         ('[{"image_id": 1}]', r"boxes\.json is not in COCO's format \(no 'bbox'\)"),
         ('[{"image_id": 1, "bbox": [1, 2]}]', r"boxes\.json is not in COCO's format"),
         ('[{"image_id": 1, "bbox": ["a", 2, 3, 4]}]', r"boxes\.json is not in COCO's format"),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, 4, 5]}]', r"boxes\.json is not in COCO's format"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}',
+            r"none of its categories is person \(dog\); name that of people so",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "b/1.png"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}',
+            r"frames has no picture b/1\.png",
+        ),
         ('[{"image_id": 8, "bbox": [1, 2, 3, 4]}]', r"annotation 0: .*frames has no frame 8"),
         ('[{"image_id": "x", "bbox": [1, 2, 3, 4]}]', r"annotation 0: .*frames has no picture x"),
         ('{"images": [], "annotations": [{"image_id": 8, "bbox": [1, 2, 3, 4]}]}', r"frames has no frame 8"),
@@ -127,6 +156,8 @@ FAULTS = {
     ],
     "labels/000001.txt": [
         ("0 0.5 0.5 0.1\n", r"000001\.txt: line 1: it has 4 numbers, not 5 or more; a line of YOLO is class x y w h"),
+        ("0 0.3 0.5 0.4 0.9 0.9 0.8 0.1 0.8\n", r"line 1: it is no box; a line of YOLO is class x y w h"),
+        ("0 0.3 0.5 0.4 0.9 0.9 0.8\n", r"line 1: it is no box"),
         ("0 50 50 10 10\n", r"line 1: x, y, w, h are not shares of the picture's size"),
         ("", r"labels holds no boxes"),
     ],

@@ -68,6 +68,16 @@ def test_unreadable_frame_is_reported_by_each_of_its_boxes_and_not_before(folder
     assert found.image(found.crops[2]) is None
 
 
+def test_thumbnails_are_read_frame_by_frame_whatever_the_order(folder, boxes):
+    found, read = crops.in_boxes(folder, boxes, wanted=Wanted(margin=0.0)), []
+    found.__dict__["_frame"] = lambda frame: read.append(frame.path.name) or found.source.image(frame)
+    small = found.thumbnails(list(reversed(found.crops)) * 2, height=10)
+    assert set(small) == set(found.crops)
+    assert small[found.crops[0]].shape == (10, 3, 3)
+    assert (small[found.crops[0]] == boxed_frames.PEOPLE[0][-1]).all()
+    assert read == ["000001.png", "000001.png", "000002.png", "000002.png"]
+
+
 def test_whole_files_are_crops_without_a_box(folder):
     found = crops.in_folder(folder)
     assert found.crops == tuple(Crop(Frame(folder / name), name) for name in ("000001.png", "000002.png"))

@@ -140,11 +140,14 @@ def test_deleted_picture_is_dropped_from_the_file_too(encoder, folder, place):
     assert kept_in(place, encoder)[0].names == NAMES[1:]
 
 
-def test_moved_folder_keeps_its_index(encoder, folder, place, embedded):
+def test_index_of_another_gallery_is_refused_and_kept(encoder, folder, place, tmp_path):
+    """Pictures of two galleries may have one name, size and time; the features would be those of the other."""
     update(place, folder, encoder)
-    embedded.clear()
-    update(place, folder.rename(folder.with_name("moved")), encoder)
-    assert embedded == []
+    before = state(place)
+    others = shutil.copytree(folder, tmp_path / "others")
+    with pytest.raises(UserError, match=f"the index {place} is of {folder}, not of {others}; choose another --index"):
+        update(place, others, encoder)
+    assert state(place) == before
 
 
 def test_unreadable_pictures_are_named_and_tried_again(encoder, folder, place, embedded):
@@ -307,16 +310,50 @@ def test_file_beside_the_index_that_is_no_index_is_kept(content, encoder, folder
     assert Path(f"{place}.npz").read_bytes() == content
 
 
+def test_index_that_is_deleted_while_it_grows_is_not_begun_again(encoder, folder, place, monkeypatch):
+    write_part = feature_index._write_part
+
+    def late(path, part):
+        shutil.rmtree(path)
+        write_part(path, part)
+
+    monkeypatch.setattr(feature_index, "_write_part", late)
+    with pytest.raises(UserError, match="was deleted while a search used it; start the search again"):
+        update(place, folder, encoder)
+    assert not place.exists()
+
+
+def test_rests_of_killed_processes_are_removed_and_other_files_kept(encoder, folder, place, embedded):
+    update(place, folder, encoder)
+    before = state(place)
+    number = "0" * 20
+    rests = [place / f"{number}_1.npy", place / f"{number}_1.json.77.part", place / "about.json.77.part"]
+    for path in [*rests, place / "found.json"]:
+        path.write_bytes(b"rest")
+        os.utime(path, (0, 0))
+    (place / f"{number}_2.npy").write_bytes(b"in use")
+    embedded.clear()
+    update(place, folder, encoder)
+    assert embedded == []
+    assert state(place) == before | {"found.json": b"rest", f"{number}_2.npy": b"in use"}
+
+
+def test_unfinished_description_of_a_killed_process_is_no_hindrance(encoder, folder, place):
+    place.mkdir(parents=True)
+    (place / "about.json.77.part").write_text("{")
+    assert update(place, folder, encoder)[0].names == NAMES
+
+
 def test_what_is_kept_of_a_gallery_can_be_forgotten(encoder, folder, tmp_path):
     home = tmp_path / "search"
     others = write_pictures(tmp_path / "others", NAMES)
     for gallery in (folder, others):
         update(home / f"{gallery.name}_0", gallery, encoder)
-    (home / "q_in_pictures.png").write_bytes(b"sheet")
-    (home / "q_in_others.png").write_bytes(b"sheet")
+    (home / "q_in_pictures_0.png").write_bytes(b"sheet")
+    (home / "q_in_others_0.png").write_bytes(b"sheet")
     gone = feature_index.forget(home, folder)
-    assert gone == [home / "pictures_0", home / "q_in_pictures.png"]
-    assert sorted(path.name for path in home.iterdir()) == ["others_0", "q_in_others.png"]
+    assert gone == [home / "pictures_0", home / "q_in_pictures_0.png"]
+    assert sorted(path.name for path in home.iterdir()) == ["others_0", "q_in_others_0.png"]
     assert feature_index.forget(home, folder) == []
     assert feature_index.forget(tmp_path / "nowhere", folder) == []
 

@@ -86,8 +86,10 @@ def places_of(sheet, colour):
 
 
 def sheet_of(queries, found):
-    image = crops.Crops("some", ()).image
-    return finds.sheet([crop_of(path) for path in queries], found, title="some", query_image=image, image=image)
+    small = crops.Crops("some", ()).thumbnails
+    return finds.sheet(
+        [crop_of(path) for path in queries], found, title="some", query_thumbnails=small, thumbnails=small
+    )
 
 
 def test_sheet_shows_the_query_and_then_its_finds_by_rank(gallery):

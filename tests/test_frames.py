@@ -85,10 +85,13 @@ def test_frame_after_the_end_of_a_video_is_an_error_with_its_reason(film):
         Video(film).image(Frame(film, NUM_FRAMES + 1))
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_what_is_no_video_is_refused(film, tmp_path):
     (tmp_path / "words.mp4").write_text("words")
     with pytest.raises(UserError, match=r"words\.mp4 cannot be read as a video"):
         open_frames(tmp_path / "words.mp4")
+    (tmp_path / "cut.mov").write_bytes(film.read_bytes()[:900])
+    with pytest.raises(UserError, match=r"cut\.mov (has no frame that can be decoded|cannot be read as a video)"):
+        open_frames(tmp_path / "cut.mov")
     with pytest.raises(UserError, match=r"nothing\.mp4 cannot be read as a video \(No such file"):
         open_frames(tmp_path / "nothing.mp4")
     (tmp_path / "folder.mp4").mkdir()

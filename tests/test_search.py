@@ -64,7 +64,7 @@ def test_picture_is_found_in_a_folder_and_the_next_search_uses_the_index(workdir
     assert [rank for rank, _, _ in found] == [1, 2, 3, 4, 5]
     assert sorted(name for _, _, name in found) == sorted(NAMES)
     assert [far for _, far, _ in found] == sorted(far for _, far, _ in found)
-    sheet = place.parent / "child_in_shop.png"
+    sheet = place.parent / f"child_in_{place.name}.png"
     assert output.endswith(f"\ncontact sheet: {sheet}\n")
     with Image.open(sheet) as picture:
         assert np.asarray(picture).std() > 20
@@ -136,7 +136,11 @@ def test_number_below_its_bound_is_an_error(workdir, shop):
         ({"query": "{tmp}/nowhere.png"}, "cannot read {tmp}/nowhere.png (No such file or directory); give another"),
         ({"query": "{tmp}/words.txt"}, "cannot read {tmp}/words.txt (it is no picture); give another --query"),
         ({"query": "{tmp}/broken"}, "broken/a.png (it is no picture), nor any other picture of {tmp}/broken; give "),
-        ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png, which is a file; name a folder, which is made"),
+        ({"index": "{tmp}/shop/a.png"}, "--index is {tmp}/shop/a.png; name a folder, which is made"),
+        ({"index": "."}, "--index is .; name a folder, which is made"),
+        ({"index": "/"}, "--index is /; name a folder, which is made"),
+        ({"sheet": "{tmp}/index/found.png"}, "--sheet is {tmp}/index/found.png, which lies in the index {tmp}/index"),
+        ({"output": "{tmp}/index/found.csv"}, "--output is {tmp}/index/found.csv, which lies in the index"),
         ({"index": "{tmp}/words.txt/i"}, "{tmp}/words.txt is not a folder"),
         ({"index": "{tmp}/shop"}, "{tmp}/shop is not an index, since it has no about.json but a.png"),
         ({"gallery": None}, "--gallery is missing; name what to search"),
@@ -332,6 +336,21 @@ def test_times_and_cameras_of_a_list_are_in_the_results(workdir, shop, tmp_path)
     assert (second["camid"], second["time"]) == ("hall", "")
 
 
+def test_pictures_and_boxes_are_not_overwritten(workdir, frames, red, tmp_path):
+    boxes = boxed_frames.write_coco(tmp_path / "boxes.json")
+    given = given_for(workdir, tmp_path, gallery=str(frames), boxes=str(boxes), query=str(frames))
+    with pytest.raises(UserError, match=r"--output is .*boxes\.json, which is searched"):
+        search_pictures(given | {"query_boxes": str(boxes), "output": str(boxes)})
+    (tmp_path / "people.csv").write_text("path,pid\nred.png,1\n")
+    before = (tmp_path / "red.png").read_bytes()
+    (tmp_path / "link.png").symlink_to("red.png")
+    for sheet in ("red.png", "link.png"):
+        given = given_for(workdir, tmp_path, gallery=f"{tmp_path}/people.csv", query=str(frames))
+        with pytest.raises(UserError, match=rf"--sheet is .*{sheet}, one of the pictures; choose another place"):
+            search_pictures(given | {"sheet": str(tmp_path / sheet)})
+    assert (tmp_path / "red.png").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("output", "error"),
     [
@@ -354,13 +373,14 @@ def test_what_is_kept_of_a_gallery_is_forgotten_on_request(workdir, shop, tmp_pa
     search_pictures(given)
     kept = sorted((run / "search").iterdir())
     assert [path.name.partition("shop")[0] for path in kept] == ["a_in_", ""], "the sheet and the features"
+    kept.reverse()
     capsys.readouterr()
     search_pictures(given | {"forget": str(shop), "gallery": None, "query": None})
     assert capsys.readouterr().out.splitlines() == [f"deleted: {path}" for path in kept]
     assert not list((run / "search").iterdir())
     with pytest.raises(UserError, match=f"nothing is kept of {shop} in "):
         search_pictures(given | {"forget": str(shop), "gallery": None, "query": None})
-    with pytest.raises(UserError, match="--forget only deletes; leave out --gallery"):
+    with pytest.raises(UserError, match="--forget only deletes what is at the default places; leave out --gallery"):
         search_pictures(given | {"forget": str(shop)})
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from san_jax.data.crops import Wanted
 from san_jax.errors import Stopped, UserError
 from san_jax.process import stopping
 from tfds_builders import boxed_list, is_own, known_names, list_check, open_source, prepare
@@ -30,12 +31,18 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say everything that is wrong with a list or folder")
     parser.add_argument("--boxes", help="boxes with ids: a file of MOT or COCO, or YOLO's folder; needs --list")
     parser.add_argument("--list", help="list (.csv) to write, of the boxes in the frames of the folder NAME")
-    parser.add_argument("--camid", default="0", help="camera of the frames, for --list (default: %(default)s)")
+    parser.add_argument("--camid", help="camera of the frames, for --list (default: 0)")
+    for name, default in Wanted()._asdict().items():
+        parser.add_argument(
+            f"--{name}", type=float, help=f"of boxes, for --list: docs/search.md (default: {default:g})"
+        )
     args = parser.parse_args()
     try:
         with stopping.unwinding():  # a half-prepared set is deleted
             if args.boxes or args.list:
-                write_list(args.name, args.boxes, args.list, camid=args.camid)
+                write_list(args)
+            elif vain := [*(["camid"] if args.camid else []), *given_of(args)]:
+                raise UserError(f"--{vain[0]} is for --list; give --boxes and --list, too")
             elif args.check:
                 check(args.name, pattern=args.pattern)
             else:
@@ -69,15 +76,25 @@ def check(name: str, *, pattern: str) -> None:
     print(f"{name} is in order")
 
 
-def write_list(frames: str, boxes: str | None, output: str | None, *, camid: str) -> None:
+def write_list(args: argparse.Namespace) -> None:
     """Writes a list of the people in the frames of a folder, and prints how many boxes are left out.
 
     Raises:
       UserError: a part is missing, the boxes cannot be read or have no ids, or the list exists already.
     """
-    if not boxes or not output:
-        raise UserError(f"--{'list' if boxes else 'boxes'} is missing; give both, --boxes=gt.txt --list=people.csv")
-    print("\n".join(boxed_list.write(Path(output), Path(frames), Path(boxes), camid=camid)))
+    if not args.boxes or not args.list:
+        missing = "list" if args.boxes else "boxes"
+        raise UserError(f"--{missing} is missing; give both, --boxes=gt.txt --list=people.csv")
+    if args.check or args.pattern:
+        raise UserError(f"--{'check' if args.check else 'pattern'} has no effect with --list; leave it out")
+    wanted = Wanted()._replace(**given_of(args))
+    places = Path(args.list), Path(args.name), Path(args.boxes)
+    print("\n".join(boxed_list.write(*places, camid=args.camid or "0", wanted=wanted)))
+
+
+def given_of(args: argparse.Namespace) -> dict[str, float]:
+    """The fields of `Wanted` that flags change."""
+    return {name: value for name in Wanted._fields if (value := getattr(args, name)) is not None}
 
 
 def show(name: str, *, data_dir: str, manual_dir: str, pattern: str) -> None:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from san_jax.data import crops, frames
+from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
 from tfds_builders import people_list
 from tfds_builders.people_list import Row
 from tfds_builders.record import whole_label
 
 
-def write(output: Path, folder: Path, boxes: Path, *, camid: str = "0") -> list[str]:
+def write(output: Path, folder: Path, boxes: Path, *, camid: str = "0", wanted: Wanted = Wanted()) -> list[str]:  # noqa: B008
     """Writes the list; the ids of the boxes are its pids.
 
     Args:
@@ -17,6 +18,7 @@ def write(output: Path, folder: Path, boxes: Path, *, camid: str = "0") -> list[
       folder: folder of the frames.
       boxes: file or folder of boxes, in one of the formats of `san_jax.data.boxes`.
       camid: the camera that took the frames.
+      wanted: which boxes are listed, and with which margin.
 
     Returns:
       Lines that say what was written and what was left out.
@@ -30,7 +32,7 @@ def write(output: Path, folder: Path, boxes: Path, *, camid: str = "0") -> list[
         raise UserError(f"{output} exists; delete it or choose another name")
     if frames.is_video(folder):
         raise UserError(f"{folder} is a video, and lists name files; write its frames into a folder first")
-    found = crops.in_boxes(folder, boxes)
+    found = crops.in_boxes(folder, boxes, wanted=wanted)
     if nameless := [crop for crop in found.crops if not crop.track]:
         raise UserError(f"{boxes}: {nameless[0].label} has no id, so who it shows is unknown; give boxes of a tracker")
     camera = whole_label(camid, field="camid", name=str(output))

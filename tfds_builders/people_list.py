@@ -152,8 +152,17 @@ def read(path: Path) -> PeopleList:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as a list that `read` understands, with absolute paths and the columns that any of them uses."""
+    """Writes rows as a list that `read` understands, with absolute paths and the columns that any of them uses.
+
+    Raises:
+      UserError: it cannot be written, or the name of a picture is no UTF-8.
+    """
     rows = list(rows)
+    for row in rows:
+        try:
+            os.path.abspath(row.path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"the name {os.fspath(row.path)!r} is no UTF-8, as lists are; rename it") from error
     cells = [
         {
             "path": os.path.abspath(row.path),

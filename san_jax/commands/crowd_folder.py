@@ -23,13 +23,15 @@ QUALITY = 95  # of the JPEG files
 def check(folder: Path, comment: str) -> None:
     """Checks that a folder is new or empty, or holds nothing but frames with this comment and their gt.txt.
 
+    What a killed process has left of a frame may lie there, too.
+
     Raises:
       UserError: it holds other files, or cannot be written.
     """
     files.check_place(folder / TRUTH)
     if not folder.is_dir():
         return
-    found = sorted(folder.iterdir())
+    found = sorted(path for path in folder.iterdir() if not re.fullmatch(r"(\d{6}\.jpg|gt\.txt)\.\d+\.part", path.name))
     frames = [path for path in found if re.fullmatch(r"\d{6}\.jpg", path.name)]
     other = [path for path in found if path not in frames and not (path.name == TRUTH and frames)]
     if other := other + [path for path in frames if _comment_of(path) != comment]:

@@ -16,14 +16,14 @@ LISTS = (".csv", ".tsv")  # as `people_list.SUFFIXES`, whose import would take h
 DEFAULT = Wanted()
 
 
-def define_box_flags(*, of: str) -> dict[str, flags.FlagHolder]:
-    """Defines the flags for boxes; `of` is the flag that names the frames."""
+def define_box_flags(*, of: str, named_by: str = "--boxes") -> dict[str, flags.FlagHolder]:
+    """Defines the flags for boxes; `of` is the flag that names the frames, `named_by` those that name boxes."""
     text, number = flags.DEFINE_string, flags.DEFINE_float
     return {
         "boxes": text(
             "boxes", None, f"Boxes around people in the frames of {of}: a file of MOT or COCO, or YOLO's folder."
         ),
-        "boxes_format": flags.DEFINE_enum("boxes_format", "auto", ("auto", *boxes.FORMATS), "Format of --boxes."),
+        "boxes_format": flags.DEFINE_enum("boxes_format", "auto", ("auto", *boxes.FORMATS), f"Format of {named_by}."),
         "margin": number(
             "margin", None, f"Added to boxes on every side, as a share of their size. Default: {DEFAULT.margin:g}."
         ),
@@ -70,7 +70,7 @@ def open_crops(
     Raises:
       UserError: it cannot be read, or holds no pictures.
     """
-    if file is not None:
+    if file:
         if is_list(place):
             raise UserError(f"{place} is a list, which has its own boxes in the columns x, y, w, h; leave out {flag}")
         return crops.in_boxes(place, Path(file), form=given["boxes_format"], wanted=wanted_of(given))
@@ -91,9 +91,10 @@ def of_list(path: Path) -> Crops:
     from tfds_builders import people_list
 
     listed = people_list.read(path)
+    sizes = {picture: crops.size_of(picture) for picture in {row.path for row in listed.rows if row.box}}
     found = []
     for row in listed.rows:
-        box = crops.inside(row.box, crops.size_of(row.path)) if row.box else None
+        box = crops.inside(row.box, sizes[row.path]) if row.box else None
         if row.box and not box:
             raise UserError(f"{path}: the box of {row.name} lies outside its picture; correct the list")
         found.append(Crop(Frame(row.path), row.name, box, camid=str(row.camid), time=row.time))

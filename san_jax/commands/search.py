@@ -12,7 +12,7 @@ embeds the whole gallery; later ones embed only new and changed pictures.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from absl import flags
 from san_jax import files
 from san_jax import model as models
 from san_jax.commands import common, own_pictures
+from san_jax.data.crops import Crop
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index, finds, found_files, tracks
@@ -34,6 +35,11 @@ from san_jax.scoring.evaluation import Search
 from san_jax.weights import pretrained, stored
 
 THRESHOLD = "fpr_1e-3"  # among the thresholds of scores.json
+LONGEST = 64  # letters of a query's name in the name of its contact sheet
+NOT_FORGOTTEN = (  # flags that --forget does not take
+    *("gallery", "query", "boxes", "query_boxes", "by_track", "as_one", "flip", "rerank", "threshold"),
+    *("output", "index", "sheet", "best"),
+)
 
 
 def main() -> None:
@@ -52,7 +58,7 @@ def main() -> None:
             "folder of frames or a video.",
         ),
         "query": text("query", None, "Picture to search for; or several, as for --gallery, with --query_boxes."),
-        **own_pictures.define_box_flags(of="--gallery"),
+        **own_pictures.define_box_flags(of="--gallery", named_by="--boxes and --query_boxes"),
         "query_boxes": text("query_boxes", None, "Boxes around people in the frames of --query, as --boxes."),
         "by_track": flags.DEFINE_bool(
             "by_track", False, "Average the features of a track, by the ids of the boxes, and find tracks."
@@ -101,6 +107,7 @@ def search(given: Mapping[str, Any]) -> None:
         others = f", nor any other picture of {places.query}" if len(asked) > 1 else ""
         raise UserError(f"cannot read {first} ({why}){others}; give another --query")
     gallery = own_pictures.open_crops(places.gallery, given["boxes"], given, flag="--boxes")
+    check_overwrites(places, [*asked.crops, *gallery.crops])
     index, missing = feature_index.update(places.index, gallery, model, **reading)
     unreadable |= missing
     if not len(index):
@@ -119,15 +126,15 @@ def search(given: Mapping[str, Any]) -> None:
     found = compare(wanted, there, given, model)
     if jax.process_index() == 0:
         print(f"\n{finds.table(wanted.titles, found)}\n", flush=True)
-        images = dict(query_image=asked.image, image=gallery.image)
-        sheet, num_shown = finds.sheet(wanted.crops, found, title=f"{places.query} in {places.gallery}", **images)
-        contact_sheet.save(places.sheet, sheet)
-        of_all = f" (the first {num_shown} of {len(found)} queries)" if num_shown < len(found) else ""
-        print(f"contact sheet: {places.sheet}{of_all}")
         if places.output:
             feats = dict(query_feats=wanted.feats, feats=there.feats)
             found_files.write(places.output, wanted.crops, there.crops, found, **feats)
             print(f"results: {places.output}")
+        pictures = dict(query_thumbnails=asked.thumbnails, thumbnails=gallery.thumbnails)
+        sheet, num_shown = finds.sheet(wanted.crops, found, title=f"{places.query} in {places.gallery}", **pictures)
+        contact_sheet.save(places.sheet, sheet)
+        of_all = f" (the first {num_shown} of {len(found)} queries)" if num_shown < len(found) else ""
+        print(f"contact sheet: {places.sheet}{of_all}")
     if unreadable:
         report(unreadable)
         named, them = ("picture", "it") if len(unreadable) == 1 else (f"{len(unreadable)} pictures", "them")
@@ -137,8 +144,8 @@ def search(given: Mapping[str, Any]) -> None:
 def check_flags(given: Mapping[str, Any]) -> None:
     """Raises a UserError if a flag has no effect, or excludes another."""
     if given["forget"]:
-        if others := [name for name in ("gallery", "query", "boxes", "output") if given[name]]:
-            raise UserError(f"--forget only deletes; leave out --{others[0]}")
+        if others := [name for name in NOT_FORGOTTEN if given[name]]:
+            raise UserError(f"--forget only deletes what is at the default places; leave out --{others[0]}")
         return
     for name, what in (("gallery", "what to search"), ("query", "a picture to search for")):
         if not given[name]:
@@ -179,16 +186,29 @@ def places_of(given: Mapping[str, Any], model: Model) -> Places:
     gallery, query = Path(given["gallery"]), Path(given["query"])
     boxes = Path(given["boxes"]) if given["boxes"] else None
     default = feature_index.default_place(Path(model.source), gallery, boxes, flip=given["flip"])
-    index = Path(given["index"].removesuffix(feature_index.OLD_SUFFIX) if given["index"] else default)
-    if index.is_file():
-        raise UserError(f"--index is {index}, which is a file; name a folder, which is made")
-    files.check_place(index / "about.json")
-    sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem}_in_{gallery.resolve().name}.png"))
+    index = Path(given["index"].removesuffix(feature_index.OLD_SUFFIX)) if given["index"] else default
+    if index.is_file() or not index.name:
+        raise UserError(f"--index is {given['index']}; name a folder, which is made")
+    files.check_place(index / feature_index.ABOUT)
+    sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem[:LONGEST]}_in_{index.name}.png"))
     contact_sheet.check_place(sheet, pictures=[gallery, query])
     output = Path(given["output"]) if given["output"] else None
     if output:
-        found_files.check_place(output, pictures=[*filter(None, (gallery, query, boxes))])
+        query_boxes = Path(given["query_boxes"]) if given["query_boxes"] else None
+        found_files.check_place(output, pictures=[*filter(None, (gallery, query, boxes, query_boxes))])
+    for name, place in (("sheet", sheet), ("output", output)):
+        if place and place.resolve().is_relative_to(index.resolve()):
+            raise UserError(f"--{name} is {place}, which lies in the index {index}; choose another place")
     return Places(gallery, query, index, sheet, output)
+
+
+def check_overwrites(places: Places, crops: Sequence[Crop]) -> None:
+    """Raises a UserError if an output is one of the pictures of a list, which may lie anywhere."""
+    for name, place in (("sheet", places.sheet), ("output", places.output)):
+        if place and place.exists():
+            pictures = {crop.frame.path for crop in crops if crop.frame.path.suffix == place.suffix}
+            if any(path.exists() and path.samefile(place) for path in pictures):
+                raise UserError(f"--{name} is {place}, one of the pictures; choose another place")
 
 
 def compare(wanted: Means, there: Means, given: Mapping[str, Any], model: Model) -> list[list[Find]]:
@@ -211,7 +231,9 @@ def known_threshold(given: Mapping[str, Any], model: Model) -> float | None:
     plain = given["distance"] == "euclidean" and not any(given[name] for name in ("rerank", "by_track", "as_one"))
     try:
         known = json.loads((Path(model.source).parents[1] / "scores.json").read_text())
-        same = known["checkpoint"] == model.source and known.get("flip", False) == given["flip"]
+        # The file lies in the run of the model; either may have been named from another folder.
+        same = Path(known["checkpoint"]).parts[-2:] == Path(model.source).parts[-2:]
+        same &= known.get("flip", False) == given["flip"]
         threshold = float(known["thresholds"][THRESHOLD])
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None

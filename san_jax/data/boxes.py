@@ -10,7 +10,6 @@ counted.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from san_jax.errors import UserError
 FORMATS = ("mot", "coco", "yolo")
 MOT_PEOPLE = {1: "pedestrians", 2: "people on vehicles", 7: "people who stand still"}
 NOT_PEOPLE = "not people, by their class"
+NAMED = 5  # categories that a message names
+FARTHEST = 1e9  # pixels; larger numbers are mistakes
 PERSON = 1  # COCO's own number, where a file does not name its categories
 
 
@@ -44,7 +45,7 @@ class Detection(NamedTuple):
 
 
 def read(file: Path, frames: Frames, *, form: str = "auto") -> list[tuple[Frame, list[Detection]]]:
-    """The boxes in each frame, in the order of the frames' names.
+    """The boxes in each frame, in the order of the frames.
 
     Args:
       file: the file or, for yolo, folder of boxes.
@@ -58,7 +59,7 @@ def read(file: Path, frames: Frames, *, form: str = "auto") -> list[tuple[Frame,
     found = {"mot": _read_mot, "coco": _read_coco, "yolo": _read_yolo}[form](file, frames)
     if not any(found.values()):
         raise UserError(f"{file} holds no boxes; give a file that does")
-    return sorted(found.items(), key=lambda item: (frames.name_of(item[0]), item[0]))
+    return sorted(found.items())
 
 
 def _form_of(file: Path) -> str:
@@ -87,8 +88,8 @@ def _numbers(words: Sequence[str], where: str, *, least: int, form: str) -> list
 
 
 def _box(x: float, y: float, w: float, h: float, where: str) -> tuple[float, float, float, float]:
-    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-        raise UserError(f"{where}: the box {x:g},{y:g},{w:g},{h:g} has no area; correct or remove it")
+    if not all(abs(number) < FARTHEST for number in (x, y, w, h)) or w <= 0 or h <= 0:  # NaN, too
+        raise UserError(f"{where}: the box {x:g},{y:g},{w:g},{h:g} has no area in a picture; correct or remove it")
     return x, y, w, h
 
 
@@ -110,8 +111,9 @@ def _read_mot(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
             continue
         where = f"{file}: line {number}"
         values = _numbers(words, where, least=6, form=form)
-        if not values[0].is_integer():
-            raise UserError(f"{where}: {words[0]} is no number of a frame; {form}")
+        for word, value, what in zip(words, values[:2], ("a frame", "a track"), strict=False):
+            if not value.is_integer():
+                raise UserError(f"{where}: {word} is no number of {what}; {form}")
         frame = _frame(frames.numbered(int(values[0])), where, f"frame {words[0]}", frames)
         # Annotations have nine columns: behind the score, which says whether a line counts, the class and the visible
         # share. Detections and results have a place in the world there, ten columns, and mostly -1 for what is unknown.
@@ -120,7 +122,7 @@ def _read_mot(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
             Detection(
                 box=_box(*values[2:6], where),
                 score=values[6] if len(values) > 6 and values[6] != -1 else None,
-                track="" if values[1] < 0 else words[1].removesuffix(".0"),
+                track="" if values[1] < 0 else str(int(values[1])),
                 visible=values[8] if annotated else None,
                 kind=NOT_PEOPLE if annotated and values[7] not in MOT_PEOPLE else "",
             )
@@ -146,7 +148,7 @@ def _read_coco(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
             track = one.get("track_id", one.get("instance_id"))
             found[frame].append(
                 Detection(
-                    box=_box(*map(float, one["bbox"]), where),
+                    box=_box(*_four(one["bbox"]), where),
                     score=None if one.get("score") is None else float(one["score"]),
                     track="" if track is None else str(track),
                     kind="" if is_person(one) else NOT_PEOPLE,
@@ -156,6 +158,11 @@ def _read_coco(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{file} is not in COCO's format ({what}); see docs/search.md") from error
     return found
+
+
+def _four(bbox: Sequence[Any]) -> tuple[float, float, float, float]:
+    x, y, w, h = map(float, bbox)
+    return x, y, w, h
 
 
 def _coco_parts(content: Any) -> tuple[Mapping[Any, str], list[Mapping[str, Any]]]:
@@ -169,6 +176,9 @@ def _coco_people(content: Any, annotations: Sequence[Mapping[str, Any]]) -> Call
     """Tells people from other things: by the name of the category, else by COCO's number, else all are people."""
     categories = content.get("categories") or [] if isinstance(content, Mapping) else []
     people = {one["id"] for one in categories if str(one["name"]).lower() in ("person", "people", "pedestrian")}
+    if categories and not people:
+        named = ", ".join(str(one["name"]) for one in categories[:NAMED])
+        raise UserError(f"none of its categories is person ({named}); name that of people so")
     if not categories and len({one.get("category_id") for one in annotations}) > 1:
         people = {PERSON}
     # `iscrowd` marks boxes around groups.
@@ -181,11 +191,17 @@ def _coco_frame(image: Any, named: Mapping[Any, str], frames: Frames, where: str
         if image not in named:
             raise UserError(f"{where}: there is no image with the id {image!r}; correct the file")
         name = str(named[image]).replace("\\", "/")
-        found = frames.named(name)
-        return _frame(found or frames.named(name.rpartition("/")[2]), where, f"picture {name}", frames)
+        return _frame(frames.named(name) or _above(name, frames), where, f"picture {name}", frames)
     if isinstance(image, int):
         return _frame(frames.numbered(image), where, f"frame {image}", frames)
     return _frame(frames.named(str(image)), where, f"picture {image}", frames)
+
+
+def _above(name: str, frames: Frames) -> Frame | None:
+    """The frame of a name that begins above their folder: val/a.jpg in the folder val; or of an absolute path."""
+    found = frames.named(name.rpartition("/")[2])
+    fits = found and (name.startswith("/") or found.path.absolute().as_posix().endswith(f"/{name}"))
+    return found if fits else None
 
 
 # ---- YOLO
@@ -210,7 +226,7 @@ def _read_yolo(folder: Path, frames: Frames) -> dict[Frame, list[Detection]]:
             Detection(
                 box=_box((x - w / 2) * wide, (y - h / 2) * tall, w * wide, h * tall, where),
                 score=score,
-                track="" if track is None else f"{track:g}",
+                track="" if track is None else str(int(track)),
                 kind="" if values[0] == 0 else NOT_PEOPLE,
             )
         )
@@ -221,7 +237,7 @@ def _yolo_lines(folder: Path) -> Iterator[tuple[Path, str, list[float]]]:
     """File, place and numbers of every line of the .txt files of a folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; YOLO's boxes are a folder of .txt files, one for each picture")
-    paths = sorted(path for path in folder.glob("*.txt") if path.name != "classes.txt")
+    paths = sorted(path for path in folder.glob("[!.]*.txt") if path.name != "classes.txt")
     if not paths:
         raise UserError(f"{folder} holds no .txt files; YOLO's boxes are a folder of them, one for each picture")
     for path in paths:
@@ -229,6 +245,8 @@ def _yolo_lines(folder: Path) -> Iterator[tuple[Path, str, list[float]]]:
             if line.strip():
                 where = f"{path}: line {number}"
                 values = _numbers(line.split(), where, least=5, form="a line of YOLO is class x y w h")
+                if len(values) > 7 or not all(value.is_integer() for value in (values[0], *values[6:])):
+                    raise UserError(f"{where}: it is no box; a line of YOLO is class x y w h, then score and id")
                 if not all(-0.5 <= value <= 1.5 for value in values[1:5]):
                     raise UserError(f"{where}: x, y, w, h are not shares of the picture's size, 0 to 1; rescale them")
                 yield path, where, values

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from san_jax.data import boxes, frames, picture_batches, picture_folder
@@ -89,6 +90,11 @@ class Crops:
         except Exception as error:  # Pillow and PyAV fail in many ways on damaged files
             return picture_folder.reason(error)
         return picture_folder.fit_into(picture, into)
+
+    def thumbnails(self, crops: Iterable[Crop], *, height: int) -> dict[Crop, UInt8[np.ndarray, "{height} w 3"]]:
+        """Small pictures of some crops, as `picture_folder.thumbnail` makes them; grey where one cannot be read."""
+        in_order = sorted(set(crops), key=lambda crop: (crop.frame, crop.name))  # a video is read once, from its start
+        return {crop: picture_folder.thumbnail(self.image(crop), height=height) for crop in in_order}
 
     def image(self, crop: Crop) -> Image.Image | None:
         """A crop in its own size; None if it cannot be read."""

@@ -132,8 +132,10 @@ class Video(Frames):
             self._count = stream.frames or None  # not all formats say
         self._decoded: Iterator[Any] = iter(())
         self._last: int | None = None
-        first = self.image(Frame(path, 1))
-        self._size = first.size
+        try:
+            self._size = self.image(Frame(path, 1)).size
+        except Exception as error:  # FFmpeg fails in many ways on damaged files
+            raise UserError(f"{path} has no frame that can be decoded ({error}); give another file") from error
 
     def _opened(self):
         try:

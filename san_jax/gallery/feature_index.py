@@ -6,12 +6,14 @@ written again. Parts with pictures that have changed or are gone are replaced by
 was killed continues from its last save.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -41,6 +43,9 @@ SMALL_ROWS, MOST_SMALL = 4096, 32  # more parts than that with fewer pictures th
 NO_FILE = -1  # size and time of a file that was listed but does not exist
 ABOUT = "about.json"
 OLD_SUFFIX = ".npz"  # of indexes of earlier versions, which were one file
+PART_NAME = r"\d{20}_\d+"
+UNFINISHED = ".part"  # ends the names of files that `files.write` has begun
+ABANDONED = 3600.0  # seconds after which what another process has begun counts as left by one that was killed
 BROKEN = "is damaged, or was never an index"
 
 
@@ -79,15 +84,21 @@ def empty(num_feats: int) -> Index:
     return Index([], np.empty((0, 2), np.int64), np.empty((0, num_feats), np.float32))
 
 
-def read(path: Path, model: Model, *, flip: bool = False) -> tuple[Stored, str]:
+def read(path: Path, model: Model, *, gallery: str | None = None, flip: bool = False) -> tuple[Stored, str]:
     """The parts of an index and "", or no parts and what is wrong with the folder ("" if it is missing or empty).
 
+    Args:
+      path: folder of the index.
+      model: whose features are wanted.
+      gallery: what they are to be of; None for whatever it is.
+      flip: whether they are to be means over mirror images.
+
     Raises:
-      UserError: the folder exists and cannot be read, or is not the folder of an index.
+      UserError: the folder exists and cannot be read, is not the folder of an index, or is that of another gallery.
     """
     nothing = Stored({}, [])
     try:
-        inside = {entry.name for entry in path.iterdir()}
+        inside = {entry.name for entry in path.iterdir() if not entry.name.endswith(UNFINISHED)}
     except FileNotFoundError:
         return nothing, ""
     except OSError as error:
@@ -98,14 +109,16 @@ def read(path: Path, model: Model, *, flip: bool = False) -> tuple[Stored, str]:
         raise UserError(f"{path} is not an index, since it has no {ABOUT} but {min(inside)}; choose another --index")
     try:
         about = json.loads((path / ABOUT).read_text())
-        made_by, checkpoint = about["made_by"], about["checkpoint"]
+        made_by, checkpoint, of = about["made_by"], about["checkpoint"], about["gallery"]
     except (OSError, ValueError, KeyError, TypeError):
         return nothing, BROKEN
+    if gallery is not None and of != os.path.realpath(gallery):
+        raise UserError(f"the index {path} is of {of}, not of {gallery}; choose another --index, or delete that folder")
     if made_by != digest(model, flip=flip):
         is_same_model = made_by == digest(model, flip=not flip)
         what = f"with{'out' if flip else ''} --flip" if is_same_model else f"by another model, {checkpoint}"
         return nothing, f"holds features {what}"
-    names = sorted(name.removesuffix(".json") for name in inside - {ABOUT} if name.endswith(".json"))
+    names = sorted(name.removesuffix(".json") for name in inside if re.fullmatch(PART_NAME + r"\.json", name))
     parts = {name: _read_part(path / name, model.num_feats) for name in names}
     return Stored(
         {name: part for name, part in parts.items() if part is not None},
@@ -133,6 +146,8 @@ def _read_part(path: Path, num_feats: int) -> Index | None:
 def _write_part(path: Path, part: Index) -> None:
     """Adds the pictures to an index, PART_ROWS in a part."""
     for start in range(0, len(part), PART_ROWS):
+        if not (path / ABOUT).exists():
+            raise UserError(f"the index {path} was deleted while a search used it; start the search again")
         some = part.rows(np.arange(start, min(start + PART_ROWS, len(part))))
         content, stamps = io.BytesIO(), some.stamps.tolist()
         np.save(content, np.ascontiguousarray(some.feats))
@@ -219,12 +234,13 @@ def update(
     Raises:
       UserError: the index cannot be read or written.
     """
-    stored, complaint = read(path, model, flip=flip)
+    stored, complaint = read(path, model, gallery=crops.title, flip=flip)
     earlier = None if stored.parts else _read_earlier(path, model, flip=flip)
     growing = _Growing(crops, [*stored.parts.values(), *([earlier] if earlier else [])], model.num_feats)
     multihost_utils.sync_global_devices("all processes have read the index")  # before one of them writes it
     if complaint:
         _set_aside(path, complaint)
+    _check_alike(growing.known)
     todo, num_before = np.flatnonzero(~growing.known), growing.known.sum()
     _say(f"{crops.title}: {len(crops)} pictures, {num_before} of them in the index")
     for remark in crops.remarks:
@@ -236,6 +252,13 @@ def update(
     if len(todo):
         _say(f"{path}: {growing.known.sum()} pictures, {growing.known.sum() - num_before} of them new or changed")
     return growing.index(), unreadable
+
+
+def _check_alike(known):
+    """Raises a UserError if processes see different galleries or indexes, whose rows would be mixed up."""
+    sums = multihost_utils.process_allgather(np.array([len(known), zlib.crc32(known)], np.int64))
+    if (sums.reshape(-1, 2) != sums.reshape(-1, 2)[0]).any():
+        raise UserError("the processes see different pictures or indexes; share the folders, and start no other search")
 
 
 class _Growing:
@@ -308,6 +331,7 @@ def _prepare(path, stored, earlier, growing, model, crops, *, flip):
     for name in stored.damaged:
         _say(f"{path}: the part {name} is damaged, and its pictures are embedded again")
         _delete_part(path, name)
+    _delete_abandoned(path)
     kept = dict(zip(stored.parts, growing.kept, strict=False))
     small = [name for name, rows in kept.items() if len(rows) < SMALL_ROWS]
     for name, rows in kept.items():
@@ -321,6 +345,16 @@ def _prepare(path, stored, earlier, growing, model, crops, *, flip):
     if earlier:
         _write_part(path, earlier.rows(growing.kept[-1]))
         _earlier(path).unlink()
+
+
+def _delete_abandoned(path):
+    """Deletes what killed processes have left: features without names, and unfinished files."""
+    for place in path.iterdir():
+        begun = place.name.endswith(UNFINISHED)
+        begun |= bool(re.fullmatch(PART_NAME + r"\.npy", place.name)) and not place.with_suffix(".json").exists()
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if begun and time.time() - place.stat().st_mtime > ABANDONED:
+                place.unlink()
 
 
 def _joined(parts: Sequence[Index], num_feats: int) -> Index:
@@ -405,7 +439,10 @@ def forget(home: Path, gallery: Path) -> list[Path]:
     Raises:
       UserError: something cannot be deleted.
     """
-    gone = [place for place in sorted(home.iterdir()) if _is_of(place, gallery)] if home.is_dir() else []
+    inside = sorted(home.iterdir()) if home.is_dir() else []
+    indexes = [place for place in inside if _is_of(place, gallery)]
+    sheets = tuple(f"_in_{name}.png" for name in [_stem(gallery), *(place.name for place in indexes)])
+    gone = [*indexes, *(place for place in inside if place.name.endswith(sheets) and place not in indexes)]
     for place in gone:
         try:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -415,10 +452,9 @@ def forget(home: Path, gallery: Path) -> list[Path]:
 
 
 def _is_of(place: Path, gallery: Path) -> bool:
-    """Whether a folder is an index of the gallery, or a file its contact sheet or its index of an earlier version."""
-    if not place.is_dir():
-        is_earlier = place.suffix == OLD_SUFFIX and place.name.startswith(_stem(gallery))
-        return is_earlier or place.name.endswith(f"_in_{gallery.resolve().name}.png")
+    """Whether a folder is an index of the gallery, or a file its index of an earlier version."""
+    if place.name.startswith(_stem(gallery)):
+        return place.is_dir() or place.suffix == OLD_SUFFIX
     try:
         return json.loads((place / ABOUT).read_text())["gallery"] == os.path.realpath(gallery)
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,13 +1,12 @@
 """Results of a search in a gallery: as a table of names and distances, and as a contact sheet."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from san_jax.data import picture_folder
 from san_jax.data.crops import Crop
@@ -18,6 +17,7 @@ FINDS_IN_A_ROW, MOST_ROWS = 10, 60  # in the contact sheet
 CELL_HEIGHT = 192  # pixels
 LETTERS = 12  # characters of a name in each line under a picture
 THE_SAME = "the same file"
+Thumbnails = Callable[..., Mapping[Crop, np.ndarray]]
 BEYOND = "        --------  beyond the threshold:"
 
 
@@ -90,8 +90,8 @@ def sheet(
     found: Sequence[Sequence[Find]],
     *,
     title: str,
-    query_image: Callable[[Crop], Image.Image | None],
-    image: Callable[[Crop], Image.Image | None],
+    query_thumbnails: Thumbnails,
+    thumbnails: Thumbnails,
 ) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
     """A contact sheet, and how many of the queries are on it: the first ones, in at most MOST_ROWS rows.
 
@@ -102,15 +102,17 @@ def sheet(
       queries: the picture that is shown for each query.
       found: what `finds` returns.
       title: of the sheet.
-      query_image, image: give the picture of a query, and of the gallery; None if it cannot be read.
+      query_thumbnails, thumbnails: give small pictures of queries, and of the gallery, as `Crops.thumbnails`.
     """
     rows_each = min(-(-len(found[0]) // FINDS_IN_A_ROW), MOST_ROWS)
     shown = min(MOST_ROWS // rows_each, len(queries))
+    queries, found = queries[:shown], [of_query[: rows_each * FINDS_IN_A_ROW] for of_query in found[:shown]]
+    small = thumbnails((find.crop for of_query in found for find in of_query), height=CELL_HEIGHT)
+    small_queries = query_thumbnails(queries, height=CELL_HEIGHT)
     rows = []
-    for query, of_query in zip(queries[:shown], found[:shown], strict=True):
-        cells = [_cell(find, rank, image) for rank, find in enumerate(of_query[: rows_each * FINDS_IN_A_ROW], 1)]
-        picture = picture_folder.thumbnail(query_image(query), height=CELL_HEIGHT)
-        left = Cell(picture, f"query\n{_folded(query, Path(query.name).name)}", INK)
+    for query, of_query in zip(queries, found, strict=True):
+        cells = [_cell(find, rank, small[find.crop]) for rank, find in enumerate(of_query, 1)]
+        left = Cell(small_queries[query], f"query\n{_folded(query, Path(query.name).name)}", INK)
         for start in range(0, len(cells), FINDS_IN_A_ROW):
             rows.append([None if start else left, *cells[start : start + FINDS_IN_A_ROW]])
     return contact_sheet.compose(rows, title=_ascii(title), cell_height=CELL_HEIGHT), shown
@@ -120,10 +122,9 @@ def _line(find):
     return f"{find.name}  ({THE_SAME})" if find.is_query else find.name
 
 
-def _cell(find, rank, image):
+def _cell(find, rank, picture):
     what = THE_SAME if find.is_query else f"{find.distance:.4f}"
     lines = [f"#{rank}  {what}", *(["beyond"] if find.is_beyond else []), _folded(find.crop, find.crop.name)]
-    picture = picture_folder.thumbnail(image(find.crop), height=CELL_HEIGHT)
     return Cell(picture, "\n".join(lines), GREY if find.is_query else None)
 
 

@@ -6,6 +6,7 @@ Each texture is a PNG file. If killed, a second call keeps complete files and ge
 import dataclasses
 import functools
 import io
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -246,11 +247,13 @@ def sheet_of(
       count: number of pictures on the sheet.
       seed: seed of their random choice.
     """
+    drawn = np.random.default_rng(seed).permutation(len(pictures.names))
+    drawn = list(itertools.islice((row for row in drawn if is_whole(output / f"{pictures.names[row]}.png")), count))
     cells = []
-    for row in np.random.default_rng(seed).permutation(len(pictures.names)):
+    for row in sorted(drawn):  # a video is read once, from its start
         path = output / f"{pictures.names[row]}.png"
         picture = np.empty((generator.architecture.height, generator.architecture.width, 3), np.uint8)
-        if len(cells) < 2 * count and is_whole(path) and not pictures.readers[row](picture):
+        if not pictures.readers[row](picture):
             texture = decoded.decode(path.read_bytes(), height=SIDE, width=SIDE)
             cells += [Cell(picture), Cell(texture, caption=pictures.names[row])]
     wide = 2 * PAIRS_IN_A_ROW
