@@ -2,9 +2,13 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from san_jax.errors import UserError
+
+UNFINISHED = ".part"  # ends the names of files that `write` has begun
+ABANDONED = 3600.0  # seconds after which such a file counts as left by a process that was killed
 
 
 def check_place(path: Path) -> None:
@@ -29,7 +33,7 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: it cannot be written; an existing file is kept.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same file
+    part = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
@@ -41,3 +45,18 @@ def write(path: Path, content: str | bytes) -> None:
             raise
         reason = error.strerror or error
         raise UserError(f"cannot write {path} ({reason}); choose another place or free some space") from error
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file was begun so long ago that its process must have been killed; False if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False
+
+
+def delete_abandoned(folder: Path) -> None:
+    """Deletes the files that killed processes have begun in a folder and its subfolders."""
+    for path in folder.rglob(f"*{UNFINISHED}"):
+        if is_abandoned(path):
+            path.unlink(missing_ok=True)

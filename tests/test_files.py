@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from san_jax import files
@@ -56,3 +61,25 @@ def test_interrupted_write_keeps_the_earlier_content(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         files.write(path, "after")
     assert (path.read_text(), list(tmp_path.iterdir())) == ("before", [path])
+
+
+def test_only_files_that_were_begun_long_ago_are_abandoned(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png.1.part", "sub/b.png.2.part", "c.png.3.part", "d.part.png"):
+        (tmp_path / name).write_bytes(b"begun")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / "c.png.3.part")
+    files.delete_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*.p*")) == ["c.png.3.part", "d.part.png"]
+    assert not files.is_abandoned(tmp_path / "gone.part")
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path):
+    """Each leaves a whole file, whoever is last."""
+    code = "import sys; from pathlib import Path; from san_jax import files\n"
+    code += "for _ in range(300): files.write(Path(sys.argv[1]), sys.argv[2] * 100_000)"
+    words = [[sys.executable, "-c", code, str(tmp_path / "one"), letter] for letter in "ab"]
+    writing = [subprocess.Popen(each, cwd=Path(__file__).parent.parent) for each in words]
+    assert [process.wait() for process in writing] == [0, 0]
+    assert (tmp_path / "one").read_text() in ("a" * 100_000, "b" * 100_000)
+    assert list(tmp_path.iterdir()) == [tmp_path / "one"]

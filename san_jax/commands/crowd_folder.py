@@ -23,7 +23,7 @@ QUALITY = 95  # of the JPEG files
 def check(folder: Path, comment: str) -> None:
     """Checks that a folder is new or empty, or holds nothing but frames with this comment and their gt.txt.
 
-    What a killed process has left of a frame may lie there, too.
+    What a killed process has begun may lie there, too.
 
     Raises:
       UserError: it holds other files, or cannot be written.

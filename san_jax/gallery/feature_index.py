@@ -6,7 +6,6 @@ written again. Parts with pictures that have changed or are gone are replaced by
 was killed continues from its last save.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -44,8 +43,6 @@ NO_FILE = -1  # size and time of a file that was listed but does not exist
 ABOUT = "about.json"
 OLD_SUFFIX = ".npz"  # of indexes of earlier versions, which were one file
 PART_NAME = r"\d{20}_\d+"
-UNFINISHED = ".part"  # ends the names of files that `files.write` has begun
-ABANDONED = 3600.0  # seconds after which what another process has begun counts as left by one that was killed
 BROKEN = "is damaged, or was never an index"
 
 
@@ -98,7 +95,7 @@ def read(path: Path, model: Model, *, gallery: str | None = None, flip: bool = F
     """
     nothing = Stored({}, [])
     try:
-        inside = {entry.name for entry in path.iterdir() if not entry.name.endswith(UNFINISHED)}
+        inside = {entry.name for entry in path.iterdir() if not entry.name.endswith(files.UNFINISHED)}
     except FileNotFoundError:
         return nothing, ""
     except OSError as error:
@@ -348,13 +345,12 @@ def _prepare(path, stored, earlier, growing, model, crops, *, flip):
 
 
 def _delete_abandoned(path):
-    """Deletes what killed processes have left: features without names, and unfinished files."""
-    for place in path.iterdir():
-        begun = place.name.endswith(UNFINISHED)
-        begun |= bool(re.fullmatch(PART_NAME + r"\.npy", place.name)) and not place.with_suffix(".json").exists()
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            if begun and time.time() - place.stat().st_mtime > ABANDONED:
-                place.unlink()
+    """Deletes what killed processes have left: unfinished files, and features without names."""
+    files.delete_abandoned(path)
+    for place in path.glob("*.npy"):
+        is_part = re.fullmatch(PART_NAME, place.stem)
+        if is_part and not place.with_suffix(".json").exists() and files.is_abandoned(place):
+            place.unlink(missing_ok=True)
 
 
 def _joined(parts: Sequence[Index], num_feats: int) -> Index:

@@ -118,6 +118,8 @@ def write_textures(
     """
     generator.check_draws()
     claim(output, generator)
+    if jax.process_index() == 0:
+        files.delete_abandoned(output)
     paths = [output / f"{name}.png" for name in pictures.names]
     failed: dict[int, str] = {}
     with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
