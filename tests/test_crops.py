@@ -32,6 +32,13 @@ def test_box_is_cut_out_of_its_frame_and_nothing_else(folder, boxes):
     assert found.remarks == (f"{boxes}: 4 boxes of 2 tracks in 2 frames",)
 
 
+def test_file_of_boxes_in_the_folder_of_frames_is_not_called_ignored(folder):
+    found = crops.in_boxes(folder, write_mot(folder / "gt.txt"))
+    assert found.remarks == (f"{folder}/gt.txt: 4 boxes of 2 tracks in 2 frames",)
+    (folder / "notes.md").write_text("words")
+    assert "1 file is ignored, not being pictures: notes.md" in crops.in_boxes(folder, folder / "gt.txt").remarks[0]
+
+
 def test_margin_is_a_share_of_the_box_and_ends_at_the_frame(folder, boxes):
     found = crops.in_boxes(folder, boxes, wanted=Wanted(margin=0.25))
     assert found.crops[0].box == (5, 5, 35, 95)

@@ -175,7 +175,7 @@ def in_boxes(place: Path, file: Path, *, form: str = "auto", wanted: Wanted = Wa
       UserError: the frames or boxes cannot be read or do not fit each other, or no box is left.
     """
     wanted.check()
-    source = frames.open_frames(place)
+    source = frames.open_frames(place, file)
     detections = boxes.read(file, source, form=form)
     crops, left_out, total = {}, Counter(), 0
     for frame, found in detections:

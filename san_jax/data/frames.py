@@ -64,13 +64,17 @@ class Frames(abc.ABC):
         """The decoded frame, RGB, upright; called from several threads; raises what Pillow raises."""
 
 
-def open_frames(place: Path) -> Frames:
+def open_frames(place: Path, boxes: Path | None = None) -> Frames:
     """The frames of a folder or of a video, told apart by the suffix.
+
+    Args:
+      place: the folder or video.
+      boxes: their file of boxes, which may lie in the folder.
 
     Raises:
       UserError: it cannot be read, or there are no pictures in it.
     """
-    return Video(place) if is_video(place) else Folder(place)
+    return Video(place) if is_video(place) else Folder(place, boxes)
 
 
 def is_video(place: Path) -> bool:
@@ -81,8 +85,9 @@ def is_video(place: Path) -> bool:
 class Folder(Frames):
     """The pictures of a folder and its subfolders."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, boxes: Path | None = None):
         listing = picture_folder.list_files(folder)
+        listing = listing._replace(others=[path for path in listing.others if path != boxes])
         self.title, self.remark, self._folder = str(folder), listing.remark(folder), folder
         self._by_number: dict[int, list[Path]] = defaultdict(list)
         self._by_name: dict[str, list[Path]] = defaultdict(list)

@@ -130,7 +130,7 @@ def _cell(find, rank, picture):
 
 def _folded(crop, name):
     """Lines under a picture: its track, the end of its folder's name, and its name without the suffix of a picture."""
-    path = Path(_printable(name))
+    path = Path(_printable(name.rpartition("-")[0] if crop.box else name))  # without the box
     stem = _ascii(path.stem if path.suffix.lower() in picture_folder.suffixes() else path.name)
     folder = _ascii(path.parent.as_posix())
     pieces = [stem[start : start + LETTERS] for start in range(0, len(stem), LETTERS)]
