@@ -252,9 +252,20 @@ def test_index_whose_description_is_damaged_is_moved_aside(encoder, folder, plac
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{place} is damaged, or was never an index: it is now {place}.old, and the index is built again"
     assert state(place.with_name("index.old")) == before
-    (place / "about.json").write_text("{")
+    (place / "about.json").write_text("[")
+    before = state(place)
     update(place, folder, encoder)
-    assert place.with_name("index.old2").exists()
+    assert state(place.with_name("index.old")) == before, "the one before is replaced"
+
+
+def test_folder_in_the_way_of_an_index_that_is_moved_aside_is_kept(encoder, folder, place):
+    update(place, folder, encoder)
+    (place / "about.json").write_text("{")
+    place.with_name("index.old").mkdir()
+    (place.with_name("index.old") / "mine.txt").write_text("words")
+    update(place, folder, encoder)
+    assert state(place.with_name("index.old")) == {"mine.txt": b"words"}
+    assert (place.with_name("index.old1") / "about.json").read_text() == "{"
 
 
 def test_a_new_picture_adds_a_part_and_leaves_the_others_alone(encoder, folder, place, embedded):

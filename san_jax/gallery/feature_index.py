@@ -412,13 +412,16 @@ def _read_earlier(path: Path, model: Model, *, flip: bool) -> Index | None:
 
 
 def _set_aside(path, complaint):
-    """Moves an index that is not the wanted one; it is not deleted, since it may still be needed."""
+    """Moves an index that is not the wanted one to PATH.old, in place of one that was moved there before."""
     aside = next(
-        place for number in itertools.count(1)
-        if not (place := path.with_name(f"{path.name}.old{'' if number == 1 else number}")).exists()
-    )  # fmt: skip
+        place
+        for place in (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+        if not place.exists() or (place / ABOUT).exists()
+    )
     if jax.process_index() == 0:
         try:
+            if aside.exists():
+                shutil.rmtree(aside)
             path.rename(aside)
         except OSError as error:
             raise UserError(f"the index {path} {complaint}, and cannot be moved ({error.strerror}); move it") from error
