@@ -23,10 +23,11 @@ from absl import flags
 from san_jax import files
 from san_jax import model as models
 from san_jax.commands import common, own_pictures
-from san_jax.data.crops import Crop
+from san_jax.data.crops import Crop, Crops
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index, finds, found_files, tracks
+from san_jax.gallery.feature_index import Index
 from san_jax.gallery.finds import Find
 from san_jax.gallery.tracks import Means
 from san_jax.model import Model
@@ -98,9 +99,9 @@ def search(given: Mapping[str, Any]) -> None:
     model = models.load(given["checkpoint"], best=given["best"])
     model.check_learnt_people()
     places = places_of(given, model)
+    reading = {name: given[name] for name in ("flip", "batch_size", "workers")}
     asked = own_pictures.open_crops(places.query, given["query_boxes"], given, flag="--query_boxes", one_will_do=True)
     say(*asked.remarks)
-    reading = {name: given[name] for name in ("flip", "batch_size", "workers")}
     queries, query_feats, unreadable = embedding.embed_all(model, asked, **reading)
     if not queries:
         first, why = next(iter(unreadable.items()))
@@ -113,16 +114,8 @@ def search(given: Mapping[str, Any]) -> None:
     if not len(index):
         report(unreadable)
         raise UserError(f"no picture of {places.gallery} can be read; give another --gallery")
-
-    embedded = set(index.names)
-    readable = [crop for crop in gallery.crops if crop.name in embedded]
-    average = tracks.by_track if given["by_track"] else tracks.of_pictures
-    there = average(readable, [crop.name for crop in readable], index.feats)
-    labels = [crop.label for crop in queries]
-    if given["as_one"]:
-        wanted = tracks.averaged(queries, labels, query_feats, groups=len(queries) * [str(places.query)])
-    else:
-        wanted = average(queries, labels, query_feats)
+    wanted = means_of_queries(queries, query_feats, given)
+    there = means_of_gallery(gallery, index, given)
     found = compare(wanted, there, given, model)
     if jax.process_index() == 0:
         print(f"\n{finds.table(wanted.titles, found)}\n", flush=True)
@@ -139,6 +132,22 @@ def search(given: Mapping[str, Any]) -> None:
         report(unreadable)
         named, them = ("picture", "it") if len(unreadable) == 1 else (f"{len(unreadable)} pictures", "them")
         raise UserError(f"the {named} named above cannot be read, all others were searched; replace or remove {them}")
+
+
+def means_of_queries(queries: Sequence[Crop], feats: np.ndarray, given: Mapping[str, Any]) -> Means:
+    """The queries, or the means of their tracks, or the mean of all of them."""
+    labels = [crop.label for crop in queries]
+    if given["as_one"]:
+        return tracks.averaged(queries, labels, feats, groups=len(queries) * [given["query"]])
+    return (tracks.by_track if given["by_track"] else tracks.of_pictures)(queries, labels, feats)
+
+
+def means_of_gallery(gallery: Crops, index: Index, given: Mapping[str, Any]) -> Means:
+    """The readable pictures of the gallery, or the means of their tracks."""
+    embedded = set(index.names)
+    readable = [crop for crop in gallery.crops if crop.name in embedded]
+    names = [crop.name for crop in readable]
+    return (tracks.by_track if given["by_track"] else tracks.of_pictures)(readable, names, index.feats)
 
 
 def check_flags(given: Mapping[str, Any]) -> None:
