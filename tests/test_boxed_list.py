@@ -23,7 +23,7 @@ def test_list_names_every_box_with_its_id_as_pid(frames, tmp_path):
         ("000002.png", 3, "door"),
         ("000002.png", 7, "door"),
     ]
-    assert rows[0].box == (9.0, 17.0, 22.0, 66.0)  # with a margin of a twentieth
+    assert rows[0].box == (10.0, 20.0, 20.0, 60.0)
 
 
 def test_command_writes_a_list_and_says_what_was_left_out(frames, tmp_path, monkeypatch, capsys):

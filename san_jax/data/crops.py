@@ -119,7 +119,7 @@ class Wanted(NamedTuple):
       min_visible: boxes of people of whom a smaller share is visible are left out, where the file says so.
     """
 
-    margin: float = 0.05
+    margin: float = 0.0
     min_score: float = 0.3
     min_height: float = 32
     min_visible: float = 0.3
