@@ -26,6 +26,7 @@ from san_jax.scoring import nearest
 from san_jax.scoring.colour_histogram import histograms
 
 CAMERAS = (1, 2)
+COLOURS = "colour histograms, margin 0"
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
             feats = [embedding.embed_all(model, one)[1] for one in both]
             add(found, f"margin {margin}", both, feats)
             counts[f"seed {seed}"] = [len(one) for one in both]
-        add(found, "colour histograms, margin 0.2", both, [of_colours(one) for one in both], distance="chi_square")
+            if not margin:
+                add(found, COLOURS, both, [of_colours(one) for one in both], distance="chi_square")
     report = {
         "date": time.strftime("%Y-%m-%d"), "cpu": describe_cpu(), "checkpoint": flags.checkpoint,
         "people": flags.people, "frames": flags.frames, "boxes": counts, "chance": 1 / flags.people,
