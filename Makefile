@@ -18,7 +18,7 @@ CLEAR := --clear
 endif
 endif
 
-.PHONY: install demo pretrained lint quick test matrix clean
+.PHONY: install demo pretrained lint quick test cluster matrix clean
 
 install: .venv/installed
 
@@ -60,6 +60,11 @@ quick: lint
 
 test: lint
 	$(BIN)/python $(PYTEST)
+
+# The tests of real launchers, with Slurm and Open MPI from Debian. Needs root.
+cluster: install
+	apt-get install --quiet --yes slurm-wlm openmpi-bin procps
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # The quick tests in every environment whose interpreter starts; all of them run, whatever fails in one.
 matrix:

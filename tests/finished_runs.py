@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from array_source import ArraySource
 from cuhk03_release import write_release
 from runs import SMALL_RUN
+
+from san_jax.training import checkpoints
+from san_jax.weights import stored
 
 
 def shared_folder(tmp_path_factory) -> Path:
@@ -68,3 +73,25 @@ def finished_run(folder: Path, fields: dict, config: str) -> tuple[Path, str]:
 
     made_once(folder, train)
     return folder / "run", (folder / "output").read_text()
+
+
+def arrays_in(workdir: Path) -> tuple[int, dict]:
+    """Step and arrays of the newest checkpoint, by however many devices it was written."""
+    newest = stored.newest(workdir)
+    place = (newest / checkpoints.STATE).resolve()
+    with ocp.PyTreeCheckpointer() as reader:
+        found = reader.metadata(place)
+        found = getattr(found, "item_metadata", found)
+        tree = getattr(found, "tree", found)
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return int(newest.name), reader.restore(place, restore_args=arguments)
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    """Whether two runs have ended at the same step with the same bits."""
+    (step, state), (other_step, other_state) = arrays_in(one), arrays_in(other)
+    assert step == other_step
+    leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
+    assert len(leaves) == len(other_leaves) > 50
+    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
+        np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))

@@ -11,16 +11,12 @@ import sys
 import time
 
 import commands
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from commands import ROOT, finish
-from finished_runs import finished_run, shared_folder, train_command
+from finished_runs import assert_same_bits, finished_run, shared_folder, train_command
 
 from san_jax.commands import train as command_module
 from san_jax.errors import UserError
-from san_jax.training import checkpoints
 from san_jax.weights import stored
 
 BASELINE = "configs/baseline.py:small"  # of the modes, the quickest to compile
@@ -44,21 +40,6 @@ def train(*arguments, **fields):
 def uninterrupted(finished):
     """An uninterrupted run of SAN: workdir and output."""
     return finished("san")
-
-
-def arrays_in(workdir):
-    with ocp.PyTreeCheckpointer() as reader:
-        newest = stored.newest(workdir)
-        return int(newest.name), reader.restore((newest / checkpoints.STATE).resolve())
-
-
-def assert_same_bits(one, other):
-    (step, state), (other_step, other_state) = arrays_in(one), arrays_in(other)
-    assert step == other_step
-    leaves, other_leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (state, other_state))
-    assert len(leaves) == len(other_leaves) > 50
-    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
-        np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))
 
 
 def test_killed_and_restarted_run_ends_like_an_uninterrupted_one(uninterrupted, data, tmp_path):
