@@ -57,7 +57,7 @@ def test_first_process_prepares_before_the_broadcast(cluster):
 
 def test_textures_of_a_data_set_are_drawn_of_what_the_first_process_prepares(cluster):
     happened = cluster(0)
-    places = dict(data_dir="data", manual_dir="", pattern="", output="textures")
+    places = dict(data_dir="data", manual_dir="", pattern="", output="textures", boxes=None)
     textures.open_pictures({"input": "tfds:set/a", "split": "train", **places})
     assert happened == ["prepare set/a", "meet", "open set/a"]
 

@@ -368,7 +368,7 @@ def test_results_are_not_written_over_other_files(output, error, workdir, frames
 
 
 def test_what_is_kept_of_a_gallery_is_forgotten_on_request(workdir, shop, tmp_path, capsys):
-    run = shutil.copytree(workdir, tmp_path / "run")
+    run = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("search"))
     given = given_for(run, tmp_path, gallery=str(shop), query=str(shop / "a.png"), index=None, sheet=None)
     search_pictures(given)
     kept = sorted((run / "search").iterdir())

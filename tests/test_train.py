@@ -13,7 +13,7 @@ import time
 import commands
 import pytest
 from commands import ROOT, finish
-from finished_runs import assert_same_bits, finished_run, shared_folder, train_command
+from finished_runs import arrays_in, assert_same_bits, finished_run, shared_folder, train_command
 
 from san_jax.commands import train as command_module
 from san_jax.errors import UserError
