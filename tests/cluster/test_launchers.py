@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -77,13 +76,9 @@ def launched_by(name):
     if name == "by hand":
         yield by_hand(4)
     elif name == "mpirun":
-        if not shutil.which("mpirun"):
-            pytest.skip("no mpirun here; `make cluster` installs it")
         words = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
         yield Launcher(words, lambda: [dict(os.environ)], one_of_its_processes)
     else:
-        if not shutil.which("slurmd"):
-            pytest.skip("no Slurm here; `make cluster` installs it")
         with slurm.running() as environment:
 
             def cancel(_):  # SIGCONT and SIGTERM, and SIGKILL after KillWait
