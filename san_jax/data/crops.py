@@ -75,7 +75,7 @@ class Crops:
 
     @functools.cached_property
     def _frame(self) -> Cache:
-        return Cache(self.source.image if self.source else _of_file)
+        return Cache(self.source.image if self.source else frames.decoded_file)
 
     def readers(self) -> list[Reader]:
         """For each crop a function that fills an array with its resized picture, or returns why it cannot."""
@@ -103,10 +103,6 @@ class Crops:
         except Exception:  # as in `_cut_into`
             return None
         return picture.crop(crop.box) if crop.box else picture
-
-
-def _of_file(frame: Frame) -> Image.Image:
-    return picture_folder.upright(frame.path.read_bytes())
 
 
 class Wanted(NamedTuple):

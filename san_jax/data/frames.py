@@ -82,6 +82,11 @@ def is_video(place: Path) -> bool:
     return place.suffix.lower() in VIDEOS and not os.path.isdir(place)
 
 
+def decoded_file(frame: Frame) -> Image.Image:
+    """A picture file, decoded, RGB, upright; raises what Pillow raises."""
+    return picture_folder.upright(frame.path.read_bytes())
+
+
 class Folder(Frames):
     """The pictures of a folder and its subfolders."""
 
@@ -123,7 +128,7 @@ class Folder(Frames):
 
     def image(self, frame: Frame) -> Image.Image:
         """The whole file, decoded."""
-        return picture_folder.upright(frame.path.read_bytes())
+        return decoded_file(frame)
 
 
 class Video(Frames):
