@@ -1,9 +1,11 @@
-"""Atomic file writes."""
+"""Atomic file writes; JSON that may be damaged."""
 
 import contextlib
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from san_jax.errors import UserError
 
@@ -45,6 +47,24 @@ def write(path: Path, content: str | bytes) -> None:
             raise
         reason = error.strerror or error
         raise UserError(f"cannot write {path} ({reason}); choose another place or free some space") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON.
+    """
+    return parsed_json(path.read_text())
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """What a text of JSON holds; a ValueError if it is none, or is nested so deeply that Python does not read it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def is_abandoned(path: Path) -> bool:

@@ -83,3 +83,11 @@ def test_two_processes_may_write_one_file_at_once(tmp_path):
     assert [process.wait() for process in writing] == [0, 0]
     assert (tmp_path / "one").read_text() in ("a" * 100_000, "b" * 100_000)
     assert list(tmp_path.iterdir()) == [tmp_path / "one"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, b"\xff\xfe\xfd"])
+def test_text_that_is_no_json_is_a_value_error_however_deep_it_is_nested(text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ValueError, match=r".+"):
+        files.read_json(path)

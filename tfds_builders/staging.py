@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from san_jax import files
+
 OWNER = "owner.json"  # in every staging folder: names the process that it belongs to
 
 
@@ -52,7 +54,7 @@ def clear(data_dir: Path, name: str) -> None:
 def read_owner(path: Path) -> dict[str, Any]:
     """The owner file of a staging folder; empty if it is not written yet."""
     try:
-        return dict(json.loads((path / OWNER).read_text()))
+        return dict(files.read_json(path / OWNER))
     except (OSError, ValueError, TypeError):
         return {}
 

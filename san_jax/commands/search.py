@@ -10,7 +10,6 @@ A picture should show one person, cropped from head to foot; boxes cut such pict
 embeds the whole gallery; later ones embed only new and changed pictures.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,7 +238,7 @@ def known_threshold(given: Mapping[str, Any], model: Model) -> float | None:
     """The distance of FPR 1e-3 in the run's scores.json; None if it is unknown, or is of other distances."""
     plain = given["distance"] == "euclidean" and not any(given[name] for name in ("rerank", "by_track", "as_one"))
     try:
-        known = json.loads((Path(model.source).parents[1] / "scores.json").read_text())
+        known = files.read_json(Path(model.source).parents[1] / "scores.json")
         # The file lies in the run of the model; either may have been named from another folder.
         same = Path(known["checkpoint"]).parts[-2:] == Path(model.source).parts[-2:]
         same &= known.get("flip", False) == given["flip"]

@@ -9,12 +9,12 @@ Only people are kept: classes 1, 2 and 7 of MOT's annotations, COCO's category `
 counted.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from san_jax import files
 from san_jax.data.frames import Frame, Frames
 from san_jax.errors import UserError
 
@@ -135,8 +135,8 @@ def _read_mot(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
 
 def _read_coco(file: Path, frames: Frames) -> dict[Frame, list[Detection]]:
     try:
-        content = json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
+        content = files.parsed_json(_text(file))
+    except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); give a file of boxes in COCO's format") from error
     try:
         named, annotations = _coco_parts(content)

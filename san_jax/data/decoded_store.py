@@ -99,7 +99,7 @@ class DecodedStore:
     def _read(self, key: str, shape: Shape, *, workers: int | None) -> np.ndarray | None:
         path, about = self._folder / f"{key}.npy", self._folder / f"{key}.json"
         try:
-            expected = np.array(json.loads(about.read_text())["crc32"], np.uint32)
+            expected = np.array(files.read_json(about)["crc32"], np.uint32)
             array = np.load(path, mmap_mode="r")
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -143,7 +143,7 @@ def config_of(path: Path) -> dict[str, Any]:
       UserError: the file cannot be read or holds no config.
     """
     try:
-        return flatten_dict(run_config.LATER, sep=".") | dict(json.loads(path.read_text())["config"])
+        return flatten_dict(run_config.LATER, sep=".") | dict(files.read_json(path)["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{path} is not a result of the ablation ({error})"
         raise UserError(f"{reason}; delete it and start the ablation again") from error

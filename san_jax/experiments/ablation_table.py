@@ -6,7 +6,6 @@ Marks in the page determine where the tables go: a line `<!-- runs of FOLDER, wr
 the files in FOLDER, a path relative to the page, and a line `<!-- up to here -->` follows them.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +54,7 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     reports = []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            report = json.loads(path.read_text())
+            report = files.read_json(path)
             missing = CONTENTS - set(report)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is not a JSON file ({error}); delete it and start the ablation again") from error

@@ -105,7 +105,7 @@ def read(path: Path, model: Model, *, gallery: str | None = None, flip: bool = F
     if ABOUT not in inside:
         raise UserError(f"{path} is not an index, since it has no {ABOUT} but {min(inside)}; choose another --index")
     try:
-        about = json.loads((path / ABOUT).read_text())
+        about = files.read_json(path / ABOUT)
         made_by, checkpoint, of = about["made_by"], about["checkpoint"], about["gallery"]
     except (OSError, ValueError, KeyError, TypeError):
         return nothing, BROKEN
@@ -126,7 +126,7 @@ def read(path: Path, model: Model, *, gallery: str | None = None, flip: bool = F
 def _read_part(path: Path, num_feats: int) -> Index | None:
     """A part, its features mapped into memory; None if it is damaged."""
     try:
-        about = json.loads(path.with_suffix(".json").read_text())
+        about = files.read_json(path.with_suffix(".json"))
         # On a shared file system, another host's process may delete a part that this one has mapped.
         feats = np.load(path.with_suffix(".npy"), mmap_mode="r" if jax.process_count() == 1 else None)
         names, stamps = about["names"], np.array(about["stamps"], np.int64).reshape(-1, 2)
@@ -455,7 +455,7 @@ def _is_of(place: Path, gallery: Path) -> bool:
     if place.name.startswith(_stem(gallery)):
         return place.is_dir() or place.suffix == OLD_SUFFIX
     try:
-        return json.loads((place / ABOUT).read_text())["gallery"] == os.path.realpath(gallery)
+        return files.read_json(place / ABOUT)["gallery"] == os.path.realpath(gallery)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

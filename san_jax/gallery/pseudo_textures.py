@@ -218,7 +218,7 @@ def claim(output: Path, generator: Model) -> None:
     """
     path, digest = output / DRAWN_BY, generator.digest(*generator.weights)
     try:
-        found = json.loads(path.read_text())
+        found = files.read_json(path)
         if found["weights"] != digest:
             raise UserError(
                 f"{output} holds textures by {found['checkpoint']}, not by {generator.source}; "

@@ -55,7 +55,7 @@ def read(workdir: Path) -> Config:
 
     path = workdir / NAME
     try:
-        fields = json.loads(path.read_text())
+        fields = files.read_json(path)
         for name, value in LATER.items():
             if not isinstance(value, dict):
                 fields.setdefault(name, value)

@@ -1,7 +1,6 @@
 """Reads PyTorch's checkpoints and safetensors without PyTorch: builds tensors and plain containers, runs nothing."""
 
 import io
-import json
 import math
 import os
 import pickle
@@ -14,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from san_jax import files
 from san_jax.errors import UserError
 
 STORAGE_DTYPES = {
@@ -95,7 +95,7 @@ def read_notes(path: str | os.PathLike) -> dict | None:
     """
     try:
         text = read_notes_text(path)
-        return None if text is None else dict(json.loads(text))
+        return None if text is None else dict(files.parsed_json(text))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} holds a damaged description of its networks ({error}); export it again") from error
 
