@@ -18,7 +18,8 @@ from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training import older_states
 from san_jax.training.train_step import TrainState
-from san_jax.weights import stored
+from san_jax.weights import checksums, stored
+from san_jax.weights.checksums import CHECKSUMS, DESCRIPTION
 from san_jax.weights.stored import ABOUT, MODE, STATE
 
 METRICS = "metrics"  # the item of a best checkpoint with its scores: a folder, and the file in it
@@ -73,9 +74,19 @@ class Checkpoints:
         """
         if self._newest.latest_step() == step:
             return
-        items = {STATE: ocp.args.StandardSave(vars(state)), ABOUT: ocp.args.JsonSave(self._about)}
+        items = {
+            STATE: ocp.args.StandardSave(vars(state)),
+            ABOUT: ocp.args.JsonSave(self._about),
+            CHECKSUMS: ocp.args.JsonSave(self._checksums(state)),
+        }
         with failed_write_as_user_error(Path(self._newest.directory)):
             self._newest.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _checksums(self, state: TrainState) -> dict[str, int]:
+        """The checksums, on process 0, which writes them."""
+        if jax.process_index():
+            return {}
+        return checksums.of_arrays(vars(state)) | {DESCRIPTION: checksums.of_description(self._about)}
 
     def keep_if_best(
         self, step: int, scores: Mapping[str, float], *, scored_on: Mapping[str, str] | None = None
@@ -153,7 +164,7 @@ def _scores_of(best: Path | None) -> dict[str, float | str] | None:
     if best is None:
         return None
     with stored.unreadable_as_user_error(best):
-        return dict(json.loads((best / METRICS / METRICS).read_text()))
+        return dict(files.read_json(best / METRICS / METRICS))
 
 
 def link_or_copy(source: str, target: str) -> None:

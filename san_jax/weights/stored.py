@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from san_jax import devices
 from san_jax.errors import UserError
 from san_jax.networks.architecture import MODES, Architecture
-from san_jax.weights import pretrained
+from san_jax.weights import checksums, pretrained
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
@@ -69,6 +69,7 @@ def read_about(checkpoint: Path) -> tuple[Architecture, str]:
     """The architecture of a checkpoint's networks, and their mode."""
     with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         about = dict(reader.restore((checkpoint / ABOUT).resolve()))
+        checksums.check(checkpoint, {checksums.DESCRIPTION: checksums.of_description(about)})
         mode = about.pop(MODE, None)
         if mode not in (None, *MODES):
             raise ValueError(f"mode {mode!r}")
@@ -88,13 +89,19 @@ def mode_by_state(checkpoint: Path) -> str:
 
 
 def restore_parts(checkpoint: Path, like: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Reads the fields of a checkpoint's TrainState that `like` names, in its shapes and shardings; nothing else."""
+    """Reads the fields of a checkpoint's TrainState that `like` names, in its shapes and shardings; nothing else.
+
+    Raises:
+      UserError: it cannot be read, or an array is not what was saved.
+    """
     like = dict(like)
     args = ocp.args.PyTreeRestore(
         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
     )
     with unreadable_as_user_error(checkpoint), ocp.PyTreeCheckpointer() as reader:
-        return reader.restore((checkpoint / STATE).resolve(), args=args)
+        parts = reader.restore((checkpoint / STATE).resolve(), args=args)
+        checksums.check(checkpoint, checksums.of_arrays(parts))
+        return parts
 
 
 def restore_networks(
@@ -148,8 +155,11 @@ def unreadable_as_user_error(checkpoint: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, jax.errors.JaxRuntimeError):  # the latter when the devices have too little memory
+        raise
+    except Exception as error:  # orbax raises bare Exceptions, too, for damaged arrays
         if not checkpoint.is_dir():
             raise UserError(f"{checkpoint} was removed while it was read; try again, if a training goes on") from error
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        said = str(error).partition(" See full TensorStore details")[0].strip()
+        reason = said.splitlines()[0][:200] if said else type(error).__name__
         raise UserError(f"{checkpoint} cannot be read as a checkpoint ({reason}); try another one") from error
