@@ -14,6 +14,7 @@ All other files are written by the small imitation of `torch.save` in torch_save
 import os
 import pathlib
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -302,3 +303,43 @@ def test_checkpoint_with_milestones_of_a_scheduler_is_read(tmp_path, save):
     milestones = Call(Global("collections", "Counter"), ({40: 1, 90: 1},))
     checkpoint = read_back(tmp_path, save, {"model": {}, "scheduler": {"milestones": milestones}})
     assert checkpoint["scheduler"]["milestones"] == {40: 1, 90: 1}
+
+
+NESTED = b")" + b"2\x86" * 60  # 60 tuples, each of twice the one before: 2^60 elements if something looks at them
+
+
+@pytest.mark.parametrize(
+    ("pickled", "reason"),
+    [
+        (b"}" + NESTED + b"Ns.", "a tuple where a name or number is wanted"),
+        (b"}(" + NESTED + b"Nu.", "a tuple where a name or number is wanted"),
+        (b"(" + NESTED + b"Nd.", "a tuple where a name or number is wanted"),
+        (b"cbuiltins\nset\n](" + NESTED + b"e\x85R.", "a tuple where a name or number is wanted"),
+        (b"ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R.", "a tuple where a name or number is wanted"),
+        (b"ctorch\ndevice\n" + NESTED + b"\x85R.", "a tuple where a name or number is wanted"),
+        (b"cnumpy\ndtype\n" + NESTED + b"\x85R.", "a tuple where a name or number is wanted"),
+        (b"(" + NESTED + b"NNNNtQ.", "a tuple where a name or number is wanted"),
+        (b"ctorch._utils\n_rebuild_parameter\n}X\x01\x00\x00\x00aNsb.", "the state of a method"),
+        (b"\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", "it is cut short"),
+        (b"ctorch", "it is cut short"),
+    ],
+)
+def test_pickle_that_would_take_memory_or_time_without_end_is_refused(tmp_path, pickled, reason):
+    path = tmp_path / "a.pt"
+    save_zip(path, {})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + pickled)
+    with pytest.raises(UserError, match=rf"a\.pt is damaged or no checkpoint .*{reason}"):
+        read_tensors_file(path)
+
+
+def test_memory_does_not_grow_with_the_numbers_that_a_pickle_gives_its_objects(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}r" + (2**31 - 1).to_bytes(4, "little") + b".")
+    tracemalloc.start()
+    try:
+        assert read_tensors_file(path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()

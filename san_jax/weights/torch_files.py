@@ -6,7 +6,7 @@ import os
 import pickle
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -47,6 +47,8 @@ SAFETENSORS_DTYPES = {
 }
 SCALAR_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 MOST_ELEMENTS = 2**31  # of one tensor; with strides of zero a file can claim any number of them for one stored value
+
+KEYS = (str, bytes, int, float, np.generic, type(None))  # what a file may use as a key
 
 NOTES = "san_jax"  # key of safetensors' metadata, entry of PyTorch's archive
 
@@ -169,6 +171,7 @@ def read_stream(file: io.BufferedIOBase) -> Any:
         raise ValueError("unknown magic number or version")
     require_little_endian(load()["little_endian"])
     saved, keys = load(), load()
+    require_keys(keys)
     if set(keys) != set(storages):
         raise ValueError("storages and their list differ")
     for key in keys:
@@ -206,6 +209,32 @@ class Storage(NamedTuple):
         return self
 
 
+class Whole:
+    """A file whose end within a line or value is an error, before memory for the value is taken.
+
+    Args:
+      file: seekable.
+    """
+
+    def __init__(self, file: io.BufferedIOBase):
+        self._file, here = file, file.tell()
+        self._end = file.seek(0, os.SEEK_END)
+        file.seek(here)
+
+    def read(self, size: int) -> bytes:
+        """So many bytes."""
+        if size > self._end - self._file.tell():
+            raise EOFError("it is cut short")
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        """A line with its end."""
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("it is cut short")
+        return line
+
+
 class PlainDtype:
     """Replaces `numpy.dtype`, whose own `__setstate__` would let a file rewrite numpy's types."""
 
@@ -218,10 +247,12 @@ class PlainDtype:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class TensorUnpickler(pickle.Unpickler):
+class TensorUnpickler(pickle._Unpickler):
     """Builds the objects that state_dicts consist of; refuses every other class or function, naming it.
 
-    It gives a file only built-in types and bound methods, whose attributes the file cannot set.
+    It gives a file only built-in types and bound methods, whose attributes the file cannot set. It is the unpickler
+    that is written in Python: the one in C takes as much memory as a file names as the index of its memo, and hashes
+    and prints whatever the file nests, which for tuples of tuples of the same tuple takes for ever.
 
     Args:
       file: at the start of a pickle; afterwards at its end.
@@ -230,13 +261,13 @@ class TensorUnpickler(pickle.Unpickler):
 
     def __init__(self, file: io.BufferedIOBase, storage_of: Callable[[str, int, np.dtype], Storage]):
         # Python 2 did not distinguish bytes and text; latin1 preserves both.
-        super().__init__(file, encoding="latin1")
+        super().__init__(Whole(file), encoding="latin1")
         self.storage_of = storage_of
         self.known = {
-            "collections.OrderedDict": OrderedDict,
-            "collections.Counter": Counter,  # learning rate schedulers keep their milestones in one
-            "builtins.set": set,
-            "__builtin__.set": set,
+            "collections.OrderedDict": self.ordered_dict,
+            "collections.Counter": self.counter,  # learning rate schedulers keep their milestones in one
+            "builtins.set": self.set,
+            "__builtin__.set": self.set,
             "torch.Size": tuple,
             "torch.device": self.device,
             "torch._utils._rebuild_tensor": self.tensor,
@@ -260,8 +291,9 @@ class TensorUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: tuple) -> Storage:
         """A storage from ("storage", its class, key, device, elements[, view of it as (key, start, elements)])."""
         kind, storage_class, key, _, elements, *view = pid
+        require_keys([kind, storage_class, key, elements])
         if kind != "storage" or elements < 0:
-            raise ValueError(f"persistent id {pid!r}")
+            raise ValueError(f"a persistent id of kind {kind!r}, {elements} elements")
         storage = self.storage_of(key, elements, STORAGE_DTYPES[storage_class])
         if not view or view[0] is None:
             return storage
@@ -273,6 +305,7 @@ class TensorUnpickler(pickle.Unpickler):
 
     def tensor(self, storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
         """`torch._utils._rebuild_tensor_v2`: offset and strides count elements."""
+        require_keys([offset, *size, *stride])
         itemsize = storage.dtype.itemsize
         stored = storage.data.size // itemsize
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -289,10 +322,12 @@ class TensorUnpickler(pickle.Unpickler):
 
     def device(self, *parts: Any) -> str:
         """`torch.device`: "cpu", "cuda:0"."""
+        require_keys(parts)
         return ":".join(map(str, parts))
 
-    def numpy_dtype(self, code: str, *_: Any) -> PlainDtype:
+    def numpy_dtype(self, code: Any, *_: Any) -> PlainDtype:
         """`numpy.dtype`, for plain numbers only, not for objects or records."""
+        require_keys([code])
         return PlainDtype(code)
 
     def numpy_scalar(self, plain: PlainDtype, data: bytes | str) -> np.generic:
@@ -303,9 +338,81 @@ class TensorUnpickler(pickle.Unpickler):
 
     def encode(self, text: str, encoding: str) -> bytes:
         """`_codecs.encode`: how pickle protocol 2 writes bytes."""
+        require_keys([encoding])
         if encoding != "latin1":
             raise ValueError(f"text encoded as {encoding!r}")
         return text.encode(encoding)
+
+    def ordered_dict(self, pairs: Any = ()) -> OrderedDict:
+        """`collections.OrderedDict`, from a dict or pairs; whose attributes a file may set: PyTorch sets _metadata."""
+        return OrderedDict(with_keys(dict.items(pairs) if isinstance(pairs, dict) else pairs))
+
+    def counter(self, counts: dict = {}) -> Counter:  # noqa: B006, it is not changed
+        """`collections.Counter`, from the counts."""
+        return Counter(dict(with_keys(dict.items(counts))))
+
+    def set(self, elements: Any = ()) -> set:
+        """A set."""
+        elements = list(elements)
+        require_keys(elements)
+        return set(elements)
+
+    def load_build(self) -> None:
+        """Sets the state of an object that a file may change."""
+        if not isinstance(self.stack[-2], OrderedDict | PlainDtype):
+            raise ValueError(f"the state of a {type(self.stack[-2]).__name__}")
+        super().load_build()
+
+    def load_setitem(self) -> None:
+        """One item of a dictionary."""
+        require_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Items of a dictionary."""
+        require_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """A dictionary, as protocol 0 builds it."""
+        require_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Elements of a set."""
+        require_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """A set that cannot change."""
+        require_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch = pickle._Unpickler.dispatch | {
+        code[0]: load
+        for code, load in (
+            (pickle.BUILD, load_build),
+            (pickle.SETITEM, load_setitem),
+            (pickle.SETITEMS, load_setitems),
+            (pickle.DICT, load_dict),
+            (pickle.ADDITEMS, load_additems),
+            (pickle.FROZENSET, load_frozenset),
+        )
+    }
+
+
+def require_keys(values: Iterable[Any]) -> None:
+    """Raises a ValueError unless all are strings, bytes, numbers or None: what can be hashed and printed at once."""
+    for value in values:
+        if not isinstance(value, KEYS):
+            raise ValueError(f"a {type(value).__name__} where a name or number is wanted")
+
+
+def with_keys(pairs: Iterable[Any]) -> list[tuple]:
+    """Pairs of key and value; as `require_keys` of the keys."""
+    pairs = [(key, value) for key, value in pairs]
+    require_keys(key for key, _ in pairs)
+    return pairs
 
 
 def require_little_endian(is_little: bool) -> None:
