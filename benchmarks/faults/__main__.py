@@ -1,0 +1,82 @@
+"""A campaign of faults: kills, full and failing disks, jumping clocks, broken inputs, and hours of training.
+
+    python -m benchmarks.faults kills --out=runs/faults
+    python -m benchmarks.faults soak --hours=2
+
+Writes PART.json into the folder; docs/reliability.md is written from these files.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import describe_cpu
+from benchmarks.faults import disturbances, fuzz, inputs, jobs, kills, soak
+
+KILLS = {"prepare": 20, "search": 20, "textures": 15, "train": 35, "train on two processes": 10}
+
+DISTURBED = {  # kind -> how often each of the jobs
+    "full disk": 5,
+    "failing writes": 3,
+    "one failing write": 3,
+    "short writes": 1,
+    "clock ten years on": 1,
+    "clock ten years back": 1,
+}
+INPUTS = {"inputs": 900, "commands": 100}
+
+
+def main() -> None:
+    """Runs a part of the campaign and writes PART.json."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("part", choices=sorted(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("runs/faults"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the trials, for a short look")
+    parser.add_argument("--hours", type=float, default=2.0, help="of soak")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of fuzz, for each parser")
+    flags = parser.parse_args()
+    flags.out = flags.out.absolute()
+    flags.out.mkdir(parents=True, exist_ok=True)
+    about = {"part": flags.part, "date": time.strftime("%Y-%m-%d"), "cpu": describe_cpu()}
+    for report in PARTS[flags.part](flags):  # again and again, since a campaign may be cut short
+        (flags.out / f"{flags.part}.json").write_text(json.dumps(about | report, indent=1) + "\n")
+
+
+def kill(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Kills at random moments."""
+    counts = {name: max(1, round(count * flags.share)) for name, count in KILLS.items()}
+    return kills.measure(jobs.make_jobs(flags.out / "inputs"), counts, flags.out / "kills", seed=flags.seed)
+
+
+def disturb(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Disks and clocks."""
+    made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if job.processes == 1}
+    counts = {kind: dict.fromkeys(made, max(1, round(count * flags.share))) for kind, count in DISTURBED.items()}
+    return disturbances.measure(made, counts, flags.out, seed=flags.seed)
+
+
+def break_inputs(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Broken inputs."""
+    counts = {name: max(1, round(count * flags.share)) for name, count in INPUTS.items()}
+    return inputs.measure(flags.out / "inputs_broken", seed=flags.seed, **counts)
+
+
+def fuzz_parsers(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Parsers in Python, with inputs that atheris finds."""
+    good = flags.out / "inputs_broken" / "good"
+    return fuzz.measure(flags.out / "fuzz", good, seed=flags.seed, minutes=flags.minutes)
+
+
+def train_long(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Hours of training."""
+    return soak.measure(flags.out, hours=flags.hours, interval=15.0)
+
+
+PARTS = {"kills": kill, "disturbances": disturb, "inputs": break_inputs, "fuzz": fuzz_parsers, "soak": train_long}
+
+if __name__ == "__main__":
+    main()
