@@ -17,8 +17,10 @@ PAIRS = ArraySource(np.repeat(np.arange(7), 2), name="test/pairs", seed=1)
 def test_error_for_an_indivisible_batch_names_the_field():
     config = config_of()
     networks = Networks("san", run.architecture_of(config, num_pids=12))
-    with pytest.raises(UserError, match=r"cannot be divided by 3 devices; change batch\.identities"):
-        batch_plan.make_plan(config, PEOPLE, None, networks=networks, num_devices=3)
+    for num_devices, fitting in ((3, 2), (7, 4), (24, 16)):
+        said = rf"cannot be divided by {num_devices} devices; change batch\.identities, or use {fitting} of them"
+        with pytest.raises(UserError, match=said):
+            batch_plan.make_plan(config, PEOPLE, None, networks=networks, num_devices=num_devices)
 
 
 def test_error_for_a_batch_that_its_pairs_make_indivisible_names_pit_pictures():

@@ -41,10 +41,12 @@ def check_size(config: Config, *, num_devices: int) -> None:
     identities, instances, pairs = config.batch.identities, config.batch.instances, config.batch.pit_pictures
     size = identities * instances
     if (size + pairs) % num_devices:
+        fitting = max(count for count in range(1, num_devices) if (size + pairs) % count == 0)
         beside = f" and batch.pit_pictures {pairs} pairs" if pairs else ""
         raise UserError(
             f"a batch of batch.identities {identities} x batch.instances {instances} pictures{beside} cannot be "
-            f"divided by {num_devices} devices; change {'batch.pit_pictures' if pairs else 'batch.identities'}"
+            f"divided by {num_devices} devices; change {'batch.pit_pictures' if pairs else 'batch.identities'}, or use "
+            f"{fitting} of them, on which a run can also be resumed"
         )
 
 
