@@ -1,11 +1,13 @@
 """One mesh over all devices of all processes, and the shardings on it: batches split by rows, replicated state."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
@@ -131,6 +133,61 @@ def put(array: Shaped[np.ndarray, "..."] | jax.Array, sharding: jax.sharding.Sha
         return jax.device_put(array, sharding)
     with _meant():
         return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRows:
+    """Rows that the devices of a mesh share: each has an equal part, in order. No process holds those of the others.
+
+    Attributes:
+      array: the rows, split over the devices; after the last one, rows of zeros make the parts equal.
+      num_rows: number of rows without these.
+    """
+
+    array: jax.Array
+    num_rows: int
+
+    def __len__(self):
+        return self.num_rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all rows."""
+        return (self.num_rows, *self.array.shape[1:])
+
+
+def split_rows(mesh: Mesh, rows: Shaped[np.ndarray, "n ..."] | jax.Array | SplitRows) -> SplitRows:
+    """Rows that every process holds whole, split over the devices; rows that are split already as they are."""
+    if isinstance(rows, SplitRows):
+        return rows
+    num_rows, sharding = len(rows), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    total = rounded_up(mesh, num_rows)
+    if total == num_rows or isinstance(rows, jax.Array):
+        room = [(0, total - num_rows)] + [(0, 0)] * (rows.ndim - 1)
+        return SplitRows(put(rows if total == num_rows else jnp.pad(rows, room), sharding), num_rows)
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        """The rows of one device; only the last parts are copied, to be padded."""
+        start, stop, _ = index[0].indices(total)
+        room = [(0, max(stop, num_rows) - max(start, num_rows))] + [(0, 0)] * (rows.ndim - 1)
+        return np.pad(rows[start:stop], room) if stop > num_rows else rows[start:stop]
+
+    with _meant():
+        return SplitRows(jax.make_array_from_callback((total, *rows.shape[1:]), sharding, part), num_rows)
+
+
+def shares(mesh: Mesh, num_rows: int) -> dict[jax.Device, slice]:
+    """Which rows each of this process's devices has in SplitRows of `num_rows`, in order; the last may lack some."""
+    total = rounded_up(mesh, num_rows)
+    index = by_rows(mesh).addressable_devices_indices_map((total,))
+    found = {device: slice(*rows.indices(total)[:2]) for device, (rows,) in index.items()}
+    return dict(sorted(found.items(), key=lambda item: item[1].start))
+
+
+def local_part(array: jax.Array) -> np.ndarray:
+    """The rows of an array, split by rows, that this process's devices have, in order."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([jax.device_get(shard.data) for shard in shards])
 
 
 def put_everywhere(mesh: Mesh, array: Shaped[np.ndarray, "..."]) -> jax.Array:

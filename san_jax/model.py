@@ -138,7 +138,9 @@ class Model:
         """SHA-256 of the architecture and some fields of the weights, in hexadecimal."""
         return self.architecture.digest({field: self.weights[field] for field in fields})
 
-    def over(self, function: Callable, batches: Iterable[tuple], **options: Any) -> Iterator[PyTree]:
+    def over(
+        self, function: Callable, batches: Iterable[tuple], *, split: bool = False, **options: Any
+    ) -> Iterator[PyTree]:
         """Applies a function to batch after batch; yields its results on the host.
 
         Results are fetched one batch late: the devices compute while the host prepares the next batch, and no queue
@@ -148,13 +150,14 @@ class Model:
           function: function(weights, *batch, architecture=, compute_dtype=, **options); jitted, once for all models of
             one architecture, so it must be a module-level function.
           batches: arrays on the devices.
+          split: whether each process gets only the rows of the (one) result that its devices computed.
           options: hashable.
         """
         options |= dict(architecture=self.architecture, compute_dtype=self.compute_dtype)
-        run = _jitted(function, self.mesh, self.onednn, tuple(sorted(options.items())))
+        run = _jitted(function, self.mesh, self.onednn, split, tuple(sorted(options.items())))
         computed = (run(self.weights, *batch) for batch in batches)
         for result, _later in itertools.pairwise(itertools.chain(computed, [None])):
-            yield jax.device_get(result)
+            yield devices.local_part(result) if split else jax.device_get(result)
 
     def _of_pictures(self, function, pictures, *, batch_size, **options):
         if isinstance(pictures, str | os.PathLike | Image.Image):
@@ -181,10 +184,11 @@ def _readable(batch, pictures):
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(function, mesh, onednn, options):
+def _jitted(function, mesh, onednn, split, options):
     compiler_options = devices.compiler_options(mesh, onednn=onednn)
     function = functools.partial(function, **dict(options))
-    return jax.jit(function, out_shardings=devices.replicated(mesh), compiler_options=compiler_options)
+    shardings = devices.by_rows(mesh) if split else devices.replicated(mesh)
+    return jax.jit(function, out_shardings=shardings, compiler_options=compiler_options)
 
 
 def load(

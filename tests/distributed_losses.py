@@ -17,8 +17,8 @@ from san_jax import devices
 from san_jax.data import input_pipeline
 from san_jax.errors import UserError
 from san_jax.model import Model
-from san_jax.scoring import evaluation, nearest, texture_scores
-from san_jax.scoring.evaluation import RetrievalSet
+from san_jax.scoring import evaluation, feature_extraction, nearest, texture_scores
+from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
 from san_jax.training import run
 
 
@@ -32,6 +32,22 @@ def batches_by(built, way):
             batch = pick(fed, np.int32(step))
             parts = [np.asarray(part) for part in multihost_utils.process_allgather(vars(batch), tiled=True).values()]
             found.append(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+    return found
+
+
+def split_and_whole(model, test):
+    """Features and scores of a gallery whose features are split, and of one that every process holds whole."""
+    whole = evaluation.features(model, test, batch_size=8, workers=0)
+    split = feature_extraction.split_features(model, test.gallery, batch_size=8, workers=0)
+    gathered = np.asarray(multihost_utils.process_allgather(split.array, tiled=True))
+    assert not gathered[len(split) :].any()
+    held = sum(len(shard.data) for shard in split.array.addressable_shards)
+    found = {"difference": float(np.abs(gathered[: len(split)] - whole.gallery).max()), "held": held, "scores": []}
+    # The same bits, so that ties are the same.
+    for feats in (RetrievalFeats(whole.query, gathered[: len(split)]), RetrievalFeats(whole.query, split)):
+        options, refined = dict(metric="market1501", mesh=model.mesh), Search(expand=True, rerank=True)
+        scores = evaluation.score(feats, test, **options) | evaluation.verify(feats, test, mesh=model.mesh).scores
+        found["scores"].append([scores, evaluation.score(feats, test, search=refined, **options)])
     return found
 
 
@@ -49,6 +65,7 @@ def main():
     scores, _ = built.validation.score(vars(state))
     model = Model(built.networks.architecture, "san", vars(state), mesh)
     query_feats, _ = evaluation.features(model, test_sets[0], batch_size=8, workers=0)
+    split = split_and_whole(model, test_sets[0])
     drawn, _ = texture_scores.evaluate(model, [pairs], workers=0)
     for step, fed in zip(range(4), built.open_feed().batches(0), strict=False):
         state, terms = built.step_of(step)(state, fed)
@@ -63,7 +80,7 @@ def main():
     if jax.process_index() == 0:
         layout = [jax.device_count(), jax.local_device_count(), jax.process_count()]
         found = {"losses": losses, "feats": query_feats.tolist(), "scores": scores, "drawn": drawn, "refused": refused}
-        print(json.dumps({"layout": layout, "batches": batches} | found))
+        print(json.dumps({"layout": layout, "batches": batches, "split": split} | found))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ def assert_same_run(found, alone, layout):
             np.testing.assert_allclose(losses[name], value, rtol=1e-5, atol=1e-5, err_msg=f"step {step}, {name}")
     feats, expected = np.array(found["feats"]), np.array(alone["feats"])
     np.testing.assert_allclose(feats, expected, atol=1e-5 * np.abs(expected).max())
+    assert found["split"]["held"] == 64 * layout[1] // layout[0]  # of 60 pictures, in equal parts
+    assert found["split"]["difference"] <= 1e-6 * np.abs(expected).max()
+    in_one, in_parts = found["split"]["scores"]
+    assert in_parts == in_one
     for name, value in alone["scores"]["test/people"].items():
         np.testing.assert_allclose(found["scores"]["test/people"][name], value, atol=2e-3, err_msg=name)
     for name, value in alone["drawn"]["test/pairs"].items():

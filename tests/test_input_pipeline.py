@@ -172,3 +172,16 @@ def test_truncated_picture_is_named(way, workers):
     named = SOURCE.names[ROWS[3, 2]]
     with pytest.raises(UserError, match=f"test/people: the image of {named} cannot be decoded .* prepare it again"):
         list(batches(source=OneBroken(SOURCE.pids), way=way, workers=workers))
+
+
+@pytest.mark.parametrize("num_rows", [1, 61, 64, 100])
+def test_batches_by_shares_take_each_device_through_its_own_part(num_rows):
+    share = -(-num_rows // 8)
+    rows = input_pipeline.rows_by_shares(num_rows, batch_size=24, num_devices=8)
+    assert set(rows.ravel()) == set(range(num_rows))
+    for device, of_device in enumerate(rows.reshape(-1, 8, 3).swapaxes(0, 1)):
+        expected = np.minimum(np.arange(device * share, (device + 1) * share), num_rows - 1)
+        np.testing.assert_array_equal(of_device.ravel()[:share], expected)
+        assert (of_device.ravel()[share:] == expected[-1]).all()
+    one_device = input_pipeline.rows_by_shares(num_rows, batch_size=24, num_devices=1)
+    np.testing.assert_array_equal(one_device.ravel()[:num_rows], np.arange(num_rows))

@@ -9,6 +9,7 @@ import pytest
 from commands import xla_flags
 from ranking_cases import GOLDEN, golden_case, listed
 
+from san_jax.devices import split_rows
 from san_jax.errors import UserError
 from san_jax.scoring import distances, ranking, tiles
 
@@ -261,6 +262,15 @@ def check_meshes():
         feats, labels = binary_case(0, num_gallery=num_gallery, num_pids=4)
         found = ranking.rank(*feats, **labels, mesh=mesh, tile=10, distance="chi_square")
         assert listed(found) == plain_ranks(feats, labels)
+
+    (query_feats, gallery_feats), labels = random_case(0, num_gallery=61, num_pids=4)
+    split = split_rows(grid, gallery_feats)
+    assert (len(split), split.shape) == (61, gallery_feats.shape)
+    np.testing.assert_array_equal(split.array, np.pad(gallery_feats, ((0, 3), (0, 0))))
+    assert {shard.data.shape for shard in split.array.addressable_shards} == {(8, gallery_feats.shape[1])}
+    assert split_rows(grid, split) is split
+    expected = plain_ranks((query_feats, gallery_feats), labels)
+    assert listed(ranking.rank(query_feats, split, **labels, mesh=grid)) == expected
 
     (query_feats, gallery_feats), labels = random_case(0, num_gallery=64, num_pids=4)
     spread = jax.device_put(gallery_feats, jax.sharding.NamedSharding(line, jax.sharding.PartitionSpec("data")))

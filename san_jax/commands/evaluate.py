@@ -67,7 +67,7 @@ class Scorer:
       tpr: whether to compute the TPR at fixed FPRs over all pairs, too.
       batch_size: pictures per forward pass, over all devices.
       workers: threads that decode; None = one for each core, 0 = no threads.
-      keeps_feats: whether to return the features, too.
+      keeps_feats: whether to return the features, too; every process then holds all of them.
     """
 
     metric: str = "market1501"
@@ -88,7 +88,8 @@ class Scorer:
         for test in sets:
             evaluation.check_matches(test)
         for test in sets:
-            feats = evaluation.features(model, test, flip=self.flip, **options)
+            extract = evaluation.features if self.keeps_feats else evaluation.split_features
+            feats = extract(model, test, flip=self.flip, **options)
             how = dict(metric=self.metric, mesh=model.mesh, search=self.search)
             found.scores[test.name] = evaluation.score(feats, test, **how)
             if self.tpr:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int, Int32, UInt8
 
 from san_jax import devices
 from san_jax.batch import Batch, Source
@@ -215,12 +215,32 @@ def _put_in_order(
 
 
 def scored_batches(
-    source: Source, *, batch_size: int, height: int, width: int, mesh: Mesh, workers: int | None
+    source: Source,
+    *,
+    batch_size: int,
+    height: int,
+    width: int,
+    mesh: Mesh,
+    workers: int | None,
+    by_shares: bool = False,
 ) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
-    """All pictures of a split in order, on the devices; the last batch is padded with the last picture."""
+    """All pictures of a split in order, on the devices; the last batch is padded with the last picture.
+
+    With `by_shares`, the order is that on each device, which has the pictures that are its part of `devices.SplitRows`;
+    the last pictures of each part are padded.
+    """
     fields = [Field("image", height, width)]
-    for arrays in _in_order(source, fields, batch_size=batch_size, mesh=mesh, workers=workers):
+    rows = rows_by_shares(len(source), batch_size=batch_size, num_devices=mesh.size) if by_shares else None
+    for arrays in _in_order(source, fields, batch_size=batch_size, mesh=mesh, workers=workers, rows=rows):
         yield arrays["image"]
+
+
+def rows_by_shares(num_rows: int, *, batch_size: int, num_devices: int) -> Int[np.ndarray, "batches B"]:
+    """Rows of batches of which each device's part goes through that device's share of all rows."""
+    share, part = -(-num_rows // num_devices), batch_size // num_devices
+    place = np.minimum(np.arange(-(-share // part) * part), share - 1).reshape(-1, 1, part)
+    rows = place + share * np.arange(num_devices)[:, None]
+    return np.minimum(rows, num_rows - 1).reshape(len(place), batch_size)
 
 
 def scored_pairs(
@@ -240,10 +260,17 @@ def knows_visible(source: Source) -> bool:
 
 
 def _in_order(
-    source: Source, fields: Sequence[Field], *, batch_size: int, mesh: Mesh, workers: int | None
+    source: Source,
+    fields: Sequence[Field],
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    workers: int | None,
+    rows: Int[np.ndarray, "batches B"] | None = None,
 ) -> Iterator[dict[str, jax.Array]]:
-    """Batches over all rows in order; the last one is padded with the last row, so that all have one shape."""
-    rows = np.minimum(np.arange(-(-len(source) // batch_size) * batch_size), len(source) - 1)
+    """Batches of `rows`; by default over all rows in order, the last one padded with the last row."""
+    if rows is None:
+        rows = np.minimum(np.arange(-(-len(source) // batch_size) * batch_size), len(source) - 1)
     local = rows.reshape(-1, batch_size)[:, devices.local_rows(mesh, batch_size)]
     read = functools.partial(decoded.decode_rows, source, fields)
     for arrays in threads.ahead(read, local, workers=workers):

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
 from san_jax.batch import Source
+from san_jax.devices import SplitRows
 from san_jax.errors import UserError
 from san_jax.model import Model
 from san_jax.scoring import feature_extraction, query_expansion, ranking, reranking
@@ -68,7 +69,7 @@ class RetrievalFeats(NamedTuple):
     """Features of both splits of a test set, in their order."""
 
     query: Float32[np.ndarray, "Q D"]
-    gallery: Float32[np.ndarray, "G D"]
+    gallery: Float32[np.ndarray, "G D"] | SplitRows
 
 
 def evaluate(
@@ -88,7 +89,8 @@ def evaluate(
         check_matches(test)
     options = dict(batch_size=batch_size, workers=workers)
     return {
-        test.name: score(features(model, test, **options), test, metric=metric, mesh=model.mesh) for test in test_sets
+        test.name: score(split_features(model, test, **options), test, metric=metric, mesh=model.mesh)
+        for test in test_sets
     }
 
 
@@ -96,6 +98,14 @@ def features(model: Model, test: RetrievalSet, **options) -> RetrievalFeats:
     """Features of query and gallery; options as for `feature_extraction.features`."""
     splits = (test.query, test.gallery)
     return RetrievalFeats(*(feature_extraction.features(model, source, **options) for source in splits))
+
+
+def split_features(model: Model, test: RetrievalSet, **options) -> RetrievalFeats:
+    """As `features`; but of several processes, each holds only its part of the gallery's, as scores need it."""
+    if jax.process_count() == 1:
+        return features(model, test, **options)
+    query = feature_extraction.features(model, test.query, **options)
+    return RetrievalFeats(query, feature_extraction.split_features(model, test.gallery, **options))
 
 
 def check_metric(metric: str) -> None:
@@ -188,7 +198,7 @@ def verify(feats: RetrievalFeats, test: RetrievalSet, *, mesh: Mesh, distance: s
 
 def score_feats(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     test: RetrievalSet,
     *,
     metric: str,
@@ -210,7 +220,7 @@ def score_feats(
 
 def score_repeats(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     test: RetrievalSet,
     *,
     metric: str,

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
 from san_jax import devices
 from san_jax.batch import Source
 from san_jax.data import input_pipeline
+from san_jax.devices import SplitRows
 from san_jax.model import Model, feats_of
 
 ALIGNMENT = 64  # in bytes; JAX on the CPU copies arrays that are aligned to less
@@ -36,6 +38,39 @@ def features(
     )
     parts = model.over(feats_of, ((batch,) for batch in images), flip=flip, in_parts=model.takes_parts)
     return in_one_array(parts, len(source))
+
+
+def split_features(
+    model: Model, source: Source, *, batch_size: int = 100, workers: int | None = None, flip: bool = False
+) -> SplitRows:
+    """As `features`, but the devices share the pictures: each process computes and keeps the features of its part.
+
+    All processes must call it together.
+    """
+    mesh, num_rows = model.mesh, len(source)
+    images = input_pipeline.scored_batches(
+        source,
+        batch_size=devices.rounded_up(mesh, batch_size),
+        height=model.architecture.height,
+        width=model.architecture.width,
+        mesh=mesh,
+        workers=workers,
+        by_shares=True,
+    )
+    parts = model.over(feats_of, ((batch,) for batch in images), flip=flip, in_parts=model.takes_parts, split=True)
+    shares, wholes = devices.shares(mesh, num_rows), None
+    for number, part in enumerate(parts):
+        of_devices = part.reshape(len(shares), -1, part.shape[1])
+        if wholes is None:
+            wholes = [aligned_empty((rows.stop - rows.start, part.shape[1])) for rows in shares.values()]
+        for whole, rows in zip(wholes, of_devices, strict=True):
+            place = slice(number * len(rows), (number + 1) * len(rows))
+            whole[place] = rows[: len(whole[place])]
+    for whole, rows in zip(wholes, shares.values(), strict=True):
+        whole[max(num_rows - rows.start, 0) :] = 0
+    on_devices = [jax.device_put(whole, device) for whole, device in zip(wholes, shares, strict=True)]
+    shape = (devices.rounded_up(mesh, num_rows), part.shape[1])
+    return SplitRows(jax.make_array_from_single_device_arrays(shape, devices.by_rows(mesh), on_devices), num_rows)
 
 
 def in_one_array(parts: Iterable[Float32[np.ndarray, "B D"]], num_rows: int) -> Float32[np.ndarray, "n D"]:

@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int32
 
+from san_jax.devices import SplitRows
 from san_jax.errors import UserError
 from san_jax.scoring import tiles
 
@@ -30,7 +31,7 @@ class Nearest(NamedTuple):
 
 def nearest(
     query_feats: Float[Array | np.ndarray, "Q _"],
-    gallery_feats: Float[Array | np.ndarray, "G _"],
+    gallery_feats: Float[Array | np.ndarray, "G _"] | SplitRows,
     *,
     k: int,
     distance: str = "euclidean",
@@ -42,7 +43,7 @@ def nearest(
 
     Args:
       query_feats: [Q D].
-      gallery_feats: [G D].
+      gallery_feats: [G D]; SplitRows are those of the mesh.
       k: number of pictures for each query.
       distance: one of `distances.DISTANCES`; "euclidean" is squared.
       refinement: of the distances, such as `reranking.refinement` of the same features and mesh.

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64, Int, Int32, Key
 
+from san_jax.devices import SplitRows
 from san_jax.errors import UserError
 from san_jax.scoring import tiles
 
@@ -70,7 +71,7 @@ def mean_and_spread(runs: Sequence[Scores]) -> tuple[Scores, Scores]:
 
 def rank(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     query_pids: Int[np.ndarray, "Q"],
     gallery_pids: Int[np.ndarray, "G"],
@@ -89,7 +90,7 @@ def rank(
     `distance` is one of `distances.DISTANCES`; `refinement` modifies these distances, as re-ranking does. `tile`, the
     number of queries in a tile, changes time and memory, not ranks; by default as many as TILE_BYTES hold, up to
     TILE_QUERIES. The devices of `mesh` share the gallery rows, over all its axes; by default the first device has them
-    all.
+    all. Gallery features may be SplitRows of `mesh`, so that no process holds more than its part of them.
 
     Raises:
       UserError: features are not finite, or there are none.
@@ -104,7 +105,7 @@ def rank(
 
 def draw_ranks(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     query_pids: Int[np.ndarray, "Q"],
     gallery_pids: Int[np.ndarray, "G"],

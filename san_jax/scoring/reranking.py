@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from san_jax import devices
+from san_jax.devices import SplitRows
 from san_jax.errors import UserError
 from san_jax.scoring import distances, nearest, ranking, tiles
 
@@ -31,7 +32,7 @@ TINY = np.finfo(np.float32).tiny
 
 def rank(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     query_pids: Int[np.ndarray, "Q"],
     gallery_pids: Int[np.ndarray, "G"],
@@ -58,7 +59,7 @@ def rank(
 
 def distmat(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     k1: int = 20,
     k2: int = 6,
@@ -78,7 +79,7 @@ def distmat(
 
 def refinement(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     k1: int = 20,
     k2: int = 6,
@@ -130,10 +131,14 @@ def _points(query_feats, gallery_feats, mesh):
     """Features of all points [N D], replicated on all devices."""
     tiles.check_any(query_feats, gallery_feats)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    query_feats, gallery_feats = (devices.put(feats, everywhere) for feats in (query_feats, gallery_feats))
+    query_feats, gallery = devices.put(query_feats, everywhere), devices.split_rows(mesh, gallery_feats)
     distances.check_finite(distances.squared_norms(query_feats), name="query")
-    distances.check_finite(distances.squared_norms(gallery_feats), name="gallery")
-    return jnp.concatenate([query_feats, gallery_feats]).astype(jnp.float32)
+    distances.check_finite(distances.squared_norms(gallery.array), name="gallery")
+
+    def joined(query_feats, gallery_feats):
+        return jnp.concatenate([query_feats, gallery_feats[: len(gallery)]]).astype(jnp.float32)
+
+    return jax.jit(joined, out_shardings=everywhere)(query_feats, gallery.array)
 
 
 def _whole(tile, _query, _shared):

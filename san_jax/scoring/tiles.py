@@ -63,7 +63,8 @@ def by_tiles(
         share a compiled program.
       per_query: a dictionary of arrays [Q ...], which `count` gets as [B ...].
       shared: a dictionary of arrays that `count` gets whole.
-      query_feats, gallery_feats: [Q D] and [G D].
+      query_feats: [Q D].
+      gallery_feats: [G D]; or SplitRows of the mesh, of which no process needs to hold more than its part.
       distance: one of `distances.DISTANCES`.
       refinement: replaces the distances of each tile; None for none.
       order: the order [Q] in which queries are put into tiles; by default their own.
@@ -79,9 +80,8 @@ def by_tiles(
     refine, known = None, ({}, {})
     if refinement:
         refine, known = refinement.refine, (refinement.per_query, refinement.per_gallery)
-    gallery_feats = pad_rows(gallery_feats, mesh)
     query_feats = devices.put(query_feats, NamedSharding(mesh, PartitionSpec()))
-    gallery_feats = devices.put(gallery_feats, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    gallery_feats = devices.split_rows(mesh, gallery_feats).array
     query_norms, gallery_norms = distances.squared_norms(query_feats), distances.squared_norms(gallery_feats)
     distances.check_finite(query_norms, name="query")
     distances.check_finite(gallery_norms, name="gallery")

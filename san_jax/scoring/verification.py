@@ -9,6 +9,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int64
 
+from san_jax.devices import SplitRows
 from san_jax.errors import UserError
 from san_jax.scoring import distances, tiles
 
@@ -57,7 +58,7 @@ class Histograms(NamedTuple):
 
 def tpr_at_fpr(
     query_feats: Float[Array | np.ndarray, "Q D"],
-    gallery_feats: Float[Array | np.ndarray, "G D"],
+    gallery_feats: Float[Array | np.ndarray, "G D"] | SplitRows,
     *,
     query_pids: Int[np.ndarray, "Q"],
     gallery_pids: Int[np.ndarray, "G"],
@@ -102,7 +103,8 @@ def _largest(query_feats, gallery_feats, distance):
     """An upper bound of all distances, up to rounding."""
     if distance != "euclidean":
         return 2.0
-    lengths = [float(jnp.sqrt(distances.squared_norms(x).max())) for x in (query_feats, gallery_feats)]
+    gallery = gallery_feats.array if isinstance(gallery_feats, SplitRows) else gallery_feats
+    lengths = [float(jnp.sqrt(distances.squared_norms(x).max())) for x in (query_feats, gallery)]
     return max(sum(lengths) ** 2, np.finfo(np.float32).tiny * BINS)
 
 
