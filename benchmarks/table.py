@@ -11,6 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 
+PROCESSES = "<!-- processes, written by python -m benchmarks.table -->"
 LOOP = "<!-- loop, written by python -m benchmarks.table -->"
 SCORING = "<!-- scoring, written by python -m benchmarks.table -->"
 SIDES = {  # of benchmarks/scoring.py, in the order of the rows
@@ -50,6 +51,7 @@ def main() -> None:
     """Rewrites the page."""
     page = with_tables(PAGE.read_text(), read_reports(RESULTS))
     page = with_scoring(page, read_reports(RESULTS / "scoring"))
+    page = with_processes(page, read_reports(RESULTS / "processes"))
     PAGE.write_text(with_loop(page, read_reports(RESULTS / "loop")))
 
 
@@ -105,6 +107,22 @@ def with_loop(page: str, reports: Sequence[dict[str, Any]]) -> str:
         times = [f"{1000 * seconds[way]:.1f} ({seconds[way] / seconds['alone']:.2f})" for way in WAYS]
         lines.append([*about, str(report["threads"]), f"{1000 * seconds['alone']:.1f}", *times])
     return "\n\n".join([before + LOOP, "\n".join(f"| {' | '.join(line)} |" for line in lines), END + after])
+
+
+def with_processes(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with the text between its marks replaced by a table of benchmarks/processes.py's reports."""
+    before, _, rest = page.partition(PROCESSES)
+    _, _, after = rest.partition(END)
+    columns = ["device", "date", "jax", "what", "gallery", "dim", "queries", "gallery's features", "processes"]
+    columns += ["of these features each holds, GB", "peak of each process, GB"]
+    lines = [columns, ["---"] * len(columns)]
+    for report in reports:
+        for row in report["measurements"]:
+            about = [report["device"], report["date"][:10], report["jax"], SIDES[row["side"]], f"{row['gallery']:,}"]
+            about += [str(report["dim"]), f"{row['queries']:,}", row["holds"], str(row["processes"])]
+            numbers = [row["bytes_of_features"], row["bytes_above_start"]]
+            lines.append([*about, *(", ".join(f"{one / 1e9:.2f}" for one in sorted(set(found))) for found in numbers)])
+    return "\n\n".join([before + PROCESSES, "\n".join(f"| {' | '.join(line)} |" for line in lines), END + after])
 
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from finished_runs import made_once, shared_folder
 from flax import nnx
 
-from benchmarks import loop, on_device, table, variants
+from benchmarks import elastic, loop, on_device, processes, scoring, table, variants
 from benchmarks.on_device import Part
 from configs import baseline, san, san_pg
 from san_jax.networks import layers
@@ -276,3 +276,34 @@ def test_stages_are_numbers_and_ranges_of_those_that_exist():
 def test_no_stage_starts_when_no_time_is_left(tmp_path):
     on_device.run([Part(1, "late", "-c 'print(7)'", 30)], tmp_path / "none", tmp_path, minutes=0.01)
     assert json.loads((tmp_path / "stages.json").read_text())["late"]["ended"] == "no time left"
+
+
+def test_elastic_compares_each_resumed_run_with_the_unbroken_one_of_its_seed():
+    unbroken = [{"rank1": 0.5, "mAP": 0.4}, {"rank1": 0.6, "mAP": 0.2}]
+    resumed = [{"rank1": 0.5, "mAP": 0.5}, {"rank1": 0.5, "mAP": 0.2}]
+    found = elastic.compared({elastic.UNBROKEN: unbroken, "8, resumed on 1": resumed})
+    assert found["largest_difference"] == {"8, resumed on 1": pytest.approx({"rank1": 0.1, "mAP": 0.1})}
+    assert found["spread_over_seeds"]["mAP"] == pytest.approx({"deviation": 0.2 / np.sqrt(2), "range": 0.2})
+    assert found["means"]["8, resumed on 1"] == pytest.approx({"rank1": 0.5, "mAP": 0.35})
+
+
+def test_processes_draw_the_features_of_their_parts_as_one_draws_all(monkeypatch):
+    monkeypatch.setattr(processes, "BLOCK", 64)
+    size, options = scoring.SIZES["tiny"], {"of_people": 150, "seed": 2}
+    whole, pids = processes.some_features(size, slice(0, 200), **options)
+    assert len(np.unique(whole[:, 0])) == 200
+    assert set(pids[:150]) == set(range(size.people))
+    assert set(pids[150:]) == {-1}
+    for rows in (slice(0, 50), slice(50, 130), slice(190, 200), slice(150, 208)):
+        part, of_part = processes.some_features(size, rows, **options)
+        np.testing.assert_array_equal(part[: 200 - rows.start], whole[rows])
+        np.testing.assert_array_equal(of_part[: 200 - rows.start], pids[rows])
+
+
+def test_table_of_processes_names_what_each_holds():
+    row = {"side": "rank", "size": "tiny", "holds": "split", "processes": 2, "queries": 30, "gallery": 200}
+    row |= {"bytes_above_start": [4e8, 5e8], "bytes_of_features": [2e8, 2e8], "seconds": 1.0, "result": 0.5}
+    about = {"device": "Chip, 2 cores", "date": "2026-11-29T12:00:00", "jax": "1.0", "dim": 512}
+    page = table.with_processes(f"a\n{table.PROCESSES}outdated{table.END}\nb", [about | {"measurements": [row]}])
+    assert cells(page)[3:] == ["distances, ranks, scores", "200", "512", "30", "split", "2", "0.20", "0.40, 0.50"]
+    assert "outdated" not in page
