@@ -1,8 +1,13 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from commands import PATIENT, two_processes, xla_flags
+from finished_runs import made_once, shared_folder
 from flax.traverse_util import flatten_dict
 from old_runs import build, config_of, unpack
 
@@ -40,6 +45,55 @@ MAY_CHANGE = {
     "schedule.save_every": 3,
     "compute_dtype": "bfloat16",
 }
+
+
+HERE = Path(__file__).parent
+
+
+def start_resumed(folder, *tasks, num_devices=1, **environment):
+    """Starts `resumed_losses.py` in a process with this many devices."""
+    flags = xla_flags(f"--xla_force_host_platform_device_count={num_devices}", PATIENT)
+    environment |= {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(HERE / "resumed_losses.py"), str(folder), *tasks]
+    return subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def found_by(*processes):
+    """What the first of the processes prints."""
+    outputs = [process.communicate(timeout=1800) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    # gloo, too, writes to standard output.
+    return next(json.loads(line) for line in outputs[0][0].splitlines() if line.startswith("{"))
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+    """Runs stopped on 8 devices and resumed on 1, 2 and 4, and the other way round, once for all test processes."""
+
+    def make(folder):
+        tasks = ("8:1,2,4", "1:8")
+        (folder / "found.json").write_text(json.dumps(found_by(start_resumed(folder, *tasks, num_devices=8))))
+
+    folder = made_once(shared_folder(tmp_path_factory) / "resumed_on_devices", make)
+    return json.loads((folder / "found.json").read_text())
+
+
+def assert_goes_on(resumed, unbroken):
+    """The same state, batches and rates; losses and batch statistics that differ by roundings only."""
+    assert resumed["restored"] == unbroken["saved"]
+    after = unbroken["steps"][-len(resumed["steps"]) :]
+    assert len(resumed["steps"]) == 2
+    assert len({step["batch"] for step in unbroken["steps"]}) == len(unbroken["steps"])
+    for number in ("step", "batch", "rate"):
+        assert [step[number] for step in resumed["steps"]] == [step[number] for step in after]
+    first = resumed["steps"][0]["loss"]
+    assert set(first) == {"id", "triplet", "reconstruction", "texture_triplets"}
+    assert first == pytest.approx(after[0]["loss"], rel=1e-5, abs=0)
+    assert len(resumed["statistics"]) > 20
+    assert resumed["statistics"] == pytest.approx(unbroken["statistics"], rel=1e-5, abs=1e-7)
 
 
 @pytest.fixture
@@ -114,3 +168,19 @@ def test_config_is_written_only_after_the_state_is_restored(workdir):
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         train_loop.train(built)
     assert (workdir / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(8, 1), (8, 2), (8, 4), (1, 8)])
+def test_run_goes_on_on_another_number_of_devices(before, after, on_eight_devices):
+    assert_goes_on(on_eight_devices[f"{before}->{after}"], on_eight_devices[str(before)])
+
+
+@pytest.mark.slow
+def test_run_of_one_process_goes_on_on_two_and_the_other_way_round(tmp_path):
+    """On two processes with a device each; all of them write the checkpoint, which one process alone then reads."""
+    both = found_by(*(start_resumed(tmp_path, "2", **own) for own in two_processes()))
+    alone = found_by(start_resumed(tmp_path, "2:1", "1"))
+    assert_goes_on(alone["2->1"], both["2"])
+    both = found_by(*(start_resumed(tmp_path, "1:2", **own) for own in two_processes()))
+    assert_goes_on(both["1->2"], alone["1"])
