@@ -116,7 +116,7 @@ def start_on_two(workdirs, fields, config="configs/san.py:small"):
     return [start(place, fields, config, environment=own) for place, own in zip(workdirs, variables, strict=True)]
 
 
-def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_resume(data, tmp_path):
+def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_or_one_alone_resume(data, tmp_path):
     for number, index in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
         before = stored.newest(tmp_path)
         both = start_on_two([tmp_path, tmp_path], data, BASELINE)
@@ -129,6 +129,11 @@ def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_
         assert said in output
         assert said in other_output
         assert before is None or int(stored.newest(tmp_path).name) > int(before.name)
+    stopped = int(stored.newest(tmp_path).name)
+    status, output = train(tmp_path, data, BASELINE)
+    assert status == 0, output
+    assert f"\nstep {stopped + 1}/" in output
+    assert int(stored.newest(tmp_path, best=True).name) > stopped
 
 
 def test_two_processes_that_do_not_share_their_workdir_are_an_error(finished, data, tmp_path):
