@@ -5,7 +5,7 @@
 Trains the baseline at a small size (ResNet-10, pictures of 64 x 32) for several seeds: unbroken on 8 devices; and
 stopped half-way on 8 by SIGTERM, then resumed from copies of its workdir on 1, 2 and 4. The devices are those of JAX's
 CPU backend. A second call goes on. Writes elastic.json: scores by run and seed, the largest difference to the unbroken
-run of the same seed, the spread of the unbroken runs over the seeds, and chance.
+run of the same seed, the spread of the unbroken runs over the seeds, of which there are more, and chance.
 """
 
 import argparse
@@ -44,13 +44,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/elastic"))
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--unbroken", type=int, default=6, help="seeds in all; those beyond --seeds only unbroken")
     parser.add_argument("--jobs", type=int, default=1, help="seeds that are trained at once")
     flags = parser.parse_args()
     out, data_dir = flags.out.absolute(), flags.data_dir.absolute()
     with ThreadPoolExecutor(flags.jobs) as pool:
         found = list(pool.map(functools.partial(train, out, data_dir), range(flags.seeds)))
+        rest = range(flags.seeds, max(flags.seeds, flags.unbroken))
+        more = list(pool.map(functools.partial(train_unbroken, out, data_dir), rest))
     steps = [of_seed.pop("steps") for of_seed in found]
     scores = {run: [of_seed[run] for of_seed in found] for run in found[0]}
+    scores[UNBROKEN] += [scores_of(workdir) for workdir, _ in more]
     report = {
         "date": time.strftime("%Y-%m-%d"), "cpu": describe_cpu(), "jax": jax.__version__, "config": "baseline:small",
         "fields": FIELDS, "seeds": flags.seeds, "steps": steps, "scores": scores,
@@ -62,9 +66,8 @@ def main() -> None:
 
 def train(out: Path, data_dir: Path, seed: int) -> dict[str, dict]:
     """Trains the runs of one seed that are missing; their scores by run, and the steps in "steps"."""
-    fields = FIELDS | {"seed": seed, "data.data_dir": data_dir}
-    whole, stopped = out / f"seed{seed}_unbroken", out / f"seed{seed}_stopped"
-    total = finish(whole, fields, devices=BEFORE)
+    fields, stopped = fields_of(seed, data_dir), out / f"seed{seed}_stopped"
+    whole, total = train_unbroken(out, data_dir, seed)
     step = stop_half_way(stopped, fields, total=total)
     found = {"steps": {"stopped_after": step, "total": total}, UNBROKEN: scores_of(whole)}
     for devices in AFTER:
@@ -75,6 +78,17 @@ def train(out: Path, data_dir: Path, seed: int) -> dict[str, dict]:
         found[f"{BEFORE}, resumed on {devices}"] = scores_of(workdir)
     print(f"seed {seed}: {found}", flush=True)
     return found
+
+
+def train_unbroken(out: Path, data_dir: Path, seed: int) -> tuple[Path, int]:
+    """Trains the unbroken run of a seed if it is missing; its workdir and number of steps."""
+    workdir = out / f"seed{seed}_unbroken"
+    return workdir, finish(workdir, fields_of(seed, data_dir), devices=BEFORE)
+
+
+def fields_of(seed: int, data_dir: Path) -> dict:
+    """The fields of a config that differ from those of `:small`."""
+    return FIELDS | {"seed": seed, "data.data_dir": data_dir}
 
 
 def command(workdir: Path, fields: dict, *, devices: int, **others: object) -> tuple[list[str], dict[str, str]]:
@@ -137,8 +151,8 @@ def compared(scores: dict[str, Sequence[dict[str, float]]]) -> dict[str, dict]:
         return np.array([of_seed[name] for of_seed in scores[run]])
 
     differences = {
-        run: {name: float(np.abs(values(run, name) - values(UNBROKEN, name)).max()) for name in SCORES}
-        for run in scores
+        run: {name: float(np.abs(values(run, name) - values(UNBROKEN, name)[:resumed]).max()) for name in SCORES}
+        for run, resumed in ((run, len(of_run)) for run, of_run in scores.items())
         if run != UNBROKEN
     }
     means = {run: {name: float(values(run, name).mean()) for name in SCORES} for run in scores}
