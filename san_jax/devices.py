@@ -3,83 +3,19 @@
 import contextlib
 import dataclasses
 import functools
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree, Shaped
 
-from san_jax.errors import UserError
-from san_jax.process import memory, stopping
+from san_jax.process import memory
 
 DATA_AXIS = "data"
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
-
-SWITCH = "SAN_JAX_DISTRIBUTED"
-BY_HAND = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
-def starts_on_cluster(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is one of several.
-
-    SAN_JAX_DISTRIBUTED decides: 1 is yes, 0 is no. Without it, yes if JAX's own variables are set, or those of a Slurm
-    or Open MPI job step or of several TPU slices, or on a TPU pod. Other clusters that JAX detects, such as Kubernetes,
-    need the 1, since JAX takes even a single pod for part of a cluster.
-
-    Raises:
-      UserError: a variable is not a number.
-    """
-    if environment.get(SWITCH):
-        return _number(environment, SWITCH) > 0
-    tasks = max(_number(environment, name) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "") or _number(environment, "MEGASCALE_NUM_SLICES") > 1
-    return "JAX_COORDINATOR_ADDRESS" in environment or tasks > 1 or pod or tpu_hosts() > 1
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    """The value of a numeric variable; 1 if it is not set."""
-    try:
-        return int(environment.get(name) or 1)
-    except ValueError as error:
-        raise UserError(f"the variable {name} is {environment[name]!r}, which is not a number; unset it") from error
-
-
-def tpu_hosts() -> int:
-    """Hosts of the TPU pod that JAX detects, from variables or else the metadata server; 1 if there is none."""
-    try:
-        kinds = [kind for kind in ClusterEnv._cluster_types if kind.name.endswith("tpu")]
-        found = next((kind for kind in kinds if kind.is_env_present()), None)
-        return found.get_process_count() if found else 1
-    except Exception:  # in a container JAX may take itself to be on a TPU host whose metadata server cannot be asked
-        return 1
-
-
-def join_cluster() -> None:
-    """Connects this process to the others of its run, if there are any. To be called before anything else uses JAX.
-
-    Besides the clusters that JAX detects, three variables configure a run by hand: JAX_COORDINATOR_ADDRESS
-    (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-
-    Raises:
-      UserError: a variable is wrong, or the other processes cannot be reached.
-    """
-    if not starts_on_cluster():
-        return
-    count, index = (_number(os.environ, name) if os.environ.get(name) else None for name in BY_HAND)
-    try:
-        with stopping.keeping_sigterm():
-            jax.distributed.initialize(num_processes=count, process_id=index)
-    except Exception as error:  # each kind of cluster fails in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"cannot join the other processes of this run ({reason}); set JAX_COORDINATOR_ADDRESS, "
-            f"{' and '.join(BY_HAND)} by hand, or {SWITCH}=0 if this process is to work alone"
-        ) from error
 
 
 def make_mesh() -> Mesh:

@@ -17,6 +17,7 @@ from san_jax import devices
 from san_jax.data import input_pipeline
 from san_jax.errors import UserError
 from san_jax.model import Model
+from san_jax.process import joining
 from san_jax.scoring import evaluation, feature_extraction, nearest, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
 from san_jax.training import run
@@ -53,7 +54,7 @@ def split_and_whole(model, test):
 
 def main():
     flags.FLAGS(sys.argv[:1])
-    devices.join_cluster()
+    joining.join_cluster()
     people = ArraySource(np.repeat(np.arange(12), 5))
     pairs, mesh = ArraySource(np.arange(30), name="test/pairs", seed=2), devices.make_mesh()
     fields = {"schedule.warmup_epochs": 0, "reid.learning_rate": 1e-3, "batch.pit_pictures": 8, "scoring.batch_size": 8}

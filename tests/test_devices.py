@@ -11,7 +11,6 @@ from commands import PATIENT, two_processes, xla_flags
 from finished_runs import made_once, shared_folder
 
 from san_jax import devices
-from san_jax.errors import UserError
 
 HERE = Path(__file__).parent
 
@@ -104,73 +103,3 @@ def test_only_options_that_xla_has_are_known():
     assert devices.is_known("xla_cpu_enable_fast_math")
     assert not devices.is_known("xla_cpu_no_such_option")
     assert devices.is_known(devices.ONEDNN)
-
-
-@pytest.mark.parametrize(
-    ("environment", "several"),
-    [
-        ({}, False),
-        ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, False),
-        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-        ({"MEGASCALE_NUM_SLICES": "2"}, True),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
-        ({"SAN_JAX_DISTRIBUTED": "1"}, True),
-        ({"SAN_JAX_DISTRIBUTED": "0", "SLURM_STEP_NUM_TASKS": "4", "JAX_COORDINATOR_ADDRESS": "host:1"}, False),
-    ],
-)
-def test_cluster_is_detected_from_the_environment(environment, several):
-    assert devices.starts_on_cluster(environment) == several
-
-
-def test_tpu_pod_is_detected_by_jax_itself(monkeypatch):
-    """JAX asks the metadata server of Google's machines; no environment variable replaces that."""
-
-    class Pod:
-        name, hosts = "gcetpu", 4
-
-        @classmethod
-        def is_env_present(cls):
-            return True
-
-        @classmethod
-        def get_process_count(cls):
-            return cls.hosts
-
-    monkeypatch.setattr(devices.ClusterEnv, "_cluster_types", [Pod])
-    assert devices.starts_on_cluster({})
-    Pod.hosts = 1
-    assert not devices.starts_on_cluster({})
-
-    def unreachable():
-        raise RuntimeError("Getting metadata failed for 6 tries")
-
-    monkeypatch.setattr(Pod, "is_env_present", unreachable)
-    assert not devices.starts_on_cluster({})
-
-
-@pytest.mark.parametrize(
-    ("variables", "named"),
-    [
-        ({"SAN_JAX_DISTRIBUTED": "yes"}, "the variable SAN_JAX_DISTRIBUTED is 'yes', which is not a number"),
-        ({"SLURM_STEP_NUM_TASKS": "4(x2)"}, "the variable SLURM_STEP_NUM_TASKS is"),
-        ({"SAN_JAX_DISTRIBUTED": "1"}, r"cannot join the other processes of this run \(coordinator_address should be"),
-        ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2"}, "cannot join .*JAX_PROCESS_ID"),
-        (
-            {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
-            r"cannot join .* process_id < num_processes.* or SAN_JAX_DISTRIBUTED=0 if this process is to work alone",
-        ),
-    ],
-)
-def test_failure_to_join_a_cluster_is_reported_in_one_line(variables, named, monkeypatch):
-    """This process has already used JAX, which `initialize` refuses; so the test calls what follows that check."""
-    monkeypatch.setattr(
-        jax.distributed, "initialize", jax.distributed.initialize.__globals__["global_state"].initialize
-    )
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=named) as error:
-        devices.join_cluster()
-    assert "\n" not in str(error.value)

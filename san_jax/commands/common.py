@@ -23,7 +23,7 @@ from san_jax.batch import Source
 from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
-from san_jax.process import stopping
+from san_jax.process import joining, stopping
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import config_fields, resuming, run, starting_weights, train_loop, train_step
 from san_jax.weights import stored
@@ -83,7 +83,7 @@ def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[st
         if files is not None and len(words) != len(files):
             wanted = f"takes the arguments {' '.join(files)}" if files else "takes only flags, which start with --"
             raise UserError(f"this command {wanted}, but was given {' '.join(words) or 'none'}; see --help")
-        devices.join_cluster()
+        joining.join_cluster()
         main(*map(Path, words))
         sys.stdout.flush()  # raises BrokenPipeError here if the reader has gone; Python's own flush comes too late
     except UserError as error:
