@@ -37,6 +37,22 @@ def test_second_run_in_a_workdir_is_refused_with_pid_and_host_of_the_first(tmp_p
     assert (tmp_path / "run" / train_loop.LOCK).read_text() == ""
 
 
+@pytest.mark.parametrize("there", [None, "a training, pid 2 on host1", ""])
+def test_workdir_that_another_process_does_not_share_is_refused(there, tmp_path, monkeypatch):
+    """This process stands for the second one of two, with a folder of its own under the same name."""
+    held = tmp_path / train_loop.LOCK
+    held.write_text("a training, pid 1 on host0")
+    of_first = train_loop._digest(held)
+    monkeypatch.setattr(devices, "of_first_process", lambda numbers: [of_first])
+    monkeypatch.setattr(devices, "of_all_processes", lambda number: [1, number])
+    train_loop.check_shared(tmp_path, seconds=0.1)
+    held.unlink()
+    if there is not None:
+        held.write_text(there)
+    with pytest.raises(UserError, match="is not seen by process 1: the workdir must be one folder that all hosts share"):
+        train_loop.check_shared(tmp_path, seconds=0.1)
+
+
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 def test_ctrl_c_while_a_command_starts_prints_no_traceback(seconds):
     """During the import of its modules, or at the beginning of its work."""

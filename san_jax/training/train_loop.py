@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,11 +172,39 @@ def held_workdir(workdir: Path) -> Iterator[None]:
     """Locks the workdir against other runs; process 0 takes the lock, and all processes fail if it cannot.
 
     Raises:
-      UserError: another process trains there.
+      UserError: another process trains there, or the processes do not share the workdir.
     """
     with contextlib.ExitStack() as stack:
         _by_first_process(workdir, lambda: stack.enter_context(lock.held(workdir / LOCK, what="a training")))
+        check_shared(workdir)
         yield
+
+
+def check_shared(workdir: Path, *, seconds: float = 10.0) -> None:
+    """Checks that all processes see the file with which process 0 has locked the workdir; they must call it together.
+
+    Args:
+      workdir: the workdir, locked.
+      seconds: how long network file systems may take to show what another host has written.
+
+    Raises:
+      UserError: a process does not see it.
+    """
+    [expected] = devices.of_first_process([_digest(workdir / LOCK)])
+    until = time.monotonic() + seconds
+    while (sees := _digest(workdir / LOCK) == expected) is False and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [index for index, each in enumerate(devices.of_all_processes(int(sees))) if not each]
+    if blind:
+        raise UserError(
+            f"what process 0 writes into {workdir} is not seen by process {blind[0]}: the workdir must be one folder "
+            "that all hosts share"
+        )
+
+
+def _digest(path: Path) -> int:
+    """A number of 31 bits that tells the contents of files apart; -1 if there is no file."""
+    return zlib.crc32(path.read_bytes()) >> 1 if path.exists() else -1
 
 
 def check_free(workdir: Path) -> None:
