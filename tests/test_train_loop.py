@@ -49,7 +49,7 @@ def test_workdir_that_another_process_does_not_share_is_refused(there, tmp_path,
     held.unlink()
     if there is not None:
         held.write_text(there)
-    with pytest.raises(UserError, match="is not seen by process 1: the workdir must be one folder that all hosts share"):
+    with pytest.raises(UserError, match="is not seen by process 1: the workdir must be one folder"):
         train_loop.check_shared(tmp_path, seconds=0.1)
 
 
