@@ -136,9 +136,10 @@ def measure(task: Task) -> dict[str, Any]:
 
     from san_jax import devices
     from san_jax.devices import SplitRows
+    from san_jax.process import joining
     from san_jax.scoring import ranking, reranking
 
-    devices.join_cluster()
+    joining.join_cluster()
     mesh, size = devices.make_mesh(), SIZES[task.size]
     jax.block_until_ready(jax.numpy.zeros(1))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on

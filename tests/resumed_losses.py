@@ -20,6 +20,7 @@ from runs import config_of
 
 from san_jax import devices
 from san_jax.data import input_pipeline
+from san_jax.process import joining
 from san_jax.training import run, train_loop
 from san_jax.weights import stored
 
@@ -93,7 +94,7 @@ def resumed(workdir, num_devices):
 def main():
     folder, *tasks = sys.argv[1:]
     flags.FLAGS(sys.argv[:1])
-    devices.join_cluster()
+    joining.join_cluster()
     found = {}
     for before, _, after in (task.partition(":") for task in tasks):
         workdir = Path(folder) / before
