@@ -1,8 +1,9 @@
-"""Atomic file writes; JSON that may be damaged."""
+"""Atomic file writes; JSON that may be damaged; which texts are addresses in object stores."""
 
 import contextlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,31 @@ from san_jax.errors import UserError
 UNFINISHED = ".part"  # ends the names of files that `write` has begun
 ABANDONED = 3600.0  # seconds after which such a file counts as left by a process that was killed
 
+REMOTE = ("s3", "gs")  # schemes of object stores that `san_jax.remote` reads and writes
+
+
+def is_remote(place: str | os.PathLike) -> bool:
+    """Whether a text or path is an address in an object store; a Path makes s3:/BUCKET of s3://BUCKET, which counts.
+
+    Raises:
+      UserError: it is an address of another kind.
+    """
+    scheme, slashes = re.match(r"(?:([A-Za-z][A-Za-z0-9+.-]*):(/+))?", os.fspath(place)).groups(default="")
+    if scheme not in REMOTE and slashes == "//":
+        raise UserError(f"{place} is neither a local path nor an s3:// or gs:// address; copy it to one of these")
+    return scheme in REMOTE
+
+
+def check_local(place: str | os.PathLike, *, what: str, why: str = "it is read and written in place") -> None:
+    """Raises a UserError if a place is an address in an object store; `what` is the flag or field, `why` the reason."""
+    if is_remote(place):
+        address = re.sub(r":/+", "://", os.fspath(place), count=1)
+        raise UserError(f"{what} is {address}, but must be local, since {why}; give a local path, and copy it by hand")
+
 
 def check_place(path: Path) -> None:
     """For commands that compute for long before they write: raises the UserError of `write` where that would fail."""
+    check_local(path, what="a file to be written")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if os.path.isdir(path):
         reason = "it is a folder"
@@ -35,6 +58,7 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: it cannot be written; an existing file is kept.
     """
+    check_local(path, what="a file to be written")
     part = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,14 @@ def finished(tmp_path_factory, data):
     return run_of
 
 
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The address of an empty bucket of an S3 server on this machine; copies are in the folder `cache` of tmp_path."""
+    import object_store  # later than this file, as below; and it takes half a second
+
+    return object_store.new_bucket(monkeypatch, tmp_path / "cache")
+
+
 @pytest.fixture(scope="session")
 def san_page(tmp_path_factory):
     """The report page of a SAN run on one test set, and its scores."""

@@ -91,3 +91,34 @@ def test_text_that_is_no_json_is_a_value_error_however_deep_it_is_nested(text, t
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ValueError, match=r".+"):
         files.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "remote"),
+    [
+        ("s3://bucket", True),
+        ("gs://bucket/run", True),
+        (Path("s3://bucket/run"), True),
+        ("runs/san", False),
+        ("/s3/bucket", False),
+        ("s3", False),
+        ("tfds:/pictures/people.csv", False),
+        ("", False),
+    ],
+)
+def test_addresses_of_object_stores_are_told_from_local_paths(place, remote):
+    assert files.is_remote(place) == remote
+
+
+@pytest.mark.parametrize("address", ["https://host/run", "hdfs://host/run", "file:///run"])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(UserError, match=rf"^{address} is neither a local path nor an s3:// or gs:// address; copy it"):
+        files.is_remote(address)
+
+
+@pytest.mark.parametrize("does", [files.check_place, lambda path: files.write(path, "text")])
+def test_nothing_is_written_to_an_address(does, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"a file to be written is s3://bucket/a, but must be local, since .*; give a"):
+        does(Path("s3://bucket/a"))
+    assert list(tmp_path.iterdir()) == []
