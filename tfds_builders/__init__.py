@@ -13,14 +13,16 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
+from san_jax import remote
 from san_jax.batch import Record
 from san_jax.errors import UserError
+from san_jax.files import is_remote
 from san_jax.process import lock
 from tfds_builders import people_list, staging
 from tfds_builders.cuhk03 import Cuhk03
@@ -29,6 +31,7 @@ from tfds_builders.people_list import Row
 from tfds_builders.pit import Pit
 from tfds_builders.record import DrawnTextures, ReidBuilder, Rows
 from tfds_builders.releases import RELEASES
+from tfds_builders.set_copy import SetCopy
 from tfds_builders.synthetic_reid import SyntheticReid
 
 BUILDERS: dict[str, type[ReidBuilder]] = {
@@ -108,7 +111,8 @@ def open_source(
       name: DATASET/CONFIG, "cuhk03/labeled"; a classic config may name its test set, "cuhk03/labeled_classic:7". Or the
         path of a list (.csv, .tsv) or folder of pictures.
       split: "train", "query" or "gallery"; pairs have "train" and "test".
-      data_dir: folder of prepared data sets; may be shared by processes and machines that start together.
+      data_dir: folder of prepared data sets; may be shared by processes and machines that start together. Or its
+        address in an object store, from which the set is copied if it is not copied yet.
       manual_dir: folder that holds the release; needed only to prepare.
       pattern: of the names of pictures in a folder, see `layouts`; "" for the default.
 
@@ -236,26 +240,42 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "", pat
       name: DATASET/CONFIG, or the path of a list or folder of pictures.
       data_dir, manual_dir, pattern: as in `open_source`.
     """
-    name = own_name(name, pattern=pattern) if is_own(name) else whole_name(name.partition(":")[0])
-    data_dir = Path(data_dir).expanduser().absolute()
+    listed, name = name, own_name(name, pattern=pattern) if is_own(name) else whole_name(name.partition(":")[0])
+    given, data_dir = data_dir, remote.data_folder(data_dir).absolute()
     try:
         str(data_dir).encode()
     except UnicodeEncodeError as error:
         raise UserError(f"data_dir {data_dir} is no UTF-8, and data sets need a path that is; rename it") from error
-    builder = make_builder(name, data_dir)
-    if builder.data_path.is_dir():
-        return builder
+    if is_remote(given):
+        place = f"{name}/{find_builder(name).VERSION}"
+        copied = SetCopy.of(given, place, data_dir, name=name, listed=listed)
+        _write_once(name, data_dir, copied.is_whole, copied.write, does="copy")
+    else:
+        builder = make_builder(name, data_dir)
+        if builder.data_path.is_dir():
+            return builder
+        write = functools.partial(write_records, name, data_dir, manual_dir)
+        _write_once(name, data_dir, builder.data_path.is_dir, write, does="prepare")
+    return make_builder(name, data_dir)
+
+
+def _write_once(
+    name: str, data_dir: Path, is_there: Callable[[], bool], write: Callable[[], None], *, does: str
+) -> None:
+    """Writes a data set if it is not there, when no other process does."""
+    if is_there():
+        return
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         # Without locks several processes may write, each its own copy; the first one is kept.
-        waiting = f"waiting for another process to prepare {name}"
-        with lock.waited_for(data_dir / f"{staging.prefix(name)}lock", waiting):
+        with lock.waited_for(
+            data_dir / f"{staging.prefix(name)}lock", f"waiting for another process to {does} {name}"
+        ):
             staging.clear(data_dir, name)
-            if not builder.data_path.is_dir():
-                write_records(name, data_dir, manual_dir)
+            if not is_there():
+                write()
     except OSError as error:
         raise UserError(f"{name} cannot be prepared in {data_dir}: {error.strerror or error}") from error
-    return make_builder(name, data_dir)
 
 
 def make_builder(name: str, data_dir: Path) -> ReidBuilder:

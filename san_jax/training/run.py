@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from san_jax import devices
+from san_jax import devices, remote
 from san_jax.batch import Batch, Source
 from san_jax.data import augmentation, input_pipeline
 from san_jax.data.decoded_store import DecodedStore
@@ -210,10 +210,10 @@ def architecture_of(config: Config, *, num_pids: int) -> Architecture:
 
 
 def store_of(data: Config) -> DecodedStore | None:
-    """Where decoded pictures are kept: in `data.data_dir`, unless `data.cache_gb` is 0."""
+    """Where decoded pictures are kept: in `data.data_dir` or its local copy, unless `data.cache_gb` is 0."""
     if not data.cache_gb:
         return None
-    return DecodedStore(Path(data.data_dir).expanduser() / "decoded", max_bytes=int(data.cache_gb * 1e9))
+    return DecodedStore(remote.data_folder(data.data_dir) / "decoded", max_bytes=int(data.cache_gb * 1e9))
 
 
 def make_steps(
