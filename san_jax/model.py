@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, PyTree, UInt8
 from PIL import Image
 
-from san_jax import devices
+from san_jax import devices, remote
 from san_jax.data import augmentation, picture_batches
 from san_jax.data.picture_batches import Picture
 from san_jax.errors import UserError
@@ -202,8 +202,9 @@ def load(
     """Loads the networks of a run, a checkpoint or a file of weights.
 
     Args:
-      source: the workdir of a run, one of its checkpoints, a safetensors file, a PyTorch file, or the name of weights
-        that come with the package, such as "rendered-small" (docs/models.md).
+      source: the workdir of a run, one of its checkpoints, a safetensors file, a PyTorch file, the address of one of
+        these in an object store (docs/remote.md), or the name of weights that come with the package, such as
+        "rendered-small" (docs/models.md).
       best: the run's best checkpoint in place of its newest.
       height, width: of the input pictures, in pixels; by default as the source says, else 256 x 128.
       last_stride: of stage 4; by default as the source says, else as its layers suggest.
@@ -211,8 +212,14 @@ def load(
     Raises:
       UserError: there are no weights, or they cannot be read.
     """
-    mesh, path = devices.make_mesh(), pretrained.path_of(source)
     given = {"height": height, "width": width, "last_stride": last_stride}
+    with remote.opened(source, functools.partial(stored.wanted, best=best)) as place:
+        model = _load(place, devices.make_mesh(), best=best, **given)
+    return dataclasses.replace(model, source=remote.named(model.source))
+
+
+def _load(source: Path, mesh: Mesh, *, best: bool, **given: int | None) -> Model:
+    path = pretrained.path_of(source)
     if os.path.isfile(path):  # False, where Path's own method raises, for names that are too long
         if best:
             raise UserError(f"{path} is a single file of weights, which has no best checkpoint; leave out best")

@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, Int, Int64
 from tqdm import tqdm
 
-from san_jax import files
+from san_jax import files, remote
 from san_jax.data import threads
 from san_jax.data.crops import Crops
 from san_jax.errors import UserError
@@ -194,10 +194,11 @@ def _stem(gallery: Path, boxes: Path | None = None) -> str:
 
 
 def home_of(checkpoint: Path) -> Path:
-    """The folder of all default indexes of a checkpoint or file of weights."""
+    """The folder of all default indexes of a checkpoint or file of weights; of an address, below runs."""
     if pretrained.is_name(str(checkpoint)):
         return Path("runs", str(checkpoint), "search")
-    checkpoint = checkpoint.resolve()
+    # Features are mapped into memory, so they stay on this machine.
+    checkpoint = Path("runs", *remote.parts_of(checkpoint)) if files.is_remote(checkpoint) else checkpoint.resolve()
     return checkpoint.parents[1 if checkpoint.parent.name in ("checkpoints", "best") else 0] / "search"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Shaped
 
+from san_jax import files, remote
 from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training.train_step import TrainState, learns_people
@@ -33,6 +34,10 @@ def check_exists(path: Path) -> None:
     Raises:
       UserError: there is no such file, or no checkpoint in the folder.
     """
+    if files.is_remote(path):
+        if not stored.wanted(remote.listing(path)):
+            raise UserError(f"init_from: {remote.text_of(path)} holds no weights; give a run, a checkpoint or a file")
+        return
     path = pretrained.path_of(path)
     if os.path.isdir(path):  # False, where Path's own method raises, for names that are too long
         stored.find(path)
@@ -46,8 +51,8 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     """The state with the weights of a file or checkpoint; prints what was taken and what stays fresh.
 
     Args:
-      path: a run's workdir, one of its checkpoints, a file with PyTorch's names (see `state_dicts`), or a name of
-        `pretrained`.
+      path: a run's workdir, one of its checkpoints, a file with PyTorch's names (see `state_dicts`), the address of
+        one of these in an object store, or a name of `pretrained`.
       state: a fresh state; step and optimizers stay unchanged.
       architecture: architecture of the state's networks.
 
@@ -55,7 +60,11 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
     check_exists(path)
-    path = pretrained.path_of(path)
+    with remote.opened(path, stored.wanted) as place:
+        return _start_from(pretrained.path_of(place), state, architecture=architecture)
+
+
+def _start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
     if os.path.isdir(path):
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
@@ -70,7 +79,7 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
     if not trained_reid:
         tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(REID_ONLY)}
         state_dict = dataclasses.replace(state_dict, tensors=tensors)
-    return fill(state, state_dict, architecture=architecture, source=str(path))
+    return fill(state, state_dict, architecture=architecture, source=remote.named(path))
 
 
 def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> dict[str, Shaped[np.ndarray, "..."]]:

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -19,6 +20,11 @@ from san_jax.weights import checksums, pretrained
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
 ABOUT = "about"  # the item that describes the networks, so that they can be read without their config
+# The file of orbax in every checkpoint, which is sent last to an object store: a checkpoint without it is unfinished.
+LAST = "_CHECKPOINT_METADATA"
+OF_STEP = re.compile(r"(?:(checkpoints|best)/)?(\d+)/")  # begins the names of a checkpoint's files in a workdir
+# What else is read of a run; and the files of a checkpoint whose own folder is given.
+BESIDE = re.compile(r"config\.json|events/.*|(state|about|metrics)/.*|commit_success\.txt|" + LAST)
 
 
 def newest(workdir: Path, *, best: bool = False) -> Path | None:
@@ -31,6 +37,32 @@ def _highest_step(folder: Path) -> Path | None:
         return None
     steps = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit() and (entry / STATE).is_dir()]
     return folder / str(max(steps)) if steps else None
+
+
+def wanted(names: Iterable[str], *, best: bool = False, everything: bool = False) -> list[str]:
+    """The files to copy from an object store so that a run, a checkpoint or a file of weights can be read.
+
+    Args:
+      names: of all files, beginning in the folder that is given, as `remote.listing` returns them.
+      best: the best checkpoint in place of the newest.
+      everything: both checkpoints.
+
+    Returns:
+      The files of the newest or best finished checkpoint, and the small ones beside it that are read.
+    """
+    names = list(names)
+    kinds = ("checkpoints", "best") if everything else ("best",) if best else ("checkpoints", None)
+    newest = {}
+    for name in names:
+        step = OF_STEP.match(name)
+        if step and step[1] in kinds and name == step[0] + LAST:
+            newest[step[1]] = max(newest.get(step[1], 0), int(step[2]))
+    found = {name: OF_STEP.match(name) for name in names}
+    return [
+        name
+        for name, step in found.items()
+        if (newest.get(step[1]) == int(step[2]) if step else not name or BESIDE.fullmatch(name))
+    ]
 
 
 def check_name(path: Path) -> None:
