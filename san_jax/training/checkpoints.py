@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from san_jax.errors import UserError
 from san_jax.networks.architecture import Architecture
 from san_jax.training import older_states
 from san_jax.training.train_step import TrainState
+from san_jax.training.working_copy import WorkingCopy
 from san_jax.weights import checksums, stored
 from san_jax.weights.checksums import CHECKSUMS, DESCRIPTION
 from san_jax.weights.stored import ABOUT, MODE, STATE
@@ -49,12 +51,24 @@ class Checkpoints:
       architecture: architecture of the saved networks.
       mode: their mode; None stores no mode, and `stored.read_about` infers it from the saved arrays.
       best_by: decides which state is the best.
+      copy: of a workdir in an object store; what is saved is sent there in the background. Every process has its own,
+        and only the first saves.
     """
 
-    def __init__(self, workdir: Path, architecture: Architecture, *, mode: str | None = None, best_by: BestBy = BY_MAP):
+    def __init__(
+        self,
+        workdir: Path,
+        architecture: Architecture,
+        *,
+        mode: str | None = None,
+        best_by: BestBy = BY_MAP,
+        copy: WorkingCopy | None = None,
+    ):
         stored.check_name(workdir)
         self._about = dataclasses.asdict(architecture) | ({} if mode is None else {MODE: mode})
-        self._newest = _manager(workdir / "checkpoints")
+        self._copy, self._sending = copy, Sending()
+        alone = copy is not None and jax.process_count() > 1
+        self._newest = None if alone and jax.process_index() else _manager(workdir / "checkpoints", alone=alone)
         self._best = workdir.resolve() / "best"
         self._best_by = best_by
         self._best_scores = _scores_of(stored.newest(workdir, best=True))
@@ -72,7 +86,7 @@ class Checkpoints:
         Raises:
           UserError: this save, or the previous one, could not be written.
         """
-        if self._newest.latest_step() == step:
+        if self._newest is None or self._newest.latest_step() == step:
             return
         items = {
             STATE: ocp.args.StandardSave(vars(state)),
@@ -80,7 +94,14 @@ class Checkpoints:
             CHECKSUMS: ocp.args.JsonSave(self._checksums(state)),
         }
         with failed_write_as_user_error(Path(self._newest.directory)):
+            self._sending.wait()  # it reads the checkpoint that this one replaces
             self._newest.save(step, args=ocp.args.Composite(**items), force=True)
+        self._send()
+
+    def _send(self) -> None:
+        """Starts sending what was saved."""
+        if self._copy is not None and self._newest is not None:
+            self._sending.start(self._newest.wait_until_finished, self._copy.publish_if_possible)
 
     def _checksums(self, state: TrainState) -> dict[str, int]:
         """The checksums, on process 0, which writes them."""
@@ -125,6 +146,7 @@ class Checkpoints:
                 refused = error
         if devices.of_first_process([refused is not None])[0]:
             raise refused or UserError(f"process 0 cannot write the best checkpoint under {self._best}")
+        self._send()
         return forgotten(best, scored_on) if forgets else None
 
     def _link_best(self, step: int) -> None:
@@ -146,17 +168,40 @@ class Checkpoints:
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the cluster is about to stop this run (SIGTERM to any process); all processes agree on the step."""
-        return self._newest.reached_preemption(step)
+        return ocp.utils.reached_preemption(step)
 
     def wait(self) -> None:
-        """Waits until all saves are on disk; raises a UserError if one could not be written."""
-        with failed_write_as_user_error(Path(self._newest.directory)):
-            self._newest.wait_until_finished()
+        """Waits until all saves are on disk, and sent; raises a UserError if one could not be written."""
+        if self._newest is not None:
+            with failed_write_as_user_error(Path(self._newest.directory)):
+                self._sending.wait()
+                self._newest.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for all saves and ends orbax's threads."""
+        """Waits for all saves, sends the rest of a working copy, and ends orbax's threads."""
         self.wait()
-        self._newest.close()
+        if self._newest is not None:
+            self._newest.close()
+        if self._copy is not None:
+            self._copy.publish()
+
+
+class Sending:
+    """At most one task in the background."""
+
+    def __init__(self):
+        self._pool, self._task = ThreadPoolExecutor(1), None
+
+    def start(self, *functions: Callable[[], None]) -> None:
+        """Calls functions one after the other in the background, once the previous task has ended."""
+        self.wait()
+        self._task = self._pool.submit(lambda: [function() for function in functions])
+
+    def wait(self) -> None:
+        """Waits for the task, and raises its error."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.result()
 
 
 def _scores_of(best: Path | None) -> dict[str, float | str] | None:
@@ -181,8 +226,13 @@ def forgotten(old: Mapping[str, float | str], new: Mapping[str, str]) -> str:
     return f"the best checkpoint so far was scored by {before}; it is discarded, since this run is scored by {now}"
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
+def _manager(folder: Path, *, alone: bool) -> ocp.CheckpointManager:
+    """Of one process alone, or of all processes on a folder that they share."""
     options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
+    if alone:
+        folder.mkdir(parents=True, exist_ok=True)
+        options.create = False  # orbax cannot with these:
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from san_jax import files
+from san_jax import files, remote
 from san_jax.errors import UserError
 
 # A ConfigDict with the fields of configs/base.py, or any mapping whose fields are attributes too: what trains does not
@@ -41,7 +41,7 @@ def keep(config: Config, workdir: Path) -> None:
         old, new = (flatten_dict(fields, sep=".") for fields in (read(workdir).to_dict(), json.loads(text)))
         changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
         if changed:
-            print(f"{path} changes: {', '.join(changed)}", flush=True)
+            print(f"{remote.named(path)} changes: {', '.join(changed)}", flush=True)
     files.write(path, text)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from san_jax import devices
+from san_jax import devices, remote
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
 from san_jax.process import lock, stopping
@@ -20,17 +20,19 @@ from san_jax.training.checkpoints import Checkpoints
 from san_jax.training.progress import Progress
 from san_jax.training.run import Run
 from san_jax.training.train_step import TrainState
+from san_jax.training.working_copy import WorkingCopy
 
 STEPS_BETWEEN_DECISIONS = 10  # of several processes, whether a checkpoint is due by time: they wait for each other
 LOCK = "lock"  # file in the workdir that names the process that trains there
 
 
-def train(run: Run, *, profiled: range = range(0)) -> TrainState:
+def train(run: Run, *, profiled: range = range(0), copy: WorkingCopy | None = None) -> TrainState:
     """Trains to the end, from the newest checkpoint of the workdir if there is one.
 
     Args:
       run: what is trained.
       profiled: steps that are recorded by JAX's profiler, in the folder `profile` of the workdir.
+      copy: whose folder the workdir is, if the run is in an object store.
 
     Raises:
       UserError: a loss or the state is not finite, a checkpoint cannot be read or written, or another process trains
@@ -38,20 +40,22 @@ def train(run: Run, *, profiled: range = range(0)) -> TrainState:
       Stopped: a signal asked the run to stop; its state is saved.
     """
     with held_workdir(run.workdir), stopping.remembered() as stop:
-        return _train(run, stop, profiled)
+        return _train(run, stop, profiled, copy)
 
 
-def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
+def _train(run: Run, stop: stopping.Stop, profiled: range, copy: WorkingCopy | None) -> TrainState:
     with out_of_memory_as_user_error(run):
         state = start(run)
         run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
+        if copy is not None:
+            copy.publish()  # fails now, rather than after hours, if the store cannot be written
         step = int(jax.device_get(state.step))
         feed = run.open_feed() if step < run.total else None
     events = run.workdir / "events" if jax.process_index() == 0 else None
     constant_loss = run.constant_loss() if feed and events and run.constant_loss else None
     sizes = dict(start=step, total=run.total, batch_size=run.batch_size)
     with (
-        checkpoints_of(run) as saved,
+        checkpoints_of(run, copy) as saved,
         Progress(events, **sizes, constant_loss=constant_loss) as progress,
         Profiler(run.workdir / "profile", profiled, settle=progress.settle) as profiler,
     ):
@@ -79,7 +83,8 @@ def _train(run: Run, stop: stopping.Stop, profiled: range) -> TrainState:
                 saved.save(step, state)
                 clock.restart()
             if stops:
-                raise stop.error(f"stopped after step {step}, which is saved; start again on {run.workdir} to resume")
+                workdir = remote.named(run.workdir)
+                raise stop.error(f"stopped after step {step}, which is saved; start again on {workdir} to resume")
             if pauses:  # scoring or compiling may take minutes; once all is saved, a signal ends the process at once
                 saved.wait()
                 stop.unsaved = False
@@ -164,7 +169,8 @@ def out_of_memory_as_user_error(run: Run) -> Iterator[None]:
 def nothing_left(run: Run, step: int) -> str:
     """A line for the user about a run whose state is at the last step of its config, or past it."""
     where = "is at its last step" if step == run.total else f"is past the last step of this config, {run.total}"
-    return f"{run.workdir} {where}: {step} steps are done and none are left; raise schedule.epochs to train on"
+    workdir = remote.named(run.workdir)
+    return f"{workdir} {where}: {step} steps are done and none are left; raise schedule.epochs to train on"
 
 
 @contextlib.contextmanager
@@ -228,10 +234,10 @@ def _by_first_process(workdir: Path, uses_lock: Callable[[], None]) -> None:
         raise refused or UserError(f"{workdir} is in use by another process; the message of process 0 names it")
 
 
-def checkpoints_of(run: Run) -> Checkpoints:
+def checkpoints_of(run: Run, copy: WorkingCopy | None = None) -> Checkpoints:
     """Opens the checkpoints of a run."""
-    networks = run.networks
-    return Checkpoints(run.workdir, networks.architecture, mode=networks.mode, best_by=run.validation.best_by)
+    how = dict(mode=run.networks.mode, best_by=run.validation.best_by, copy=copy)
+    return Checkpoints(run.workdir, run.networks.architecture, **how)
 
 
 def start(run: Run) -> TrainState:
