@@ -140,3 +140,20 @@ def test_compiled_programs_are_kept_in_the_folder_unless_jax_has_another(tmp_pat
     finally:
         common._keep_programs(Path(before[0]))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (["search.py", "--checkpoint=rendered-small", "--query=a.jpg"], "gallery"),
+        (["search.py", "--checkpoint=rendered-small", "--gallery=a", "--query=a.jpg"], "index"),
+        (["eval.py", "--checkpoint=rendered-small", "--data=cuhk03/labeled"], "output"),
+        (["generate_textures.py", "--checkpoint=rendered-small-pg", "--input=a"], "output"),
+        (["-m", "san_jax.experiments.chain"], "workdir"),
+    ],
+)
+def test_flag_that_must_be_local_refuses_an_address(command, flag):
+    status, output, errors = finish(start(*command, f"--{flag}=s3://bucket/a"))
+    said = f"error: --{flag} is s3://bucket/a, but must be local, since it is read and written in place; give a local "
+    assert (status, output) == (1, "")
+    assert errors == said + "path, and copy it by hand\n"

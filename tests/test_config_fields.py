@@ -172,3 +172,15 @@ def test_run_without_a_save_interval_is_saved_whenever_it_is_scored():
     built = build(config_of(**{"schedule.eval_every": 1, "schedule.save_every": 0, "schedule.epochs": 2}))
     assert {step for step in range(1, built.total + 1) if built.is_saved_at(step)} == built.score_at
     assert len(built.score_at) == 3
+
+
+@pytest.mark.parametrize("field", ["data.train", "data.test", "data.pit", "data.manual_dir"])
+def test_pictures_must_be_local(field):
+    config = config_of(**{field: "s3://bucket/people.csv"})
+    said = rf"^{field} is s3://bucket/people\.csv, but must be local, since its pictures are read one by one; give"
+    with pytest.raises(UserError, match=said):
+        config_fields.check(config)
+
+
+def test_prepared_data_may_be_in_an_object_store():
+    config_fields.check(config_of(**{"data.data_dir": "s3://bucket/data"}))

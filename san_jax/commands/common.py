@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,13 +20,15 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from san_jax import devices
+from san_jax import files as paths
 from san_jax.batch import Source
 from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
 from san_jax.process import joining, stopping
 from san_jax.scoring.evaluation import RetrievalSet
-from san_jax.training import config_fields, resuming, run, starting_weights, train_loop, train_step
+from san_jax.training import config_fields, resuming, run, starting_weights, train_loop, train_step, working_copy
+from san_jax.training.working_copy import WorkingCopy
 from san_jax.weights import stored
 
 # Thresholds of Python's garbage collector, whose default is 700, 10, 10. Tracing a train step creates objects by the
@@ -33,13 +36,20 @@ from san_jax.weights import stored
 GARBAGE = 100_000, 50, 100
 
 
-def run_command(main: Callable[..., None], *, files: Sequence[str] | None = (), module: str = "__main__") -> None:
+def run_command(
+    main: Callable[..., None],
+    *,
+    files: Sequence[str] | None = (),
+    module: str = "__main__",
+    remote: Collection[str] = (),
+) -> None:
     """Runs a command: parses its flags, joins the cluster, and prints a UserError as one line (exit status 1).
 
     Args:
       main: the command; called with the paths among the command-line arguments.
       files: names of these paths, for the error message if their number is wrong; None if `main` checks their number.
       module: name of the module whose docstring and flags `--help` shows.
+      remote: flags whose values may be addresses in an object store.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
         try:
@@ -53,7 +63,8 @@ def run_command(main: Callable[..., None], *, files: Sequence[str] | None = (), 
         stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show, or that are not UTF-8
     flags.FLAGS.set_gnu_getopt(True)  # flags and files in any order
     try:
-        app.run(lambda words: _guarded(main, words[1:], files), flags_parser=_parse)
+        check = functools.partial(check_local, module, remote)
+        app.run(lambda words: _guarded(main, words[1:], files, check=check), flags_parser=_parse)
     except BrokenPipeError:
         os._exit(stopping.EXIT_UNREAD)
 
@@ -76,13 +87,23 @@ def _help_on(flag: flags.Flag) -> str:
     return textwrap.fill(name + text, width=100, subsequent_indent=6 * " ", break_on_hyphens=False)
 
 
-def _guarded(main: Callable[..., None], words: Sequence[str], files: Sequence[str] | None) -> None:
+def check_local(module: str, remote: Collection[str]) -> None:
+    """Raises a UserError if the value of a flag is an address in an object store; those of flags `remote` may be."""
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[module]):
+        if isinstance(flag.value, str) and flag.name not in remote:
+            paths.check_local(flag.value, what=f"--{flag.name}")
+
+
+def _guarded(
+    main: Callable[..., None], words: Sequence[str], files: Sequence[str] | None, *, check: Callable[[], None]
+) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax logs every save at length, and failed ones before our message
     sys.unraisablehook = _without_echoes
     try:
         if files is not None and len(words) != len(files):
             wanted = f"takes the arguments {' '.join(files)}" if files else "takes only flags, which start with --"
             raise UserError(f"this command {wanted}, but was given {' '.join(words) or 'none'}; see --help")
+        check()
         joining.join_cluster()
         main(*map(Path, words))
         sys.stdout.flush()  # raises BrokenPipeError here if the reader has gone; Python's own flush comes too late
@@ -136,11 +157,16 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
 
     Args:
       config: see configs/base.py.
-      workdir: folder of the run; compiled programs are kept there too, unless JAX is told another place or
-        `config.onednn` is on.
+      workdir: folder of the run, or its address in an object store; compiled programs are kept there too, unless JAX
+        is told another place or `config.onednn` is on, and those of an address in its local copy.
       profiled: steps to record with JAX's profiler.
     """
     config_fields.check(config)
+    with working_copy.of(workdir, process=jax.process_index()) as copy:
+        _train(config, workdir if copy is None else copy.folder, profiled=profiled, copy=copy)
+
+
+def _train(config: ConfigDict, workdir: Path, *, profiled: range, copy: WorkingCopy | None) -> None:
     train_loop.check_free(workdir)
     resuming.check_config(config, workdir)  # before data are prepared in vain
     if config.init_from and stored.newest(workdir) is None:
@@ -156,7 +182,7 @@ def train(config: ConfigDict, workdir: Path, *, profiled: range = range(0)) -> N
     # XLA cannot write programs with oneDNN's kernels to a file (JAX 0.12).
     keeps = not devices.compiler_options(mesh, onednn=config.onednn)
     with programs_kept(workdir / "compiled") if keeps else contextlib.nullcontext():
-        train_loop.train(built, profiled=profiled)
+        train_loop.train(built, profiled=profiled, copy=copy)
 
 
 @contextlib.contextmanager
@@ -235,7 +261,7 @@ def open_source(name: str, split: str, *, data_dir: str, manual_dir: str, patter
     """
     import tfds_builders
 
-    places = dict(data_dir=Path(data_dir), manual_dir=manual_dir, pattern=pattern)
+    places = dict(data_dir=data_dir, manual_dir=manual_dir, pattern=pattern)
     if jax.distributed.is_initialized():
         _prepare_by_first(name, **places)
     with stopping.unwinding():

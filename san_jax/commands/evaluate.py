@@ -14,6 +14,7 @@ A texture generator (mode san_pg) is scored by L1, PSNR and SSIM on held-out pai
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from absl import flags
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from san_jax import files
+from san_jax import files, remote
 from san_jax import model as models
 from san_jax.batch import Source
 from san_jax.commands import common
@@ -34,6 +35,7 @@ from san_jax.report import event_files, report
 from san_jax.scoring import evaluation, texture_scores
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet, Search
 from san_jax.training import config_fields, run_config
+from san_jax.weights import stored
 
 # Config values for weights without a run.
 WITHOUT_RUN = {
@@ -143,11 +145,21 @@ def main() -> None:
         "report_file": text("report_file", None, "Write this page to another file."),
         "output": text("output", None, "JSON file for the scores. Default: WORKDIR/scores.json."),
     }
-    common.run_command(lambda: evaluate({name: holder.value for name, holder in given.items()}), module=__name__)
+    addresses = ("workdir", "checkpoint", "data_dir")
+    common.run_command(
+        lambda: evaluate({name: holder.value for name, holder in given.items()}), module=__name__, remote=addresses
+    )
 
 
 def evaluate(given: Mapping[str, Any]) -> None:
     """Scores as the flags say, prints the table, and writes the scores and the page."""
+    if not given["workdir"]:
+        return _evaluate(given)
+    with remote.opened(given["workdir"], functools.partial(stored.wanted, best=given["best"])) as workdir:
+        _evaluate({**given, "workdir": workdir})
+
+
+def _evaluate(given: Mapping[str, Any]) -> None:
     workdir, config = run_of(given)
     options = {name: given[name] for name in ("height", "width")}
     model = models.load(given["checkpoint"] or workdir, best=given["best"], **options)
@@ -182,11 +194,13 @@ def evaluate(given: Mapping[str, Any]) -> None:
                 about |= {} if share is None else {"recon_over_constant": share}
             text = json.dumps({**shown[main_set], **about, "sets": shown}, indent=2)
             files.write(places.scores, text + "\n")
+            remote.publish(places.scores)
     if places.report is not None:
         page = report.page(config, model, workdir=workdir, sets=sets, scores=scored.scores, feats=scored.feats)
         if jax.process_index() == 0:
             files.write(places.report, page)
-            print(f"report: {places.report}")
+            remote.publish(places.report)
+            print(f"report: {remote.named(places.report)}")
 
 
 def run_of(given: Mapping[str, Any]) -> tuple[Path | None, ConfigDict]:
@@ -238,6 +252,9 @@ def places_of(given: Mapping[str, Any], workdir: Path | None, model: Model) -> P
 
 def is_own(workdir: Path, model: Model) -> bool:
     """Whether a model is a checkpoint of the run in this workdir; another run may lie there too, or a file."""
+    if files.is_remote(model.source):
+        folder = remote.text_of(model.source).rpartition("/")[0]
+        return folder in [f"{remote.named(workdir)}/{name}" for name in ("checkpoints", "best")]
     folder = Path(model.source).resolve().parent
     return folder in [workdir.resolve() / name for name in ("checkpoints", "best")]
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from san_jax import files
 from san_jax.commands import common
 from san_jax.errors import UserError
 from san_jax.training import checkpoints
@@ -41,6 +42,8 @@ def import_file(
     Raises:
       UserError: the file cannot be read or its network is not supported, or the folder cannot be written.
     """
+    for place, what in ((path, "FILE"), (out, "OUT")):
+        files.check_local(place, what=what)
     stored.check_name(out)
     if os.path.exists(out) and not (out.is_dir() and all(entry.name == STAGING for entry in out.iterdir())):
         raise UserError(f"{out} exists already; give a new folder")

@@ -73,7 +73,7 @@ def main() -> None:
         options = dict(metric=metric.value, same_camera=same_camera.value, workers=workers.value, output=path)
         write_scores(data, **options)
 
-    common.run_command(run, module=__name__)
+    common.run_command(run, module=__name__, remote=("data_dir",))
 
 
 if __name__ == "__main__":

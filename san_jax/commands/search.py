@@ -86,7 +86,10 @@ def main() -> None:
         "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
         "workers": number("workers", None, "Threads that read pictures. Default: one for each core.", lower_bound=1),
     }  # fmt: skip
-    common.run_command(lambda: search({name: holder.value for name, holder in given.items()}), module=__name__)
+    addresses = ("checkpoint",)
+    common.run_command(
+        lambda: search({name: holder.value for name, holder in given.items()}), module=__name__, remote=addresses
+    )
 
 
 def search(given: Mapping[str, Any]) -> None:
@@ -167,6 +170,8 @@ def check_flags(given: Mapping[str, Any]) -> None:
 def forget(given: Mapping[str, Any]) -> None:
     """Deletes what searches by this run or file of weights have kept of a gallery."""
     source = Path(given["checkpoint"])
+    if files.is_remote(source):
+        raise UserError(f"--forget needs a local --checkpoint; delete the folder of {given['checkpoint']} below runs")
     is_file = pretrained.is_name(source) or source.is_file()
     home = feature_index.home_of(source if is_file else stored.find(source))
     gone = feature_index.forget(home, Path(given["forget"])) if jax.process_index() == 0 else []

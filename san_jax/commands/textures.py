@@ -58,7 +58,10 @@ def main() -> None:
             "workers", None, "Threads that read pictures and write textures. Default: one for each core.", lower_bound=1
         ),
     }  # fmt: skip
-    common.run_command(lambda: draw({name: holder.value for name, holder in given.items()}), module=__name__)
+    addresses = ("checkpoint", "data_dir")
+    common.run_command(
+        lambda: draw({name: holder.value for name, holder in given.items()}), module=__name__, remote=addresses
+    )
 
 
 def draw(given: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
         profiled = steps_of(profile.value) if profile.value else range(0)
         common.train(config.value, config_file.workdir(workdir.value), profiled=profiled)
 
-    common.run_command(train, module=__name__)
+    common.run_command(train, module=__name__, remote=("workdir",))
 
 
 def steps_of(written: str) -> range:

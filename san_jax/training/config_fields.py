@@ -10,6 +10,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from san_jax import files
 from san_jax.data.input_pipeline import CACHES
 from san_jax.errors import UserError
 from san_jax.networks.architecture import MODES
@@ -90,6 +91,7 @@ DECAY = number(0, 1.0, below=True)
 POSITIVE = number(0, above=True)
 MILESTONES = Range(_is_milestones, "a tuple of strictly increasing integers above 0, such as (40, 80)")
 
+LOCAL = ("data.train", "data.test", "data.pit", "data.manual_dir")  # may name local folders or lists
 # In the order of configs/base.py, which says what each field means.
 RANGES: Mapping[str, Range] = {
     "mode": one_of(MODES),
@@ -181,6 +183,8 @@ def check(config: ConfigDict, *, where: str = "") -> None:
     for name, allowed in RANGES.items():
         if not allowed.allows(fields[name]):
             raise UserError(f"{where}{name} is {fields[name]!r}; it must be {allowed.words}")
+    for name in LOCAL:
+        files.check_local(fields[name], what=f"{where}{name}", why="its pictures are read one by one")
     schedule = config.schedule
     if not schedule.fixbase_epoch + schedule.warmup_epochs + schedule.epochs:
         raise UserError(f"{where}schedule.epochs, warmup_epochs and fixbase_epoch are all 0; set at least one of them")
