@@ -23,7 +23,7 @@ def is_remote(place: str | os.PathLike) -> bool:
       UserError: it is an address of another kind.
     """
     scheme, slashes = re.match(r"(?:([A-Za-z][A-Za-z0-9+.-]*):(/+))?", os.fspath(place)).groups(default="")
-    if scheme not in REMOTE and slashes == "//":
+    if scheme not in REMOTE and slashes.startswith("//"):
         raise UserError(f"{place} is neither a local path nor an s3:// or gs:// address; copy it to one of these")
     return scheme in REMOTE
 

@@ -279,3 +279,36 @@ def test_failed_write_is_reported_in_one_line(error, tmp_path):
 def test_other_errors_while_saving_are_not_blamed_on_the_disk(error, tmp_path):
     with pytest.raises(type(error), match=str(error)[:10]), checkpoints.failed_write_as_user_error(tmp_path):
         raise error
+
+
+RUN = [
+    *("config.json", "scores.json", "report.html", "events/1.tfevents", "textures/step_1.png", "people/others.jpg"),
+    *("checkpoints/9/_CHECKPOINT_METADATA", "checkpoints/9/state/d/a", "checkpoints/10/state/d/a"),
+    *("checkpoints/10/_CHECKPOINT_METADATA", "checkpoints/11/state/d/a"),
+    *("best/4/_CHECKPOINT_METADATA", "best/4/about/metadata"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, ("checkpoints/10/",)),
+        ({"best": True}, ("best/4/",)),
+        ({"everything": True}, ("checkpoints/10/", "best/4/")),
+    ],
+)
+def test_newest_complete_checkpoint_and_what_is_read_beside_it_are_wanted(options, kinds):
+    beside = {"config.json", "events/1.tfevents"}
+    assert set(stored.wanted(RUN, **options)) == beside | {name for name in RUN if name.startswith(kinds)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["7/_CHECKPOINT_METADATA", "7/state/d/a"],
+        ["_CHECKPOINT_METADATA", "state/d/a", "about/metadata", "metrics/metrics", "commit_success.txt"],
+        [""],
+    ],
+)
+def test_folder_of_checkpoints_a_checkpoint_and_a_file_are_wanted_whole(names):
+    assert stored.wanted(names) == names

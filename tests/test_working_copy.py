@@ -165,13 +165,15 @@ def test_run_in_a_store_is_stopped_and_resumed_elsewhere_and_ends_with_the_bits_
     finished, data, bucket, tmp_path
 ):
     """The data come from the store, too; the run is then scored and loaded there."""
+    local, _ = finished("san")
     put_folder(data["data.data_dir"], f"{bucket}/data")
     workdir, fields = f"{bucket}/runs/one", {"data.data_dir": f"{bucket}/data"}
     command = train_command(workdir, fields, SAN)
     first = commands.Running(*command, environment={remote.CACHE: str(tmp_path / "machine")}, together=True)
     while not steps_in(workdir) and first.poll() is None:
         time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGTERM)
+    if first.poll() is None:
+        os.killpg(first.pid, signal.SIGTERM)
     status, output = first.finish()
     assert status == 143, output
     stopped = steps_in(workdir)["checkpoints"]
@@ -179,14 +181,14 @@ def test_run_in_a_store_is_stopped_and_resumed_elsewhere_and_ends_with_the_bits_
     status, output = commands.Running(*command, together=True).finish()
     assert status == 0, output
     assert f"step {stopped + 1}/" in output
-    assert_same_bits(finished("san")[0], get_folder(workdir, tmp_path / "got"))
+    assert_same_bits(local, get_folder(workdir, tmp_path / "got"))
     status, output = commands.Running("eval.py", f"--workdir={workdir}", "--best", "--report", together=True).finish()
     assert status == 0, output
     assert f"report: {workdir}/report.html" in output
     scores = json.loads((get_folder(workdir, tmp_path / "got") / "scores.json").read_text())
     assert scores["checkpoint"].startswith(f"{workdir}/best/")
     pictures = write_pictures(tmp_path / "pictures", ["a.png", "b.png"])
-    feats = [san_jax.load(run).features(sorted(pictures.iterdir())) for run in (workdir, finished("san")[0])]
+    feats = [san_jax.load(run).features(sorted(pictures.iterdir())) for run in (workdir, local)]
     np.testing.assert_array_equal(*feats)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from san_jax import devices, files
 from san_jax.errors import UserError
@@ -67,8 +68,9 @@ class Checkpoints:
         stored.check_name(workdir)
         self._about = dataclasses.asdict(architecture) | ({} if mode is None else {MODE: mode})
         self._copy, self._sending = copy, Sending()
-        alone = copy is not None and jax.process_count() > 1
-        self._newest = None if alone and jax.process_index() else _manager(workdir / "checkpoints", alone=alone)
+        self._alone = copy is not None and jax.process_count() > 1
+        writes = not self._alone or jax.process_index() == 0
+        self._newest = _manager(workdir / "checkpoints", alone=self._alone) if writes else None
         self._best = workdir.resolve() / "best"
         self._best_by = best_by
         self._best_scores = _scores_of(stored.newest(workdir, best=True))
@@ -88,10 +90,12 @@ class Checkpoints:
         """
         if self._newest is None or self._newest.latest_step() == step:
             return
+        # Of jax.Arrays on several processes orbax expects every process to write a part.
+        arrays = jax.device_get(vars(state)) if self._alone else vars(state)
         items = {
-            STATE: ocp.args.StandardSave(vars(state)),
+            STATE: ocp.args.StandardSave(arrays),
             ABOUT: ocp.args.JsonSave(self._about),
-            CHECKSUMS: ocp.args.JsonSave(self._checksums(state)),
+            CHECKSUMS: ocp.args.JsonSave(self._checksums(arrays)),
         }
         with failed_write_as_user_error(Path(self._newest.directory)):
             self._sending.wait()  # it reads the checkpoint that this one replaces
@@ -103,11 +107,11 @@ class Checkpoints:
         if self._copy is not None and self._newest is not None:
             self._sending.start(self._newest.wait_until_finished, self._copy.publish_if_possible)
 
-    def _checksums(self, state: TrainState) -> dict[str, int]:
+    def _checksums(self, arrays: Mapping[str, PyTree]) -> dict[str, int]:
         """The checksums, on process 0, which writes them."""
         if jax.process_index():
             return {}
-        return checksums.of_arrays(vars(state)) | {DESCRIPTION: checksums.of_description(self._about)}
+        return checksums.of_arrays(arrays) | {DESCRIPTION: checksums.of_description(self._about)}
 
     def keep_if_best(
         self, step: int, scores: Mapping[str, float], *, scored_on: Mapping[str, str] | None = None

@@ -47,8 +47,8 @@ def _train(run: Run, stop: stopping.Stop, profiled: range, copy: WorkingCopy | N
     with out_of_memory_as_user_error(run):
         state = start(run)
         run_config.keep(run.config, run.workdir)  # only now, so that a failed restore leaves the run unchanged
-        if copy is not None:
-            copy.publish()  # fails now, rather than after hours, if the store cannot be written
+        if copy is not None:  # fails now, rather than after hours, if the store cannot be written
+            _by_first_process(run.workdir, copy.publish)
         step = int(jax.device_get(state.step))
         feed = run.open_feed() if step < run.total else None
     events = run.workdir / "events" if jax.process_index() == 0 else None
@@ -222,16 +222,16 @@ def check_free(workdir: Path) -> None:
     _by_first_process(workdir, lambda: lock.check_free(workdir / LOCK))
 
 
-def _by_first_process(workdir: Path, uses_lock: Callable[[], None]) -> None:
+def _by_first_process(workdir: Path, uses: Callable[[], None]) -> None:
     """Calls a function in process 0; if it raises a UserError there, every process raises one."""
     refused = None
     if jax.process_index() == 0:
         try:
-            uses_lock()
+            uses()
         except UserError as error:
             refused = error
     if devices.of_first_process([refused is not None])[0]:
-        raise refused or UserError(f"{workdir} is in use by another process; the message of process 0 names it")
+        raise refused or UserError(f"process 0 cannot use {workdir}; its message says why")
 
 
 def checkpoints_of(run: Run, copy: WorkingCopy | None = None) -> Checkpoints:
