@@ -488,3 +488,11 @@ def test_killed_update_resumes_where_it_was_on_two_devices(workdir, encoder, pla
 def test_no_pictures_have_no_features(encoder):
     readable, feats, unreadable = embedding.embed_all(encoder, crops.Crops("none", ()))
     assert (readable, feats.shape, unreadable) == ([], (0, encoder.num_feats), {})
+
+
+def test_default_place_of_a_run_in_an_object_store_is_on_this_machine(tmp_path):
+    for checkpoint, end in (("s3://bucket/run/checkpoints/700", ""), ("s3://bucket/run/best/700", "_best")):
+        place = feature_index.default_place(Path(checkpoint), tmp_path / "shop")
+        assert place.parent == Path("runs/s3/bucket/run/search")
+        assert place.name.startswith("shop_")
+        assert place.name.endswith(end)

@@ -400,3 +400,8 @@ def test_texture_generator_is_refused(shop, tmp_path):
     status, output, errors = search(f"--checkpoint={run}", f"--gallery={shop}", f"--query={shop / 'a.png'}")
     assert (status, output) == (1, "")
     assert errors.startswith(f"error: {run}/checkpoints/3 is a texture generator")
+
+
+def test_what_is_kept_of_a_run_in_an_object_store_is_deleted_by_hand():
+    with pytest.raises(UserError, match=r"--forget needs a local --checkpoint; delete the folder of s3://bucket/run"):
+        search_command.forget({"checkpoint": "s3://bucket/run", "forget": "shop"})

@@ -5,9 +5,11 @@ import shutil
 import signal
 import socket
 import time
+from pathlib import Path
 
 import commands
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from finished_runs import assert_same_bits, train_command
@@ -18,7 +20,7 @@ from small_networks import SHAPE, state_of
 import san_jax
 from san_jax import devices, remote
 from san_jax.errors import UserError
-from san_jax.training import working_copy
+from san_jax.training import starting_weights, working_copy
 from san_jax.training.checkpoints import Checkpoints
 from san_jax.weights import stored
 
@@ -71,6 +73,17 @@ def test_load_reads_a_run_a_checkpoint_and_a_file_of_weights(workdir, tmp_path):
     assert not list(remote.cache().glob(f"{remote.TEMPORARY}*"))
     with pytest.raises(UserError, match=rf"^{workdir}/none holds no checkpoint; give the workdir of a run"):
         san_jax.load(f"{workdir}/none")
+
+
+def test_training_starts_from_weights_in_the_store(workdir):
+    state = jax.tree.map(jnp.zeros_like, state_of("san_pg"))
+    state = jax.device_put(state, devices.replicated(devices.make_mesh()))
+    started = starting_weights.start_from(Path(workdir), state, architecture=SHAPE)
+    stored_weights = san_jax.load(workdir).weights["decoder"]
+    jax.tree.map(np.testing.assert_array_equal, started.decoder, stored_weights)
+    assert any(map(np.any, jax.tree.leaves(stored_weights)))
+    with pytest.raises(UserError, match=rf"^init_from: {workdir}/none holds no weights; give a run, a checkpoint or a"):
+        starting_weights.check_exists(Path(f"{workdir}/none"))
 
 
 def test_run_on_another_machine_goes_on_from_what_is_in_the_store(workdir, monkeypatch, tmp_path):
