@@ -222,6 +222,7 @@ def _at(address: str, does: str) -> Iterator[Any]:
     except Exception as error:  # botocore, aiohttp and Google's libraries have no common base class
         _file_system.cache_clear()  # it may hold wrong credentials
         reason = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+        reason = f"not found: {reason}" if isinstance(error, FileNotFoundError) else reason
         raise StoreError(
             f"cannot {does} {address} ({reason}); check the address, the credentials and the network "
             "(docs/remote.md), and start again"

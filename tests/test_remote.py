@@ -76,7 +76,7 @@ def test_address_that_is_no_folder_is_refused(address):
 
 
 def test_bucket_that_does_not_exist_is_named(bucket):
-    with pytest.raises(UserError, match=rf"cannot read {bucket}-2/run \(The specified bucket does not exist\); check"):
+    with pytest.raises(UserError, match=rf"cannot read {bucket}-2/run \(not found: The specified bucket does not"):
         remote.listing(f"{bucket}-2/run")
 
 
