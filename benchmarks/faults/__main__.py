@@ -49,7 +49,8 @@ def main() -> None:
 def kill(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Kills at random moments."""
     counts = {name: max(1, round(count * flags.share)) for name, count in KILLS.items()}
-    return kills.measure(jobs.make_jobs(flags.out / "inputs"), counts, flags.out / "kills", seed=flags.seed)
+    done = kills.done(flags.out / "kills.json", counts, seed=flags.seed)
+    return kills.measure(jobs.make_jobs(flags.out / "inputs"), counts, flags.out / "kills", seed=flags.seed, done=done)
 
 
 def disturb(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:

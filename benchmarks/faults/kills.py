@@ -14,7 +14,16 @@ MOST = 6  # kills of one job before it may run to its end
 OTHERS_END = 330.0  # seconds in which the other process must notice that one was killed
 
 
-def measure(jobs: Mapping[str, Job], counts: Mapping[str, int], out: Path, *, seed: int) -> Iterator[dict[str, Any]]:
+def done(report: Path, counts: Mapping[str, int], *, seed: int) -> dict[str, Any]:
+    """The jobs of an earlier report with this seed that were killed as often as they are to be, by name."""
+    earlier = json.loads(report.read_text()) if report.exists() else {"seed": None, "jobs": {}}
+    found = earlier["jobs"] if earlier["seed"] == seed else {}
+    return {name: one for name, one in found.items() if one["kills"] >= counts.get(name, 0)}
+
+
+def measure(
+    jobs: Mapping[str, Job], counts: Mapping[str, int], out: Path, *, seed: int, done: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Kills jobs, starts them again until they end, and compares; reports after every job that has ended.
 
     Args:
@@ -22,12 +31,15 @@ def measure(jobs: Mapping[str, Job], counts: Mapping[str, int], out: Path, *, se
       counts: name of a job -> how often it is killed.
       out: folder of what they write.
       seed: of the moments.
+      done: what an earlier campaign has found of some jobs, which are not killed again.
 
     Yields:
       By name: kills so far, jobs that ended after them, seconds of an unbroken one, and the faults found.
     """
-    found = {}
+    found = dict(done)
     for name, count in counts.items():
+        if name in found:
+            continue
         rng, job = random.Random(f"{seed} {name}"), jobs[name]
         seconds, wanted = unbroken(job, out / name)
         report = {"kills": 0, "ended": 0, "unbroken_seconds": round(seconds, 1), "faults": []}
