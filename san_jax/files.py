@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from san_jax.errors import UserError
+from san_jax.process import identity
 
 UNFINISHED = ".part"  # ends the names of files that `write` has begun
+WRITER = re.compile(r"\.([0-9a-f]{8})\.(\d+)" + re.escape(UNFINISHED) + "$")  # in such a name: machine, process
 ABANDONED = 3600.0  # seconds after which such a file counts as left by a process that was killed
 
 REMOTE = ("s3", "gs")  # schemes of object stores that `san_jax.remote` reads and writes
@@ -59,7 +61,8 @@ def write(path: Path, content: str | bytes) -> None:
       UserError: it cannot be written; an existing file is kept.
     """
     check_local(path, what="a file to be written")
-    part = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")  # two processes may write the same file
+    # Two processes may write the same file.
+    part = path.with_name(f"{path.name}.{identity.machine_number()}.{os.getpid()}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
@@ -92,7 +95,14 @@ def parsed_json(text: str | bytes) -> Any:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a file was begun so long ago that its process must have been killed; False if it is gone."""
+    """Whether a file that was begun is left by a process that was killed; False if the file is gone.
+
+    That is so if its name, as `write` gives it, is that of a process of this machine which has ended, or if it was
+    begun long ago.
+    """
+    writer = WRITER.search(path.name)
+    if writer and writer[1] == identity.machine_number() and identity.started(int(writer[2])) is None:
+        return path.exists()
     try:
         return time.time() - path.stat().st_mtime > ABANDONED
     except FileNotFoundError:

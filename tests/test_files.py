@@ -7,6 +7,7 @@ import pytest
 
 from san_jax import files
 from san_jax.errors import UserError
+from san_jax.process import identity
 
 
 def test_surrogates_in_a_text_are_escaped(tmp_path):
@@ -21,6 +22,22 @@ def test_write_creates_the_folders_and_leaves_no_other_file(tmp_path):
     files.write(path, b"\x00\x01")
     assert path.read_bytes() == b"\x00\x01"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_file_that_an_ended_process_has_begun_is_deleted_at_once(tmp_path):
+    code = "import os, sys; from pathlib import Path; from san_jax import files; Path.replace = lambda *_: os._exit(9);"
+    code += "files.write(Path(sys.argv[1]), 'text')"
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "a"])
+    assert killed.returncode == 9
+    [left] = tmp_path.iterdir()
+    assert left.name.endswith(files.UNFINISHED)
+    assert files.is_abandoned(left)
+    own = tmp_path / f"b.{identity.machine_number()}.{os.getpid()}{files.UNFINISHED}"
+    elsewhere = tmp_path / f"b.{'0' * 8}.{2**22 + 1}{files.UNFINISHED}"
+    for path in (own, elsewhere):
+        path.touch()
+    files.delete_abandoned(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, elsewhere])
 
 
 def test_path_that_cannot_be_replaced_is_named_and_no_other_file_is_left(tmp_path):

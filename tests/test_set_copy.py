@@ -8,6 +8,7 @@ from object_store import put_folder
 import tfds_builders
 from san_jax import remote
 from san_jax.errors import UserError
+from san_jax.process import identity
 from tfds_builders import set_copy, staging
 
 PLACE = "own/all/1.0.0"
@@ -81,7 +82,7 @@ def test_interrupted_copy_is_never_read_and_made_anew(name, data_dir, monkeypatc
     assert not (remote.data_folder(data_dir) / PLACE).exists()
     left = remote.data_folder(data_dir) / f"{staging.prefix(name)}killed"  # by SIGKILL
     left.mkdir()
-    owner = {"name": name, "pid": 2**22 + 1, "started": "1", **staging.place()}
+    owner = {"name": name, "pid": 2**22 + 1, "started": "1", **identity.machine()}
     (left / staging.OWNER).write_text(json.dumps(owner))
     assert len(tfds_builders.open_source(name, "train", data_dir=data_dir)) == 12
     assert not left.exists()

@@ -13,6 +13,7 @@ import pytest
 from cuhk03_release import write_release
 
 from san_jax.errors import UserError
+from san_jax.process import identity
 from tfds_builders import __main__, cuhk03, open_source, staging
 
 NAME = "cuhk03/labeled_texture"
@@ -165,7 +166,7 @@ def unfinished(data_dir, name, **owner):
     path = data_dir / f"{staging.prefix(name)}abcd1234"
     path.mkdir(parents=True)
     (path / "picture").write_text("")
-    here = {"name": name, "pid": os.getpid(), "started": staging.started(os.getpid()), **staging.place()}
+    here = {"name": name, "pid": os.getpid(), "started": identity.started(os.getpid()), **identity.machine()}
     (path / staging.OWNER).write_text(json.dumps(here | owner))
     return path
 

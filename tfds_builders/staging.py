@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from san_jax import files
+from san_jax.process import identity
 
 OWNER = "owner.json"  # in every staging folder: names the process that it belongs to
 
@@ -26,7 +26,7 @@ def prefix(name: str) -> str:
 def folder(data_dir: Path, name: str) -> Iterator[Path]:
     """A new folder in which this process writes a data set; deleted at the end."""
     with tempfile.TemporaryDirectory(prefix=prefix(name), dir=data_dir) as path:
-        owner = {"name": name, "pid": os.getpid(), "started": started(os.getpid()), **place()}
+        owner = {"name": name, "pid": os.getpid(), "started": identity.started(os.getpid())} | identity.machine()
         Path(path, OWNER).write_text(json.dumps(owner))
         yield Path(path)
 
@@ -43,8 +43,8 @@ def clear(data_dir: Path, name: str) -> None:
         owner = read_owner(path)
         if owner.get("name", name) != name:
             continue
-        if owner and all(owner.get(key) == value for key, value in place().items()):
-            if started(owner.get("pid")) != owner.get("started"):
+        if owner and all(owner.get(key) == value for key, value in identity.machine().items()):
+            if identity.started(owner.get("pid")) != owner.get("started"):
                 shutil.rmtree(path, ignore_errors=True)  # another process may be deleting it too
         else:
             who = f"process {owner.get('pid')} of {owner.get('host')}" if owner else "an unknown process"
@@ -57,25 +57,3 @@ def read_owner(path: Path) -> dict[str, Any]:
         return dict(files.read_json(path / OWNER))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def place() -> dict[str, str]:
-    """The machine, its boot and its PID namespace, since two containers may use the same process numbers."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return {
-        "host": socket.gethostname(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "pid_namespace": os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else "",
-    }
-
-
-def started(pid: int | None) -> str | None:
-    """Start time of a process of this machine, in ticks since boot; tells it from a later one with the same number.
-
-    None if there is no process with that number, or if it is a zombie.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]

@@ -31,7 +31,7 @@ def check(folder: Path, comment: str) -> None:
     files.check_place(folder / TRUTH)
     if not folder.is_dir():
         return
-    begun = r"(\d{6}\.jpg|gt\.txt)\.\d+" + re.escape(files.UNFINISHED)
+    begun = r"(\d{6}\.jpg|gt\.txt)" + files.WRITER.pattern
     found = sorted(path for path in folder.iterdir() if not re.fullmatch(begun, path.name))
     frames = [path for path in found if re.fullmatch(r"\d{6}\.jpg", path.name)]
     other = [path for path in found if path not in frames and not (path.name == TRUTH and frames)]
