@@ -42,6 +42,11 @@ class Disturbance(abc.ABC):
         """Where the command writes."""
         return self.place / "left"
 
+    @property
+    def logs(self) -> Path:
+        """Where its output goes."""
+        return self.place
+
     def environment(self) -> Mapping[str, str]:
         """Variables of the command, in addition to those of this process."""
         return {}
@@ -67,6 +72,11 @@ class FullDisk(Disturbance):
         self.place.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEMORY_DISK}", "tmpfs", self.place], check=True)
 
+    @property
+    def logs(self) -> Path:
+        """Not on the disk that is full."""
+        return self.place.parent
+
     def begin(self) -> None:
         """Takes all that is free, and goes on taking what becomes free."""
         self._file = (self.place / "filler").open("wb")
@@ -91,7 +101,7 @@ class FullDisk(Disturbance):
     def clean(self) -> None:
         """Unmounts the file system."""
         subprocess.run(["umount", self.place], check=True)
-        super().clean()
+        shutil.rmtree(self.place.parent)
 
 
 class FailingWrites(Disturbance):
@@ -218,18 +228,18 @@ def disturb(job: Job, disturbance: Disturbance, moment: float, wanted: Mapping[s
     Returns:
       Whether it failed, and what went wrong: "" if nothing did.
     """
-    folder = disturbance.folder
-    started = Started(job, folder, environment={**os.environ, **disturbance.environment()})
+    folder, logs = disturbance.folder, disturbance.logs
+    started = Started(job, folder, environment={**os.environ, **disturbance.environment()}, logs=logs)
     started.ends_within(moment)
     disturbance.begin()
     ends = started.finish(LONGEST)
     disturbance.end()
     failed = any(ended.status for ended in ends)
-    problem = next((f"{ended.complaint}: {ended.output[-1000:]}" for ended in ends if ended.complaint), "")
+    problem = next((f"{ended.complaint}: {ended.output[-3000:]}" for ended in ends if ended.complaint), "")
     if failed and not problem and not disturbance.hurts:
         problem = kills.complaint_of(ends)
     if not problem:
-        problem = kills.complaint_of(Started(job, folder).finish()) if failed else ""
+        problem = kills.complaint_of(Started(job, folder, logs=logs).finish()) if failed else ""
     problem = problem or difference(job.left(folder), wanted)
     disturbance.clean()
     return failed, problem

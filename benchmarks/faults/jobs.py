@@ -67,11 +67,20 @@ class Ended:
 
 
 class Started:
-    """The processes of a job, started in a folder; their outputs go to files beside it."""
+    """The processes of a job, started in a folder.
 
-    def __init__(self, job: Job, folder: Path, *, environment: Mapping[str, str] = os.environ):
-        names = [folder.with_name(f"{folder.name}.{index}.log") for index in range(job.processes)]
-        self._logs = [name.open("w+") for name in names]
+    Args:
+      job: what is started.
+      folder: where it writes.
+      environment: all variables of the processes.
+      logs: folder of their outputs; by default that around `folder`.
+    """
+
+    def __init__(
+        self, job: Job, folder: Path, *, environment: Mapping[str, str] = os.environ, logs: Path | None = None
+    ):
+        names = [f"{folder.name}.{index}.log" for index in range(job.processes)]
+        self._logs = [((logs or folder.parent) / name).open("w+") for name in names]
         variables = joining(job.processes)
         self.processes = [
             subprocess.Popen(

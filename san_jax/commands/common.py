@@ -123,8 +123,10 @@ def _guarded(
     except BrokenPipeError:  # the reader of the output has gone, as in `| head`
         os._exit(stopping.EXIT_UNREAD)
     except OSError as error:  # of a path that no other check has caught
-        if error.filename is None:
+        if error.filename is None and error.errno is None:
             raise
+        if error.filename is None:
+            _end(f"error: {error.strerror}; free some space or check the disk, and start the same command again", 1)
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
         _end(f"error: {named}: {error.strerror}; give another path, or fix this one", 1)
 

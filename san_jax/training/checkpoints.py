@@ -183,9 +183,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for all saves, sends the rest of a working copy, and ends orbax's threads."""
-        self.wait()
-        if self._newest is not None:
-            self._newest.close()
+        try:
+            self.wait()
+        finally:
+            if self._newest is not None:
+                with failed_write_as_user_error(Path(self._newest.directory)):  # orbax raises a failed save's error again
+                    self._newest.close()
         if self._copy is not None:
             self._copy.publish()
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
 from san_jax.errors import UserError
+from san_jax.training.curves import Curves
 
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_SCALARS = 10
@@ -38,12 +39,7 @@ class Progress:
         self, folder: Path | None, *, start: int, total: int, batch_size: int, constant_loss: float | None = None
     ):
         self._outstanding: tuple[int, Terms] | None = None
-        self._shows, self._events = folder is not None, None
-        # Purges what a killed run wrote after its last checkpoint, so that no step appears twice.
-        if self._shows:
-            from tensorboardX import SummaryWriter  # here, since it may be missing where only measurements are made
-
-            self._events = SummaryWriter(str(folder), purge_step=start)
+        self._shows = folder is not None
         self._terminal = self._shows and sys.stderr.isatty()
         # Counts pictures, so that the bar shows pictures per second.
         self._bar = tqdm(
@@ -57,14 +53,15 @@ class Progress:
         self._start, self._total, self._batch_size = start, total, batch_size
         self._constant_loss, self._reconstructions = constant_loss, collections.deque(maxlen=STEPS_OF_MEAN)
         self.restart_clock(start)
+        self._curves = Curves(folder, start=start, say=self.say) if self._shows else None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *reason):
         self._bar.close()
-        if self._events is not None:
-            self._events.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def show(self, step: int, terms: Terms) -> None:
         """Takes the terms of a step that may still be running, and shows those of the previous step.
@@ -100,7 +97,7 @@ class Progress:
         if step % STEPS_BETWEEN_SCALARS == 0:
             for kind, numbers in terms.items():
                 for name, value in numbers.items():
-                    self._events.add_scalar(f"{kind}/{name}", value, step)
+                    self._curves.scalar(f"{kind}/{name}", value, step)
         if step == self._start:
             self.restart_clock(step + 1)  # the first step includes compiling
         if self._terminal:
@@ -129,17 +126,17 @@ class Progress:
 
     def add_scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Writes the scores after `step` updates, by test set, to TensorBoard."""
-        if self._events is not None:
+        if self._curves is not None:
             for data, numbers in scores.items():
                 for name, value in numbers.items():
-                    self._events.add_scalar(f"{data}/{name}", value, step)
-            self._events.flush()
+                    self._curves.scalar(f"{data}/{name}", value, step)
+            self._curves.flush()
 
     def add_picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         """Writes a picture after `step` updates to TensorBoard."""
-        if self._events is not None:
-            self._events.add_image(name, picture, step, dataformats="HWC")
-            self._events.flush()
+        if self._curves is not None:
+            self._curves.picture(name, picture, step)
+            self._curves.flush()
 
     def restart_clock(self, step: int) -> None:
         """Excludes a pause (scoring, compiling) from the reported speed."""
