@@ -5,6 +5,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -193,3 +195,44 @@ def test_messages_are_lines_of_json():
         line = other.recv(1000)
     assert line.count(b"\n") == 1
     assert json.loads(line) == {"san_jax": 1, "problem": "näme\n"}
+
+
+def test_process_that_ends_without_leaving_is_named_at_all_others():
+    """Three processes of their own; the last one is killed, the others say so and end."""
+    [first, *_] = places(3)
+    code = (
+        "import sys, time; from san_jax.process import meeting; from san_jax.process.meeting import Place;"
+        f"place = Place('localhost', {first.port}, 3, int(sys.argv.pop()), 'test');"
+        "meeting.meet(place, seconds=20.0, ended=lambda name: (print(name, flush=True), sys.stdout.flush()));"
+        "print('met', flush=True); time.sleep(3)"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(index)], stdout=subprocess.PIPE, text=True)
+        for index in range(3)
+    ]
+    assert [process.stdout.readline() for process in started] == ["met\n"] * 3
+    started[2].kill()
+    ended = f"process 2 on {socket.gethostname()}\n"
+    assert [process.stdout.readline() for process in started[:2]] == [ended, ended]
+    for process in started:
+        process.communicate()
+
+
+def test_processes_that_leave_are_not_missed():
+    [first, *_] = places(2)
+    code = (
+        "import sys, time; from san_jax.process import meeting; from san_jax.process.meeting import Place;"
+        f"index = int(sys.argv.pop()); place = Place('localhost', {first.port}, 2, index, 'test');"
+        "meeting.meet(place, seconds=20.0, ended=print); time.sleep(0.3); meeting.leave(); time.sleep(index)"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(index)], stdout=subprocess.PIPE, text=True)
+        for index in range(2)
+    ]
+    assert [process.communicate()[0] for process in started] == ["", ""]
+
+
+def test_hosts_may_have_their_data_in_folders_of_their_own():
+    one = meeting.arguments(["train.py", "--config=a.py", "--config.data.data_dir=/one", "--workdir=/run"])
+    assert one == meeting.arguments(["train.py", "--config=a.py", "--config.data.data_dir=/other", "--workdir=/run"])
+    assert one != meeting.arguments(["train.py", "--config=a.py", "--config.data.data_dir=/one", "--workdir=/other"])

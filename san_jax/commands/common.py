@@ -25,7 +25,7 @@ from san_jax.batch import Source
 from san_jax.commands import config_file
 from san_jax.data.joined_source import JoinedSource
 from san_jax.errors import Stopped, UserError
-from san_jax.process import joining, stopping
+from san_jax.process import joining, meeting, stopping
 from san_jax.scoring.evaluation import RetrievalSet
 from san_jax.training import config_fields, resuming, run, starting_weights, train_loop, train_step, working_copy
 from san_jax.training.working_copy import WorkingCopy
@@ -107,9 +107,11 @@ def _guarded(
         joining.join_cluster()
         main(*map(Path, words))
         sys.stdout.flush()  # raises BrokenPipeError here if the reader has gone; Python's own flush comes too late
+        meeting.leave()
     except UserError as error:
         _end(f"error: {error}", 1)
     except Stopped as stopped:
+        meeting.leave()
         stopping.end(str(stopped), stopped.status)
     except KeyboardInterrupt:  # raised by a library that handles Ctrl-C itself
         stopping.end(stopping.line_of(signal.SIGINT), 128 + signal.SIGINT)

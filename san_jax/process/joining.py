@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import time
 import warnings
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from san_jax.process import meeting, stopping
 SWITCH = "SAN_JAX_DISTRIBUTED"
 SECONDS = "SAN_JAX_JOIN_SECONDS"
 PATIENCE = 300  # seconds, as JAX's own
+GRACE = 0.3  # seconds between the end of another process and that of this one; JAX takes about one
 CONNECTING = 60  # seconds for JAX, when all processes are there
 ADDRESS = "JAX_COORDINATOR_ADDRESS"
 BY_HAND = (ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -72,7 +74,7 @@ def join_cluster() -> None:
         return
     seconds = _number(os.environ, SECONDS) or PATIENCE
     place, local_devices = place_of(os.environ, seconds)
-    own_address = meeting.meet(place, seconds=float(seconds))
+    own_address = meeting.meet(place, seconds=float(seconds), ended=_end)
     _reach_directly(place.host)
     # By itself gloo takes the address that this host's name has here, which may be 127.0.1.1.
     gloo = functools.partial(_jax.make_gloo_tcp_collectives, hostname=own_address)
@@ -89,6 +91,12 @@ def join_cluster() -> None:
             )
     except Exception as error:  # JAX's errors are of many kinds
         raise UserError(f"cannot join the other processes of this run ({_first_line(error)}); {WAY_OUT}") from error
+
+
+def _end(name: str) -> None:
+    """Ends this process, since another one has ended; unless that one's reason ends this one, too, in a moment."""
+    time.sleep(GRACE)
+    stopping.end(f"error: {name} has ended, by a signal or an error; start the same command on all hosts", 1)
 
 
 def place_of(environment: Mapping[str, str], seconds: int) -> tuple[meeting.Place, list[int] | None]:

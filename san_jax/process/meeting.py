@@ -11,11 +11,12 @@ import errno
 import ipaddress
 import json
 import os
+import selectors
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from san_jax.errors import UserError
@@ -60,12 +61,14 @@ class Place:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def meet(place: Place, *, seconds: float) -> str:
+def meet(place: Place, *, seconds: float, ended: Callable[[str], None] | None = None) -> str:
     """Waits until all processes of the run have come.
 
     Args:
       place: that of this process.
       seconds: how long the first process waits for the others, and each of them for the first one.
+      ended: called in a thread, with the name of the process, if one ends later without having called `leave`. JAX
+        would notice it, too, but some deaths only after minutes, others by ending all processes with its C++ log.
 
     Returns:
       The address by which the other processes reach this host.
@@ -75,11 +78,14 @@ def meet(place: Place, *, seconds: float) -> str:
     """
     deadline = time.monotonic() + seconds
     if place.index == 0:
-        gather(place, seconds)
+        gather(place, seconds, ended)
     link = _found(place, deadline, seconds)
     link.connection.settimeout(seconds + GREETING)  # the first process may have begun to wait later than this one
     answer = link.hear()
-    link.close()
+    if ended is not None and place.index and answer.get("problem", "") is None:
+        Watch({0: (link, {"host": place.host})}, ended).start()
+    else:
+        link.close()
     if "problem" not in answer:
         raise UserError(f"process 0 at {place.address} ended before all processes had come; start all of them again")
     if answer["problem"]:
@@ -125,14 +131,68 @@ class Link:
             self.connection.settimeout(HELLO)
 
 
-def gather(place: Place, seconds: float) -> None:
+class Watch:
+    """Notices when a process ends: the first one watches all others, and tells them; they watch the first one.
+
+    Args:
+      links: to the processes by their index, with what is known of them.
+      ended: as in `meet`.
+    """
+
+    def __init__(self, links: Mapping[int, tuple[Link, Mapping]], ended: Callable[[str], None]):
+        self._links, self._ended = dict(links), ended
+
+    def start(self) -> None:
+        """Watches in a thread, until all others have left."""
+        global _watch
+        _watch = self
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def leave(self) -> None:
+        """Tells the others that this process is about to end as it should."""
+        for link, _ in self._links.values():
+            with contextlib.suppress(OSError):
+                link.say(left=True)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as readable:
+            for index, (link, _) in self._links.items():
+                link.connection.settimeout(HELLO)
+                readable.register(link.connection, selectors.EVENT_READ, index)
+            while readable.get_map():
+                for key, _ in readable.select():
+                    link, who = self._links[key.data]
+                    message = link.hear()
+                    readable.unregister(link.connection)
+                    if "left" not in message:
+                        self._tell(message.get("ended") or f"process {key.data} on {who['host']}")
+                        return
+
+    def _tell(self, name: str) -> None:
+        for link, _ in self._links.values():
+            with contextlib.suppress(OSError):
+                link.say(ended=name)
+        self._ended(name)
+
+
+_watch: Watch | None = None  # of this process
+
+
+def leave() -> None:
+    """Tells the other processes of the run, if there are any, that this one is about to end as it should."""
+    if _watch is not None:
+        _watch.leave()
+
+
+def gather(place: Place, seconds: float, ended: Callable[[str], None] | None = None) -> None:
     """The first process's part: listens in a thread until all processes have come, or until time is up.
 
     Raises:
       UserError: the port cannot be listened on.
     """
     listener = _listen(place)
-    threading.Thread(target=Gathering(place, seconds).run, args=(listener,), name="meeting", daemon=True).start()
+    gathering = Gathering(place, seconds, ended)
+    threading.Thread(target=gathering.run, args=(listener,), name="meeting", daemon=True).start()
 
 
 class Gathering:
@@ -141,10 +201,11 @@ class Gathering:
     Args:
       place: that of the first process.
       seconds: how long it waits.
+      ended: as in `meet`.
     """
 
-    def __init__(self, place: Place, seconds: float):
-        self._place, self._seconds = place, seconds
+    def __init__(self, place: Place, seconds: float, ended: Callable[[str], None] | None = None):
+        self._place, self._seconds, self._ended = place, seconds, ended
         self._came: dict[int, tuple[Link, dict]] = {}
         self._refused: list[str] = []
 
@@ -170,6 +231,8 @@ class Gathering:
         for index in sorted(self._came, reverse=True):  # this process last, since a problem ends it
             with contextlib.suppress(OSError):
                 self._came[index][0].say(problem=problem, address=addresses[index])
+        if problem is None and self._ended is not None:
+            Watch({index: came for index, came in self._came.items() if index}, self._ended).start()
 
     def _welcome(self, link: Link) -> str | None:
         """Takes one that has connected among the processes, or sends it away; the problem if nobody can go on."""
@@ -229,7 +292,7 @@ class Gathering:
                 f"process {who['index']} on {who['host']} is one of {who['count']}, process 0 at {self._place.address} "
                 f"one of {self._place.count}; give all the same number, or another run another port"
             )
-        ours, theirs = sys.argv[1:], who["command"]
+        ours, theirs = arguments(sys.argv), who["command"]
         if ours != theirs:
             pairs = (*zip(ours, theirs, strict=False), (f"{len(ours)} arguments", f"{len(theirs)}"))
             one, other = next(pair for pair in pairs if pair[0] != pair[1])
@@ -293,11 +356,17 @@ def _attempt(place: Place, deadline: float) -> Link:
     link = Link(socket.create_connection((place.host, place.port), timeout=wait))
     link.connection.settimeout(max(0.1, min(GREETING, deadline - time.monotonic())))
     with contextlib.suppress(TimeoutError):
-        link.say(index=place.index, count=place.count, command=sys.argv[1:], host=socket.gethostname(), pid=os.getpid())
+        who = dict(command=arguments(sys.argv), host=socket.gethostname(), pid=os.getpid())
+        link.say(index=place.index, count=place.count, **who)
         if link.hear():
             return link
     link.close()
     raise OSError(errno.ECONNRESET, "")
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """What the processes of a run must agree on: all arguments but the folders of data, which hosts may have each."""
+    return [word for word in words[1:] if "_dir=" not in word]
 
 
 def _plain(end: tuple) -> str:

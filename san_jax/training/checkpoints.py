@@ -187,7 +187,7 @@ class Checkpoints:
             self.wait()
         finally:
             if self._newest is not None:
-                with failed_write_as_user_error(Path(self._newest.directory)):  # orbax raises a failed save's error again
+                with failed_write_as_user_error(Path(self._newest.directory)):  # the error of a failed save, again
                     self._newest.close()
         if self._copy is not None:
             self._copy.publish()
