@@ -137,12 +137,18 @@ def test_signal_to_one_of_two_processes_stops_both_after_the_same_step_and_they_
 
 
 def test_two_processes_that_do_not_share_their_workdir_are_an_error(finished, data, tmp_path):
-    own = shutil.copytree(finished("baseline")[0], tmp_path / "own")
-    both = start_on_two([own, tmp_path / "other"], data, BASELINE)
+    """The same command on two hosts, whose folders of this name are two."""
+    shutil.copytree(finished("baseline")[0], tmp_path / "own" / "run")
+    (tmp_path / "other").mkdir()
+    words = [ROOT / "train.py", *command("run", data, f"{ROOT / BASELINE}")[1:]]
+    both = [
+        commands.Running(*words, cwd=tmp_path / host, environment=variables, together=True)
+        for host, variables in zip(("own", "other"), commands.two_processes(), strict=True)
+    ]
     for status, output in map(finish, both):
         assert status == 1, output
         assert "the workdir must be one folder that all hosts share" in output.splitlines()[-1]
-    assert not (tmp_path / "other" / "config.json").exists()
+    assert not (tmp_path / "other" / "run" / "config.json").exists()
 
 
 def test_second_run_in_a_workdir_is_refused_and_the_first_continues(finished, data, tmp_path):
