@@ -115,7 +115,7 @@ class FailingWrites(Disturbance):
         if not library.exists():
             words = ["cc", "-shared", "-fPIC", "-O2", "-o", library, HERE / "failing_io.c", "-ldl"]
             subprocess.run(words, check=True)
-        named = {"FAIL_UNDER": self.folder, "FAIL_WHEN": self._flag, "FAIL_MODE": self.mode, "LD_PRELOAD": library}
+        named = {"FAIL_UNDER": f"{self.folder}/", "FAIL_WHEN": self._flag, "FAIL_MODE": self.mode, "LD_PRELOAD": library}
         return {name: str(value) for name, value in named.items()}
 
     @property

@@ -151,6 +151,7 @@ def _without_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
 
 def _end(line: str, status: int) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
+    meeting.leave(failed=True)
     # The other hosts' barriers may still wait for this process: it must not wait for them.
     sys.stdout.flush()
     os._exit(status)

@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import time
 import warnings
 from collections.abc import Mapping
 
@@ -17,7 +16,6 @@ from san_jax.process import meeting, stopping
 SWITCH = "SAN_JAX_DISTRIBUTED"
 SECONDS = "SAN_JAX_JOIN_SECONDS"
 PATIENCE = 300  # seconds, as JAX's own
-GRACE = 0.3  # seconds between the end of another process and that of this one; JAX takes about one
 CONNECTING = 60  # seconds for JAX, when all processes are there
 ADDRESS = "JAX_COORDINATOR_ADDRESS"
 BY_HAND = (ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -94,8 +92,7 @@ def join_cluster() -> None:
 
 
 def _end(name: str) -> None:
-    """Ends this process, since another one has ended; unless that one's reason ends this one, too, in a moment."""
-    time.sleep(GRACE)
+    """Ends this process, since another one has ended."""
     stopping.end(f"error: {name} has ended, by a signal or an error; start the same command on all hosts", 1)
 
 

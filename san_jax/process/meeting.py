@@ -25,6 +25,7 @@ GREETING = 15.0  # seconds in which the first process answers, which may be busy
 HELLO = 2.0  # seconds in which one that has connected says who it is
 ATTEMPT = 5.0  # seconds for one attempt to connect
 PAUSE = 0.25  # seconds between two attempts
+GRACE = 0.3  # seconds for a process to meet the error that has ended another one; JAX ends it after about one
 NOTE = 10.0  # seconds after which a waiting process tells what it waits for
 LONGEST = 1_000_000  # characters of a message
 CAUSES = {
@@ -148,11 +149,9 @@ class Watch:
         _watch = self
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def leave(self) -> None:
-        """Tells the others that this process is about to end as it should."""
-        for link, _ in self._links.values():
-            with contextlib.suppress(OSError):
-                link.say(left=True)
+    def leave(self, *, failed: bool) -> None:
+        """As the function of this name."""
+        self._say(**({"failed": True} if failed else {"left": True}))
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as readable:
@@ -164,24 +163,33 @@ class Watch:
                     link, who = self._links[key.data]
                     message = link.hear()
                     readable.unregister(link.connection)
+                    if message.get("failed"):
+                        time.sleep(GRACE)
                     if "left" not in message:
-                        self._tell(message.get("ended") or f"process {key.data} on {who['host']}")
+                        self._end(message.get("ended") or f"process {key.data} on {who['host']}")
                         return
 
-    def _tell(self, name: str) -> None:
+    def _end(self, name: str) -> None:
+        self._say(ended=name)
+        self._ended(name)
+
+    def _say(self, **message: object) -> None:
         for link, _ in self._links.values():
             with contextlib.suppress(OSError):
-                link.say(ended=name)
-        self._ended(name)
+                link.say(**message)
 
 
 _watch: Watch | None = None  # of this process
 
 
-def leave() -> None:
-    """Tells the other processes of the run, if there are any, that this one is about to end as it should."""
+def leave(*, failed: bool = False) -> None:
+    """Tells the other processes of the run, if there are any, that this one is about to end.
+
+    Args:
+      failed: by an error, which may be theirs, too: each has GRACE seconds to say so itself.
+    """
     if _watch is not None:
-        _watch.leave()
+        _watch.leave(failed=failed)
 
 
 def gather(place: Place, seconds: float, ended: Callable[[str], None] | None = None) -> None:
