@@ -57,7 +57,8 @@ def disturb(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Disks and clocks."""
     made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if job.processes == 1}
     counts = {kind: dict.fromkeys(made, max(1, round(count * flags.share))) for kind, count in DISTURBED.items()}
-    return disturbances.measure(made, counts, flags.out, seed=flags.seed)
+    done = disturbances.done(flags.out / "disturbances.json", counts, seed=flags.seed)
+    return disturbances.measure(made, counts, flags.out, seed=flags.seed, done=done)
 
 
 def break_inputs(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ Needs root, for a small file system in memory; a C compiler; and libfaketime (De
 """
 
 import abc
+import json
 import os
 import random
 import shutil
@@ -115,8 +116,8 @@ class FailingWrites(Disturbance):
         if not library.exists():
             words = ["cc", "-shared", "-fPIC", "-O2", "-o", library, HERE / "failing_io.c", "-ldl"]
             subprocess.run(words, check=True)
-        named = {"FAIL_UNDER": f"{self.folder}/", "FAIL_WHEN": self._flag, "FAIL_MODE": self.mode, "LD_PRELOAD": library}
-        return {name: str(value) for name, value in named.items()}
+        named = {"FAIL_UNDER": f"{self.folder}/", "FAIL_WHEN": self._flag, "LD_PRELOAD": library}
+        return {name: str(value) for name, value in {**named, "FAIL_MODE": self.mode}.items()}
 
     @property
     def _flag(self) -> Path:
@@ -188,8 +189,23 @@ KINDS = {
 }
 
 
+def done(report: Path, counts: Mapping[str, Mapping[str, int]], *, seed: int) -> dict[str, Any]:
+    """What an earlier report with this seed says of jobs that were disturbed as often as they are to be."""
+    earlier = json.loads(report.read_text()) if report.exists() else {"seed": None, "kinds": {}}
+    kinds = earlier["kinds"] if earlier["seed"] == seed else {}
+    return {
+        kind: {name: one for name, one in by_job.items() if one["disturbed"] >= counts.get(kind, {}).get(name, 0)}
+        for kind, by_job in kinds.items()
+    }
+
+
 def measure(
-    jobs: Mapping[str, Job], counts: Mapping[str, Mapping[str, int]], out: Path, *, seed: int
+    jobs: Mapping[str, Job],
+    counts: Mapping[str, Mapping[str, int]],
+    out: Path,
+    *,
+    seed: int,
+    done: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Disturbs jobs, starts those that failed again, and compares; reports after every one.
 
@@ -198,13 +214,16 @@ def measure(
       counts: kind of disturbance -> name of a job -> how often.
       out: folder of `kills`, whose unbroken jobs serve here too.
       seed: of the moments.
+      done: what an earlier campaign has found of some jobs, which are not disturbed again.
 
     Yields:
       By kind and job: how often it was disturbed, how often it failed (with one line), and the faults found.
     """
-    found = {}
+    found = {kind: dict(by_job) for kind, by_job in done.items()}
     for kind, by_job in counts.items():
         for name, count in by_job.items():
+            if name in found.get(kind, {}):
+                continue
             rng, job = random.Random(f"{seed} {kind} {name}"), jobs[name]
             seconds, wanted = kills.unbroken(job, out / "kills" / name)
             report = found.setdefault(kind, {})[name] = {"disturbed": 0, "failed": 0, "faults": []}
