@@ -1,4 +1,4 @@
-"""Reads thousands of broken files: a UserError, or what is right, in bounded time and memory."""
+"""Reads broken files: a UserError, or what is right, in bounded time and memory."""
 
 import collections
 import multiprocessing
@@ -6,9 +6,8 @@ import os
 import random
 import re
 import shutil
-import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +168,3 @@ def by_command(kind: Any, folder: Path) -> tuple[str, str]:
     if ended.complaint:
         return "not one line" if ended.status == 1 else "process ended", f"{ended.complaint}: {ended.output[-1500:]}"
     return (REFUSED if str(folder) in ended.output or folder.name in line else "unnamed"), line
-
-
-def total(kinds: dict[str, dict[str, int]], outcomes: Iterable[str]) -> int:
-    """How many inputs had one of some outcomes."""
-    return sum(counts.get(outcome, 0) for counts in kinds.values() for outcome in outcomes)
-
-
-if __name__ == "__main__":
-    sys.exit("start python -m benchmarks.faults inputs")
