@@ -37,6 +37,11 @@ def new_bucket(monkeypatch, cache) -> str:
     return f"s3://{name}"
 
 
+def variables() -> dict[str, str]:
+    """Those that `new_bucket` has set, for commands in copies of a process that was started before."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == remote.CACHE}
+
+
 def put_folder(folder, address) -> None:
     """Copies all files of a local folder, as `aws s3 sync` would."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from finished_runs import assert_same_bits, train_command
-from object_store import get_folder, put_folder
+from object_store import get_folder, put_folder, variables
 from runs import write_pictures
 from small_networks import SHAPE, state_of
 
@@ -182,7 +182,8 @@ def test_run_in_a_store_is_stopped_and_resumed_elsewhere_and_ends_with_the_bits_
     put_folder(data["data.data_dir"], f"{bucket}/data")
     workdir, fields = f"{bucket}/runs/one", {"data.data_dir": f"{bucket}/data"}
     command = train_command(workdir, fields, SAN)
-    first = commands.Running(*command, environment={remote.CACHE: str(tmp_path / "machine")}, together=True)
+    machine = {remote.CACHE: str(tmp_path / "machine")}
+    first = commands.Running(*command, environment=variables() | machine, together=True)
     while not steps_in(workdir) and first.poll() is None:
         time.sleep(0.05)
     if first.poll() is None:
@@ -191,11 +192,12 @@ def test_run_in_a_store_is_stopped_and_resumed_elsewhere_and_ends_with_the_bits_
     assert status == 143, output
     stopped = steps_in(workdir)["checkpoints"]
     assert f"stopped after step {stopped}, which is saved; start again on {workdir} to resume" in output
-    status, output = commands.Running(*command, together=True).finish()
+    status, output = commands.Running(*command, environment=variables(), together=True).finish()
     assert status == 0, output
     assert f"step {stopped + 1}/" in output
     assert_same_bits(local, get_folder(workdir, tmp_path / "got"))
-    status, output = commands.Running("eval.py", f"--workdir={workdir}", "--best", "--report", together=True).finish()
+    words = "eval.py", f"--workdir={workdir}", "--best", "--report"
+    status, output = commands.Running(*words, environment=variables(), together=True).finish()
     assert status == 0, output
     assert f"report: {workdir}/report.html" in output
     scores = json.loads((get_folder(workdir, tmp_path / "got") / "scores.json").read_text())
@@ -207,10 +209,12 @@ def test_run_in_a_store_is_stopped_and_resumed_elsewhere_and_ends_with_the_bits_
 
 @pytest.mark.slow
 def test_two_processes_with_caches_of_their_own_end_with_the_bits_of_a_shared_workdir(data, bucket, tmp_path):
+    store = variables()
+
     def train(workdir, epochs, caches):
         command = train_command(workdir, data | {"schedule.epochs": epochs}, "configs/baseline.py:small")
         both = [
-            commands.Running(*command, environment=own | {remote.CACHE: str(tmp_path / cache)}, together=True)
+            commands.Running(*command, environment=store | own | {remote.CACHE: str(tmp_path / cache)}, together=True)
             for own, cache in zip(commands.two_processes(), caches, strict=True)
         ]
         for status, output in [process.finish() for process in both]:

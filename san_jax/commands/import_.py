@@ -9,7 +9,8 @@ Supported files are listed in docs/weights.md; `config.init_from` also reads the
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from san_jax.training.train_step import TrainState
 from san_jax.weights import stored
 from san_jax.weights.loading import load_weights
 
+QUIET = 5  # tenths of a second in which nobody has written into a folder that was removed
 STAGING = ".importing"  # subfolder that is written first; its contents are moved out when they are complete
 
 
@@ -81,8 +83,7 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
             entry.replace(out / entry.name)
         staging.rmdir()
     except BaseException as error:  # Ctrl-C too
-        for name in (STAGING, "best", "checkpoints"):
-            shutil.rmtree(out / name, ignore_errors=True)
+        _remove([out / name for name in (STAGING, "best", "checkpoints")])
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -92,6 +93,18 @@ def whole_or_nothing(out: Path) -> Iterator[Path]:
             raise
         reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
         raise UserError(f"cannot write {out} ({reason}); free some space or give another folder") from error
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Removes folders until they stay away: after a failed write, orbax's other threads go on for a moment."""
+    away = 0
+    for _ in range(100):
+        away = 0 if any(os.path.exists(folder) for folder in folders) else away + 1
+        if away > QUIET:
+            return
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
 
 
 def main() -> None:
