@@ -39,7 +39,7 @@ def train(run: Run, *, profiled: range = range(0), copy: WorkingCopy | None = No
         in the workdir.
       Stopped: a signal asked the run to stop; its state is saved.
     """
-    with held_workdir(run.workdir), stopping.remembered() as stop:
+    with held_workdir(run.workdir, shared=copy is None), stopping.remembered() as stop:
         return _train(run, stop, profiled, copy)
 
 
@@ -174,15 +174,20 @@ def nothing_left(run: Run, step: int) -> str:
 
 
 @contextlib.contextmanager
-def held_workdir(workdir: Path) -> Iterator[None]:
+def held_workdir(workdir: Path, *, shared: bool = True) -> Iterator[None]:
     """Locks the workdir against other runs; process 0 takes the lock, and all processes fail if it cannot.
+
+    Args:
+      workdir: the folder.
+      shared: whether it must be one folder for all processes, as it must unless each has a copy of its own.
 
     Raises:
       UserError: another process trains there, or the processes do not share the workdir.
     """
     with contextlib.ExitStack() as stack:
         _by_first_process(workdir, lambda: stack.enter_context(lock.held(workdir / LOCK, what="a training")))
-        check_shared(workdir)
+        if shared:
+            check_shared(workdir)
         yield
 
 
