@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -196,10 +197,8 @@ def write_inputs(inputs: Path) -> None:
 
 
 def left_by_training(workdir: Path) -> dict[str, str]:
-    """Every array of the newest checkpoint, its step, and the scores beside the best one."""
+    """Every array of the newest checkpoint, and its step."""
     step, arrays = finished_runs.arrays_in(workdir)
-    import jax  # here: jobs that do not train are compared without it
-
     leaves = jax.tree_util.tree_leaves_with_path(arrays)
     digests = {jax.tree_util.keystr(path): digest(np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}
     return {"step": str(step), **digests}
