@@ -179,5 +179,6 @@ def test_death_of_a_process_in_training_ends_the_others_at_once(data, tmp_path):
         statuses, said = finish(processes, output)
     assert time.monotonic() - begun < 60
     assert statuses == [1, -signal.SIGKILL]
-    assert re.search(r"(?m)^error: the processes of this run lost contact \(.*\); start the same command on all", said)
+    lines = r"process 1 on .* has ended, by a signal or an error|the processes of this run lost contact \(.*\)"
+    assert re.search(rf"(?m)^error: ({lines}); start the same command on all hosts$", said)
     assert "Traceback" not in said
