@@ -312,3 +312,10 @@ def test_newest_complete_checkpoint_and_what_is_read_beside_it_are_wanted(option
 )
 def test_folder_of_checkpoints_a_checkpoint_and_a_file_are_wanted_whole(names):
     assert stored.wanted(names) == names
+
+
+def test_all_that_a_saved_checkpoint_consists_of_is_wanted(workdir):
+    checkpoint = stored.find(workdir, best=True)
+    names = [path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()]
+    assert {"checksums/metadata", "about/metadata", "metrics/metrics"} < set(names)
+    assert stored.wanted(names) == names
