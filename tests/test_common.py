@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -47,6 +48,22 @@ def cluster(monkeypatch):
 
 
 PLACES = dict(data_dir="data", manual_dir="")
+
+
+@pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, SystemExit), (errno.ECONNREFUSED, OSError)])
+def test_error_of_the_disk_without_a_file_is_one_line_and_others_are_not_taken_for_one(
+    number, ends, monkeypatch, capsys
+):
+    def fail():
+        raise OSError(number, "the system's words")
+
+    monkeypatch.setattr(common.os, "_exit", sys.exit)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which commands replace
+    with pytest.raises(ends):
+        common._guarded(fail, [], (), check=lambda: None)
+    said = capsys.readouterr().err
+    wanted = "error: the system's words; free some space or check the disk, and start the same command again\n"
+    assert said == (wanted if ends is SystemExit else "")
 
 
 def test_first_process_prepares_before_the_broadcast(cluster):

@@ -106,7 +106,11 @@ def connected(place):
             return meeting.Link(socket.create_connection((place.host, place.port), timeout=20))
 
 
-@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"[1]\n", b'{"san_jax": 1}\n', b""])
+@pytest.mark.parametrize(
+    "words",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"[1]\n", b'{"san_jax": 1}\n', b"", b"[" * 100_000 + b"\n"],
+    ids=["http", "bytes", "list", "nobody", "nothing", "nested"],
+)
 def test_run_goes_on_when_something_else_connects(words, monkeypatch):
     monkeypatch.setattr(meeting, "HELLO", 0.2)
     first, second = places(2)

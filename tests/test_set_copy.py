@@ -61,6 +61,9 @@ def test_copy_is_made_anew_if_it_is_damaged_or_the_set_has_changed(name, data_di
     tfds_builders.prepare(name, data_dir=data_dir)
     assert "copying" in capsys.readouterr().err
     assert shard.read_bytes() == whole
+    (copy / set_copy.COPIED).write_text("[" * 100_000)
+    tfds_builders.prepare(name, data_dir=data_dir)
+    assert "copying" in capsys.readouterr().err
     info = tmp_path / "data" / PLACE / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"description": "another"}))
     put_folder(info.parent, f"{data_dir}/{PLACE}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from san_jax import remote
+from san_jax import files, remote
 from san_jax.errors import UserError
 from san_jax.remote import Entry
 from tfds_builders import staging
@@ -60,7 +60,7 @@ class SetCopy:
     def is_whole(self) -> bool:
         """Whether the copy is there, and is one of what is in the object store now."""
         try:
-            copied = {name: Entry(*about) for name, about in json.loads((self.target / COPIED).read_text()).items()}
+            copied = {name: Entry(*about) for name, about in files.read_json(self.target / COPIED).items()}
             sizes = {name: (self.target / name).stat().st_size for name in copied}
         except (OSError, ValueError, TypeError, AttributeError):
             return False

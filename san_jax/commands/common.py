@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import gc
 import os
@@ -34,6 +35,7 @@ from san_jax.weights import stored
 # Thresholds of Python's garbage collector, whose default is 700, 10, 10. Tracing a train step creates objects by the
 # million, hardly any of which are garbage in cycles; looking for it that often takes a tenth of the start.
 GARBAGE = 100_000, 50, 100
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # of writes, which name no file
 
 
 def run_command(
@@ -125,10 +127,10 @@ def _guarded(
     except BrokenPipeError:  # the reader of the output has gone, as in `| head`
         os._exit(stopping.EXIT_UNREAD)
     except OSError as error:  # of a path that no other check has caught
-        if error.filename is None and error.errno is None:
-            raise
-        if error.filename is None:
+        if error.filename is None and error.errno in OF_DISK:
             _end(f"error: {error.strerror}; free some space or check the disk, and start the same command again", 1)
+        if error.filename is None:
+            raise
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
         _end(f"error: {named}: {error.strerror}; give another path, or fix this one", 1)
 

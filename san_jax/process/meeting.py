@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
+from san_jax import files
 from san_jax.errors import UserError
 
 GREETING = 15.0  # seconds in which the first process answers, which may be busy
@@ -108,7 +109,7 @@ class Link:
     def hear(self) -> dict:
         """The next message; an empty one if the other side has gone, takes too long, or speaks otherwise."""
         try:
-            message = json.loads(self._lines.readline(LONGEST))
+            message = files.parsed_json(self._lines.readline(LONGEST))
         except (OSError, ValueError):
             return {}
         return message if isinstance(message, dict) and message.get("san_jax") == 1 else {}

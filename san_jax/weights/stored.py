@@ -24,7 +24,8 @@ ABOUT = "about"  # the item that describes the networks, so that they can be rea
 LAST = "_CHECKPOINT_METADATA"
 OF_STEP = re.compile(r"(?:(checkpoints|best)/)?(\d+)/")  # begins the names of a checkpoint's files in a workdir
 # What else is read of a run; and the files of a checkpoint whose own folder is given.
-BESIDE = re.compile(rf"config\.json|events/.*|(state|about|metrics|{checksums.CHECKSUMS})/.*|commit_success\.txt|{LAST}")
+ITEMS = "|".join((STATE, ABOUT, "metrics", checksums.CHECKSUMS))
+BESIDE = re.compile(rf"config\.json|events/.*|({ITEMS})/.*|commit_success\.txt|{LAST}")
 
 
 def newest(workdir: Path, *, best: bool = False) -> Path | None:
