@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from benchmarks.case import describe_cpu
+from benchmarks.joined import PATIENT
 from san_jax.training.checkpoints import METRICS
 from san_jax.weights import stored
 
@@ -34,8 +35,6 @@ UNBROKEN = f"unbroken on {BEFORE}"
 SCORES = ("rank1", "mAP")
 DATA = "synthetic_reid/small"
 FIELDS = {"data.height": 64, "data.width": 32, "encoder.depth": 10, "reid.milestones": "(3,)", "schedule.epochs": 4}
-# Threads of devices that share a core may reach a sum more than 30 s apart.
-PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def main() -> None:

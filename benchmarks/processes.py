@@ -14,7 +14,6 @@ import datetime
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import joined
 from benchmarks.case import describe_cpu
 from benchmarks.scoring import ABOUT, DIM, SIZES, SPREAD, Size, aligned_empty, resident
 
@@ -96,21 +96,14 @@ def main() -> None:
 
 def together(task: Task) -> dict[str, Any]:
     """The report of a group of processes that are started together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(task.processes), "JAX_PLATFORMS": "cpu"}
-    shared |= {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PATIENT}"} if task.processes > 1 else {}
+    variables = [{}]
+    if task.processes > 1:
+        patient = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PATIENT}"}
+        variables = [own | patient for own in joined.variables(task.processes)]
     command = [sys.executable, "-m", "benchmarks.processes", f"--measure={json.dumps(task)}"]
     started = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | (shared | {"JAX_PROCESS_ID": str(index)} if task.processes > 1 else {}),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(task.processes)
+        subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdout=subprocess.PIPE, text=True)
+        for own in variables
     ]
     # gloo, too, writes to standard output.
     lines = [process.communicate()[0].splitlines() for process in started]

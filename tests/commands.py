@@ -4,15 +4,14 @@ import atexit
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.joined import PATIENT, variables
+
 ROOT = Path(__file__).parent.parent
-# Processes that share busy cores may reach a sum more than gloo's 30 s apart.
-PATIENT = "--xla_cpu_collective_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=300"
 # Imports take two to three seconds of most commands; a process that has made them, and nothing else, is copied.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([f"san_jax.commands.{name}" for name in ("evaluate", "search", "textures", "train")])
@@ -97,11 +96,7 @@ def xla_flags(*flags):
 
 def two_processes():
     """The variables of each of two processes that join each other, with a device each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": xla_flags(PATIENT)}
-    return [shared | {"JAX_PROCESS_ID": str(index)} for index in (0, 1)]
+    return [own | {"XLA_FLAGS": xla_flags(PATIENT)} for own in variables(2)]
 
 
 def start_alone(*words, cwd=ROOT):

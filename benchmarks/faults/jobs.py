@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from PIL import Image
+
+from benchmarks import joined
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -82,7 +83,7 @@ class Started:
     ):
         names = [f"{folder.name}.{index}.log" for index in range(job.processes)]
         self._logs = [((logs or folder.parent) / name).open("w+") for name in names]
-        variables = joining(job.processes)
+        variables = joined.variables(job.processes) if job.processes > 1 else [{}]
         self.processes = [
             subprocess.Popen(
                 [sys.executable, *job.words(folder)],
@@ -121,17 +122,6 @@ class Started:
             found.append(Ended(process.wait(), log.read()))
             log.close()
         return found
-
-
-def joining(processes: int) -> list[dict[str, str]]:
-    """The variables of each of several processes that join each other; none for a single one."""
-    if processes == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-    return [shared | {"JAX_PROCESS_ID": str(index)} for index in range(processes)]
 
 
 def make_jobs(inputs: Path) -> dict[str, Job]:
