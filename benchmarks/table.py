@@ -60,6 +60,18 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def replaced(page: str, start: str, *texts: str) -> str:
+    """The page with the text between a mark and the next END replaced by others."""
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(END)
+    return "\n\n".join([before + start, *texts, END + after])
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of a table, that of dashes included."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
     """The page with the text between its marks replaced by the tables of these reports.
 
@@ -71,12 +83,10 @@ def with_tables(page: str, reports: Sequence[dict[str, Any]]) -> str:
         for row in report["measurements"]:
             cases.setdefault((row["task"], row["dtype"], row["batch"]), []).append(row)
         tables.setdefault((report["device"], circumstances(report)), {}).update(cases)
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
     texts = [
         f"### {device}\n\n{notes}.\n\n{table_of(list(cases.values()))}" for (device, notes), cases in tables.items()
     ]
-    return "\n\n".join([before + START, *texts, END + after])
+    return replaced(page, START, *texts)
 
 
 def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
@@ -84,20 +94,16 @@ def with_scoring(page: str, reports: Sequence[dict[str, Any]]) -> str:
 
     Reports of one device, day and version share a table; if several hold the same measurement, the last one counts.
     """
-    before, _, rest = page.partition(SCORING)
-    _, _, after = rest.partition(END)
     tables = {}
     for report in reports:
         title = (report["device"], f"{report['date'][:10]}; jax {report['jax']}; dim {report['dim']}")
         tables.setdefault(title, []).extend(report["measurements"])
     texts = [f"### {device}\n\n{notes}.\n\n{scoring_table(rows)}" for (device, notes), rows in tables.items()]
-    return "\n\n".join([before + SCORING, *texts, END + after])
+    return replaced(page, SCORING, *texts)
 
 
 def with_loop(page: str, reports: Sequence[dict[str, Any]]) -> str:
     """The page with the text between its marks replaced by a table of benchmarks/loop.py's reports, one line each."""
-    before, _, rest = page.partition(LOOP)
-    _, _, after = rest.partition(END)
     columns = ["device", "date", "jax", "task", "dtype", "pictures", "threads", "step alone, ms"]
     lines = [[*columns, *(f"{way}, ms (ratio)" for way in WAYS)], ["---"] * (len(columns) + len(WAYS))]
     for report in reports:
@@ -106,13 +112,11 @@ def with_loop(page: str, reports: Sequence[dict[str, Any]]) -> str:
         about = [report["device"], report["date"], report["jax"], report["task"], report["dtype"], size]
         times = [f"{1000 * seconds[way]:.1f} ({seconds[way] / seconds['alone']:.2f})" for way in WAYS]
         lines.append([*about, str(report["threads"]), f"{1000 * seconds['alone']:.1f}", *times])
-    return "\n\n".join([before + LOOP, "\n".join(f"| {' | '.join(line)} |" for line in lines), END + after])
+    return replaced(page, LOOP, markdown(lines))
 
 
 def with_processes(page: str, reports: Sequence[dict[str, Any]]) -> str:
     """The page with the text between its marks replaced by a table of benchmarks/processes.py's reports."""
-    before, _, rest = page.partition(PROCESSES)
-    _, _, after = rest.partition(END)
     columns = ["device", "date", "jax", "what", "gallery", "dim", "queries", "gallery's features", "processes"]
     columns += ["of these features each holds, GB", "peak of each process, GB"]
     lines = [columns, ["---"] * len(columns)]
@@ -122,7 +126,7 @@ def with_processes(page: str, reports: Sequence[dict[str, Any]]) -> str:
             about += [str(report["dim"]), f"{row['queries']:,}", row["holds"], str(row["processes"])]
             numbers = [row["bytes_of_features"], row["bytes_above_start"]]
             lines.append([*about, *(", ".join(f"{one / 1e9:.2f}" for one in sorted(set(found))) for found in numbers)])
-    return "\n\n".join([before + PROCESSES, "\n".join(f"| {' | '.join(line)} |" for line in lines), END + after])
+    return replaced(page, PROCESSES, markdown(lines))
 
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -135,7 +139,7 @@ def scoring_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [found.get((side, size), {}) for size in sizes]
         texts = [" / ".join([number(row, "seconds"), number(row, "bytes_above_features", unit=1e9)]) for row in cells]
         lines.append([SIDES[side], *(text if text != "- / -" else "-" for text in texts)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def circumstances(report: dict[str, Any]) -> str:
@@ -159,7 +163,7 @@ def circumstances(report: dict[str, Any]) -> str:
 def table_of(cases: Sequence[Sequence[dict[str, Any]]]) -> str:
     """A line for every case; a case is the measurements of its sides."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells_of, cases)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
