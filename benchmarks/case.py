@@ -3,6 +3,7 @@
 It needs only the standard library and numpy: JAX and PyTorch may be installed in different environments.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -124,6 +125,15 @@ def answer(*, describe: Callable[[], dict[str, Any]], measure: Callable[[Case], 
     """The main function of a side: measures the case given as JSON on the command line, or describes itself."""
     result = measure(Case(**json.loads(sys.argv[1]))) if sys.argv[1:] else describe()
     print(json.dumps(result))
+
+
+def new_folder(place: str) -> Path:
+    """A folder for reports, for argparse; created if it is missing, or an error that says why it cannot be."""
+    try:
+        Path(place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{place} cannot be created ({error.strerror}); give another") from error
+    return Path(place).absolute()
 
 
 def describe_cpu() -> dict[str, Any]:

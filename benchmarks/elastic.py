@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from benchmarks.joined import PATIENT
 from san_jax.training.checkpoints import METRICS
 from san_jax.weights import stored
@@ -40,13 +40,13 @@ FIELDS = {"data.height": 64, "data.width": 32, "encoder.depth": 10, "reid.milest
 def main() -> None:
     """Trains what is missing, writes elastic.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/elastic"))
+    parser.add_argument("--out", type=new_folder, default="runs/elastic")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--unbroken", type=int, default=6, help="seeds in all; those beyond --seeds only unbroken")
     parser.add_argument("--jobs", type=int, default=1, help="seeds that are trained at once")
     flags = parser.parse_args()
-    out, data_dir = flags.out.absolute(), flags.data_dir.absolute()
+    out, data_dir = flags.out, flags.data_dir.absolute()
     with ThreadPoolExecutor(flags.jobs) as pool:
         found = list(pool.map(functools.partial(train, out, data_dir), range(flags.seeds)))
         rest = range(flags.seeds, max(flags.seeds, flags.unbroken))

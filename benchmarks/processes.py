@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import joined
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from benchmarks.scoring import ABOUT, DIM, SIZES, SPREAD, Size, aligned_empty, resident
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def main() -> None:
     add("--holds", default="split", help="what a process holds of the gallery's features: split, whole, or both")
     add("--processes", default="1,2,4", help="numbers of processes, separated by commas")
     add("--queries", type=int, default=0, help="queries that are ranked, the first ones; 0 = all")
-    add("--out", type=Path, default=RESULTS, help="folder of the report")
+    add("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     add("--measure", default="", help=argparse.SUPPRESS)  # a Task as JSON: what a child process measures
     flags = parser.parse_args()
     if flags.measure:
@@ -78,7 +78,6 @@ def main() -> None:
     device = f"{cpu['name']}, {cpu['cores']} cores"
     report = {"device": device, **about, "date": date.isoformat(timespec="seconds"), "dim": DIM, "measurements": []}
     path = flags.out / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}_{date:%Y-%m-%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     print(f"{device}; {path}", flush=True)
     for side, size, holds, count in (
         (side, size, holds, int(count))

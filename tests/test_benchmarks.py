@@ -308,3 +308,14 @@ def test_table_of_processes_names_what_each_holds():
     page = table.with_processes(f"a\n{table.PROCESSES}outdated{table.END}\nb", [about | {"measurements": [row]}])
     assert cells(page)[3:] == ["distances, ranks, scores", "200", "512", "30", "split", "2", "0.20", "0.40, 0.50"]
     assert "outdated" not in page
+
+
+@pytest.mark.parametrize("words", [["faults", "kills"], ["elastic"], ["processes"]])
+def test_folder_that_cannot_be_created_is_one_line(words, tmp_path):
+    (tmp_path / "file").touch()
+    name, *others = words
+    command = [sys.executable, "-m", f"benchmarks.{name}", *others, f"--out={tmp_path / 'file' / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    wanted = f"error: argument --out: {tmp_path / 'file' / 'out'} cannot be created (Not a directory); give another"
+    assert done.stderr.splitlines()[-1].endswith(wanted)

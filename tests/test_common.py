@@ -174,3 +174,10 @@ def test_flag_that_must_be_local_refuses_an_address(command, flag):
     said = f"error: --{flag} is s3://bucket/a, but must be local, since it is read and written in place; give a local "
     assert (status, output) == (1, "")
     assert errors == said + "path, and copy it by hand\n"
+
+
+@pytest.mark.parametrize("command", [["train.py", "--config=configs/baseline.py:small"], ["eval.py"]])
+def test_flag_that_may_be_an_address_refuses_those_of_other_kinds(command):
+    status, output, errors = finish(start(*command, "--workdir=https://host/run"))
+    said = "error: https://host/run is neither a local path nor an s3:// or gs:// address; copy it to one of these\n"
+    assert (status, output, errors) == (1, "", said)

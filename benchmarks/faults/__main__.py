@@ -10,10 +10,9 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from benchmarks.faults import disturbances, fuzz, inputs, jobs, kills, soak
 
 KILLS = {"prepare": 20, "search": 20, "textures": 15, "train": 35, "train on two processes": 10}
@@ -33,14 +32,12 @@ def main() -> None:
     """Runs a part of the campaign and writes PART.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("part", choices=sorted(PARTS))
-    parser.add_argument("--out", type=Path, default=Path("runs/faults"))
+    parser.add_argument("--out", type=new_folder, default="runs/faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the trials, for a short look")
     parser.add_argument("--hours", type=float, default=2.0, help="of soak")
     parser.add_argument("--minutes", type=float, default=3.0, help="of fuzz, for each parser")
     flags = parser.parse_args()
-    flags.out = flags.out.absolute()
-    flags.out.mkdir(parents=True, exist_ok=True)
     about = {"part": flags.part, "date": time.strftime("%Y-%m-%d"), "cpu": describe_cpu()}
     for report in PARTS[flags.part](flags):  # again and again, since a campaign may be cut short
         (flags.out / f"{flags.part}.json").write_text(json.dumps(about | report, indent=1) + "\n")
