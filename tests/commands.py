@@ -94,6 +94,19 @@ def xla_flags(*flags):
     return " ".join([os.environ["XLA_FLAGS"], *flags])
 
 
+def call_on_devices(num_devices, module, function):
+    """Calls a function of a module of tests in a process of its own with that many devices; fails as it does."""
+    flags = xla_flags(f"--xla_force_host_platform_device_count={num_devices}")
+    result = subprocess.run(
+        [sys.executable, "-c", f"import {module}; {module}.{function}()"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def two_processes():
     """The variables of each of two processes that join each other, with a device each."""
     return [own | {"XLA_FLAGS": xla_flags(PATIENT)} for own in variables(2)]

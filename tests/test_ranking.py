@@ -1,12 +1,8 @@
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
-from commands import xla_flags
+from commands import call_on_devices
 from ranking_cases import GOLDEN, golden_case, listed
 
 from san_jax.devices import split_rows
@@ -282,12 +278,4 @@ def check_meshes():
 
 
 def test_gallery_sharded_over_eight_devices_has_the_same_ranks():
-    environment = os.environ | {"XLA_FLAGS": xla_flags("--xla_force_host_platform_device_count=8")}
-    result = subprocess.run(
-        [sys.executable, "-c", "import test_ranking; test_ranking.check_meshes()"],
-        cwd=pathlib.Path(__file__).parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+    call_on_devices(8, "test_ranking", "check_meshes")
