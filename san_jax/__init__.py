@@ -42,6 +42,9 @@ def search(
 ) -> "Nearest":
     """The k nearest gallery pictures of every query: `.distances` and `.rows`, both [Q k], nearest first.
 
+    The search is exact over the features as they are stored. Galleries that do not fit into memory may be mapped:
+    `np.load("feats.npy", mmap_mode="r")`, in half precision, too.
+
     Args:
       query_feats: float [Q D].
       gallery_feats: float [G D].
@@ -55,12 +58,13 @@ def search(
 
     from san_jax import devices
     from san_jax.errors import UserError
-    from san_jax.scoring import nearest
+    from san_jax.scoring.gallery_feats import GalleryFeats
 
     for name, feats in (("query", query_feats), ("gallery", gallery_feats)):
         if np.ndim(feats) != 2:
             raise UserError(f"{name} features have the shape {list(np.shape(feats))}; give [pictures, numbers of each]")
-    return nearest.nearest(query_feats, gallery_feats, k=k, distance=distance, mesh=devices.make_mesh())
+    gallery = GalleryFeats([np.asarray(gallery_feats)], mesh=devices.make_mesh())
+    return gallery.nearest(query_feats, k=k, distance=distance)
 
 
 def evaluate(

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from san_jax.errors import UserError
 from san_jax.process import identity
@@ -60,12 +61,19 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: it cannot be written; an existing file is kept.
     """
+    content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    write_by(path, lambda file: file.write(content))
+
+
+def write_by(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
+    """Writes as `write` does what `fill` writes to an open file, for content that need not be in memory at once."""
     check_local(path, what="a file to be written")
     # Two processes may write the same file.
     part = path.with_name(f"{path.name}.{identity.machine_number()}.{os.getpid()}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            fill(file)
         part.replace(path)
     except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):

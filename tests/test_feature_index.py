@@ -19,7 +19,8 @@ from san_jax import devices
 from san_jax import model as models
 from san_jax.data import augmentation, crops, decoded, picture_folder
 from san_jax.errors import UserError
-from san_jax.gallery import embedding, feature_index
+from san_jax.gallery import embedding, feature_index, index_files
+from san_jax.scoring import nearest
 from san_jax.weights import stored
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +67,8 @@ def embedded(monkeypatch):
 
 def kept_in(place, encoder):
     """All pictures of an index, in the order of their names, and what is wrong with it."""
-    found, complaint = feature_index.read(place, encoder)
-    joined = feature_index._joined(list(found.parts.values()), encoder.num_feats)
+    found, complaint = index_files.read(place, encoder)
+    joined = index_files.joined([index_files.empty(encoder.num_feats), *found.parts.values()])
     return joined.rows(np.argsort(np.array(joined.names, str), kind="stable")), complaint
 
 
@@ -77,7 +78,9 @@ def state(place):
 
 
 def update(place, folder, encoder, **options):
-    return feature_index.update(place, crops.in_folder(folder), encoder, **options)
+    index, unreadable = feature_index.update(place, crops.in_folder(folder), encoder, **options)
+    # Copied, since tests damage the files that are mapped.
+    return index_files.Part(index.names, index.stamps, np.array(index.feats)), unreadable
 
 
 def feats_by_hand(encoder, path):
@@ -110,7 +113,6 @@ def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place
     second, _ = update(place, folder, encoder)
     assert embedded == []
     assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
-    assert isinstance(second.feats.base, np.memmap | type(None)) or isinstance(second.feats, np.memmap)
     assert_same(second, first)
     assert capsys.readouterr().out.splitlines() == [
         f"{folder}: 5 pictures, 0 of them in the index",
@@ -211,7 +213,7 @@ def test_damaged_part_is_never_read_as_another(suffix, encoder, folder, place):
     noticed = 0
     for content in torn + flipped(whole, np.linspace(0, len(whole) - 1, 200).astype(int)):
         path.write_bytes(content)
-        found, complaint = feature_index.read(place, encoder)
+        found, complaint = index_files.read(place, encoder)
         assert complaint == ""
         noticed += bool(found.damaged)
         if not found.damaged:  # bytes that do not matter, such as padding
@@ -292,7 +294,7 @@ def test_many_small_parts_are_joined(encoder, folder, place, embedded, monkeypat
 
 
 def test_large_parts_are_cut(encoder, folder, place, embedded, monkeypatch):
-    monkeypatch.setattr(feature_index, "PART_ROWS", 2)
+    monkeypatch.setattr(index_files, "PART_ROWS", 2)
     whole, _ = update(place, folder, encoder)
     assert len(list(place.glob("*.npy"))) == 3
     (folder / "a.png").unlink()
@@ -304,7 +306,7 @@ def test_large_parts_are_cut(encoder, folder, place, embedded, monkeypatch):
 def test_index_of_an_earlier_version_is_converted(encoder, folder, place, embedded):
     whole, _ = update(place, folder, encoder)
     shutil.rmtree(place)
-    made_by = np.array([feature_index.digest(encoder), encoder.source])
+    made_by = np.array([index_files.digest(encoder), encoder.source])
     np.savez(f"{place}.npz", made_by=made_by, names=np.array(whole.names), stamps=whole.stamps, feats=whole.feats)
     embedded.clear()
     assert_same(update(place, folder, encoder)[0], whole)
@@ -322,13 +324,13 @@ def test_file_beside_the_index_that_is_no_index_is_kept(content, encoder, folder
 
 
 def test_index_that_is_deleted_while_it_grows_is_not_begun_again(encoder, folder, place, monkeypatch):
-    write_part = feature_index._write_part
+    write_part = index_files.write_part
 
     def late(path, part):
         shutil.rmtree(path)
-        write_part(path, part)
+        return write_part(path, part)
 
-    monkeypatch.setattr(feature_index, "_write_part", late)
+    monkeypatch.setattr(index_files, "write_part", late)
     with pytest.raises(UserError, match="was deleted while a search used it; start the search again"):
         update(place, folder, encoder)
     assert not place.exists()
@@ -459,6 +461,32 @@ run, folder, place = map(Path, {paths})
 encoder = models.of_checkpoint(stored.find(run), devices.make_mesh())
 feature_index.update(place, crops.in_folder(folder), encoder, batch_size=4, save_seconds=0.0)
 """
+
+
+def test_features_stay_in_the_files_of_their_parts(encoder, folder, place, monkeypatch):
+    """What was added since the start, too; and a search in them is one in all of them together."""
+    monkeypatch.setattr(feature_index, "GATHERED_ROWS", 2)
+    update(place, folder, encoder)
+    write_pictures(folder, ["0.png", "new.png"])
+    (folder / "c.PNG").unlink()
+    monkeypatch.setattr(feature_index, "SMALL_ROWS", 0)
+    index, _ = feature_index.update(place, crops.in_folder(folder), encoder, batch_size=1, save_seconds=0.0)
+    *parts, nothing = index.parts
+    assert len(parts) == len(list(place.glob("0*.npy"))) > 2
+    assert len(nothing) == 0
+    assert all(isinstance(part, np.memmap) for part in parts)
+    expected = encoder.features([folder / name for name in index.names])
+    np.testing.assert_allclose(index.feats, expected, rtol=1e-4, atol=1e-6)
+    found = index.ready(encoder.mesh).nearest(expected, k=len(index))
+    together = nearest.nearest(expected, index.feats, k=len(index))
+    np.testing.assert_array_equal(found.rows, together.rows)
+    np.testing.assert_allclose(found.distances, together.distances, atol=1e-4)
+
+
+def test_features_too_large_for_half_precision_are_refused(encoder, folder, place, monkeypatch):
+    monkeypatch.setattr(feature_index, "embed", lambda *_, **__: iter([(np.arange(1), np.full((1, 8), 7e4), {})]))
+    with pytest.raises(UserError, match=r"there are features above 65504, .*; leave out --half"):
+        update(place, folder, encoder, kind=index_files.Kind(half=True))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from san_jax.commands.search import search as search_pictures
 from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
 from san_jax.gallery import feature_index, finds
+from san_jax.gallery.index_files import Kind
 from san_jax.scoring import reranking
 
 NAMES = ["a.png", "b.jpg", "c.PNG", "sub/d.e.bmp", "sub/deeper/a.webp"]
@@ -172,7 +173,8 @@ def given_for(workdir, tmp_path, **given):
     """The flags of a search with their defaults."""
     defaults = {"checkpoint": str(workdir), "best": False, "distance": "euclidean", "batch_size": 64, "workers": 2}
     defaults |= {"index": f"{tmp_path}/index", "sheet": f"{tmp_path}/found.png", "top": 2, "by_track": False}
-    defaults |= {"threshold": None, "as_one": False, "flip": False, "rerank": False, "output": None, "forget": None}
+    defaults |= {"threshold": None, "as_one": False, "flip": False, "half": False, "rerank": False}
+    defaults |= {"output": None, "forget": None}
     defaults |= {"boxes": None, "query_boxes": None, "boxes_format": "auto", **dict.fromkeys(Wanted._fields)}
     return defaults | given
 
@@ -267,8 +269,48 @@ def test_flipped_features_have_their_own_index(workdir, shop, tmp_path, capsys):
     model = models.load(workdir)
     expected = model.features([shop / name for name in NAMES], flip=True)
     np.testing.assert_allclose(np.load(next((tmp_path / "index").glob("*.npy"))), expected, rtol=1e-3, atol=1e-5)
-    plain, flipped = (feature_index.default_place(workdir, shop, flip=flip) for flip in (False, True))
+    plain, flipped = (feature_index.default_place(workdir, shop, kind=Kind(flip)) for flip in (False, True))
     assert plain != flipped
+
+
+def test_features_in_half_precision_are_searched_as_they_are_kept(workdir, shop, tmp_path, capsys):
+    options = dict(gallery=str(shop), query=str(shop / "a.png"), top=5)
+    search_pictures(given_for(workdir, tmp_path, **options))
+    capsys.readouterr()
+    search_pictures(given_for(workdir, tmp_path, half=True, output=f"{tmp_path}/feats.npy", **options))
+    said = capsys.readouterr().out
+    assert "index holds features without --half: it is now" in said
+    model = models.load(workdir)
+    feats = model.features([shop / name for name in NAMES])
+    [part] = (tmp_path / "index").glob("0*.npy")
+    kept = np.load(part)
+    assert (kept.dtype, kept.shape) == (np.float16, (len(NAMES), model.num_feats))
+    np.testing.assert_allclose(kept, feats, rtol=1e-3, atol=1e-4)
+    expected = np.sort(np.square(feats[:1] - kept.astype(np.float32)).sum(axis=1))
+    [(_, found)] = hits_of(said).items()
+    np.testing.assert_allclose([far for _, far, _ in found], expected[:5], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(np.load(tmp_path / "feats.npy"), kept)
+    again, plain = (feature_index.default_place(workdir, shop, kind=kind) for kind in (Kind(half=True), Kind()))
+    assert again.name == f"{plain.name}_half"
+    search_pictures(given_for(workdir, tmp_path, half=True, flip=True, **options))
+    assert "index holds features without --flip: it is now" in capsys.readouterr().out
+    search_pictures(given_for(workdir, tmp_path, **options))
+    assert "index holds features with --flip and with --half: it is now" in capsys.readouterr().out
+
+
+def test_features_of_the_gallery_are_written_with_a_list_of_its_pictures(workdir, frames, red, tmp_path):
+    options = dict(gallery=str(frames), boxes=str(tmp_path / "gt.txt"), query=red, top=3, margin=0.0)
+    search_pictures(given_for(workdir, tmp_path, output=f"{tmp_path}/feats.npz", **options))
+    search_pictures(given_for(workdir, tmp_path, output=f"{tmp_path}/feats.npy", **options))
+    feats = np.load(tmp_path / "feats.npy", mmap_mode="r")
+    np.testing.assert_array_equal(feats, np.load(tmp_path / "feats.npz")["feats"])
+    rows = list(csv.DictReader((tmp_path / "feats.csv").open()))
+    assert list(rows[0]) == ["row", "path", "camid", "time", "frame", "track", "x", "y", "w", "h"]
+    assert [row["row"] for row in rows] == ["0", "1", "2", "3"]
+    assert (rows[0]["path"], rows[0]["track"], rows[0]["x"]) == (str(frames / "000001.png"), "3", "10")
+    listed = {"gallery": f"{tmp_path}/gt.csv", "boxes": None, "margin": None, "output": f"{tmp_path}/gt.npy"}
+    with pytest.raises(UserError, match=r"--output is .*gt\.npy, which would overwrite .*gt\.csv, which is searched"):
+        search_pictures(given_for(workdir, tmp_path, **options | listed))
 
 
 def test_reranked_distances_are_those_of_re_ranking(workdir, shop, tmp_path, capsys):
@@ -354,7 +396,7 @@ def test_pictures_and_boxes_are_not_overwritten(workdir, frames, red, tmp_path):
 @pytest.mark.parametrize(
     ("output", "error"),
     [
-        ("{tmp}/found.txt", r"--output is .*found\.txt, which does not end in \.csv, \.json, \.npz"),
+        ("{tmp}/found.txt", r"--output is .*found\.txt, which does not end in \.csv, \.json, \.npz, \.npy"),
         ("{tmp}/people.csv", r"--output is .*people\.csv, which is searched; choose another name"),
         ("{tmp}/gt.txt/found.csv", r"gt\.txt is not a folder"),
     ],

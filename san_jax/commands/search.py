@@ -10,14 +10,16 @@ A picture should show one person, cropped from head to foot; boxes cut such pict
 embeds the whole gallery; later ones embed only new and changed pictures.
 """
 
+import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 
 from san_jax import files
 from san_jax import model as models
@@ -25,19 +27,21 @@ from san_jax.commands import common, own_pictures
 from san_jax.data.crops import Crop, Crops
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
-from san_jax.gallery import embedding, feature_index, finds, found_files, tracks
-from san_jax.gallery.feature_index import Index
+from san_jax.gallery import embedding, feature_index, finds, found_files, index_files, tracks
+from san_jax.gallery.feature_index import GalleryIndex
 from san_jax.gallery.finds import Find
+from san_jax.gallery.index_files import Kind
 from san_jax.gallery.tracks import Means
 from san_jax.model import Model
 from san_jax.scoring import nearest, reranking
 from san_jax.scoring.evaluation import Search
+from san_jax.scoring.gallery_feats import GalleryFeats
 from san_jax.weights import pretrained, stored
 
 THRESHOLD = "fpr_1e-3"  # among the thresholds of scores.json
 LONGEST = 64  # letters of a query's name in the name of its contact sheet
 NOT_FORGOTTEN = (  # flags that --forget does not take
-    *("gallery", "query", "boxes", "query_boxes", "by_track", "as_one", "flip", "rerank", "threshold"),
+    *("gallery", "query", "boxes", "query_boxes", "by_track", "as_one", "flip", "half", "rerank", "threshold"),
     *("output", "index", "sheet", "best"),
 )
 
@@ -74,9 +78,14 @@ def main() -> None:
         ),
         "as_one": flags.DEFINE_bool("as_one", False, "All queries show one person: average their features."),
         "flip": flags.DEFINE_bool("flip", False, "Average the features of each picture and its mirror image."),
+        "half": flags.DEFINE_bool(
+            "half", False, "Keep the gallery's features in half precision, in half the bytes on disk and in memory."
+        ),
         "rerank": flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)."),
         "output": text(
-            "output", None, "File for the results: .csv, .json, or .npz for the features of gallery and queries."
+            "output", None,
+            "File for the results, .csv or .json; or for features: .npz, or .npy of the gallery alone, with a .csv of "
+            "its pictures.",
         ),
         "sheet": text("sheet", None, "PNG file for the contact sheet. Default: next to the index."),
         "index": text(
@@ -101,28 +110,28 @@ def search(given: Mapping[str, Any]) -> None:
     model = models.load(given["checkpoint"], best=given["best"])
     model.check_learnt_people()
     places = places_of(given, model)
-    reading = {name: given[name] for name in ("flip", "batch_size", "workers")}
+    reading = {name: given[name] for name in ("batch_size", "workers")}
     asked = own_pictures.open_crops(places.query, given["query_boxes"], given, flag="--query_boxes", one_will_do=True)
     say(*asked.remarks)
-    queries, query_feats, unreadable = embedding.embed_all(model, asked, **reading)
+    queries, query_feats, unreadable = embedding.embed_all(model, asked, flip=given["flip"], **reading)
     if not queries:
         first, why = next(iter(unreadable.items()))
         others = f", nor any other picture of {places.query}" if len(asked) > 1 else ""
         raise UserError(f"cannot read {first} ({why}){others}; give another --query")
     gallery = own_pictures.open_crops(places.gallery, given["boxes"], given, flag="--boxes")
     check_overwrites(places, [*asked.crops, *gallery.crops])
-    index, missing = feature_index.update(places.index, gallery, model, **reading)
+    index, missing = feature_index.update(places.index, gallery, model, kind=kind_of(given), **reading)
     unreadable |= missing
     if not len(index):
         report(unreadable)
         raise UserError(f"no picture of {places.gallery} can be read; give another --gallery")
     wanted = means_of_queries(queries, query_feats, given)
-    there = means_of_gallery(gallery, index, given)
+    there = group_gallery(gallery, index, given)
     found = compare(wanted, there, given, model)
     if jax.process_index() == 0:
         print(f"\n{finds.table(wanted.titles, found)}\n", flush=True)
         if places.output:
-            feats = dict(query_feats=wanted.feats, feats=there.feats)
+            feats = dict(query_feats=wanted.feats, feats=there.blocks)
             found_files.write(places.output, wanted.crops, there.crops, found, **feats)
             print(f"results: {places.output}")
         pictures = dict(query_thumbnails=asked.thumbnails, thumbnails=gallery.thumbnails)
@@ -144,12 +153,34 @@ def means_of_queries(queries: Sequence[Crop], feats: np.ndarray, given: Mapping[
     return (tracks.by_track if given["by_track"] else tracks.of_pictures)(queries, labels, feats)
 
 
-def means_of_gallery(gallery: Crops, index: Index, given: Mapping[str, Any]) -> Means:
-    """The readable pictures of the gallery, or the means of their tracks."""
+class Gallery(NamedTuple):
+    """The readable pictures of the gallery, or its tracks.
+
+    Attributes:
+      crops: the picture that is shown for each.
+      titles: what tables call them.
+      blocks: their features, some rows at a time.
+      feats: all of them, in one array.
+      ready: makes them ready for searches on a mesh.
+    """
+
+    crops: Sequence[Crop]
+    titles: Sequence[str]
+    blocks: Callable[[], Iterator[np.ndarray]]
+    feats: Callable[[], np.ndarray]
+    ready: Callable[[Mesh], GalleryFeats]
+
+
+def group_gallery(gallery: Crops, index: GalleryIndex, given: Mapping[str, Any]) -> Gallery:
+    """The readable pictures of the gallery, whose features stay where they are, or the means of their tracks."""
     embedded = set(index.names)
     readable = [crop for crop in gallery.crops if crop.name in embedded]
     names = [crop.name for crop in readable]
-    return (tracks.by_track if given["by_track"] else tracks.of_pictures)(readable, names, index.feats)
+    if not given["by_track"]:
+        return Gallery(readable, names, index.blocks, lambda: index.feats, index.ready)
+    means = tracks.by_track(readable, names, index.feats)
+    ready = functools.partial(GalleryFeats, [means.feats])
+    return Gallery(means.crops, means.titles, lambda: iter([means.feats]), lambda: means.feats, lambda m: ready(mesh=m))
 
 
 def check_flags(given: Mapping[str, Any]) -> None:
@@ -180,6 +211,11 @@ def forget(given: Mapping[str, Any]) -> None:
         raise UserError(f"nothing is kept of {given['forget']} in {home}")
 
 
+def kind_of(given: Mapping[str, Any]) -> Kind:
+    """How the gallery's features are computed and kept."""
+    return Kind(flip=given["flip"], half=given["half"])
+
+
 class Places(NamedTuple):
     """What is searched, and the files that are written."""
 
@@ -198,11 +234,11 @@ def places_of(given: Mapping[str, Any], model: Model) -> Places:
     """
     gallery, query = Path(given["gallery"]), Path(given["query"])
     boxes = Path(given["boxes"]) if given["boxes"] else None
-    default = feature_index.default_place(Path(model.source), gallery, boxes, flip=given["flip"])
-    index = Path(given["index"].removesuffix(feature_index.OLD_SUFFIX)) if given["index"] else default
+    default = feature_index.default_place(Path(model.source), gallery, boxes, kind=kind_of(given))
+    index = Path(given["index"].removesuffix(index_files.OLD_SUFFIX)) if given["index"] else default
     if index.is_file() or not index.name:
         raise UserError(f"--index is {given['index']}; name a folder, which is made")
-    files.check_place(index / feature_index.ABOUT)
+    files.check_place(index / index_files.ABOUT)
     sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem[:LONGEST]}_in_{index.name}.png"))
     contact_sheet.check_place(sheet, pictures=[gallery, query])
     output = Path(given["output"]) if given["output"] else None
@@ -224,16 +260,20 @@ def check_overwrites(places: Places, crops: Sequence[Crop]) -> None:
                 raise UserError(f"--{name} is {place}, one of the pictures; choose another place")
 
 
-def compare(wanted: Means, there: Means, given: Mapping[str, Any], model: Model) -> list[list[Find]]:
+def compare(wanted: Means, there: Gallery, given: Mapping[str, Any], model: Model) -> list[list[Find]]:
     """The nearest pictures or tracks of the gallery for every query."""
     top = min(given["top"], len(there.crops))
     if top < given["top"]:
         kind = "tracks" if given["by_track"] else "readable pictures"
         say(f"{given['gallery']} has only {len(there.crops)} {kind}, so {top} are shown, not --top={given['top']}")
-    feats = wanted.feats, there.feats
-    refinement = reranking.refinement(*feats, mesh=model.mesh) if given["rerank"] else None
-    how = dict(distance=given["distance"], refinement=refinement, mesh=model.mesh)
-    distances, rows = (np.asarray(numbers) for numbers in nearest.nearest(*feats, k=top, **how))
+    if given["rerank"]:
+        feats = wanted.feats, there.feats()
+        refinement = reranking.refinement(*feats, mesh=model.mesh)
+        how = dict(distance=given["distance"], refinement=refinement, mesh=model.mesh)
+        found = nearest.nearest(*feats, k=top, **how)
+    else:
+        found = there.ready(model.mesh).nearest(wanted.feats, k=top, distance=given["distance"])
+    distances, rows = (np.asarray(numbers) for numbers in found)
     threshold = given["threshold"] if given["threshold"] is not None else known_threshold(given, model)
     single = [crop if size == 1 else None for crop, size in zip(wanted.crops, wanted.sizes, strict=True)]
     return finds.finds(single, there.crops, there.titles, rows=rows, distances=distances, threshold=threshold)

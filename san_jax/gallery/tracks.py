@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from san_jax.data.crops import Crop
 
@@ -25,18 +25,18 @@ class Means(NamedTuple):
     sizes: list[int]
 
 
-def of_pictures(crops: Sequence[Crop], titles: Sequence[str], feats: Float32[np.ndarray, "n D"]) -> Means:
+def of_pictures(crops: Sequence[Crop], titles: Sequence[str], feats: Float[np.ndarray, "n D"]) -> Means:
     """Every picture as a group by itself. Arguments as of `averaged`."""
     return Means(list(crops), list(titles), feats, len(crops) * [1])
 
 
-def by_track(crops: Sequence[Crop], titles: Sequence[str], feats: Float32[np.ndarray, "n D"]) -> Means:
+def by_track(crops: Sequence[Crop], titles: Sequence[str], feats: Float[np.ndarray, "n D"]) -> Means:
     """The means of tracks; a picture without a track is one by itself. Arguments as of `averaged`."""
     return averaged(crops, titles, feats, groups=[f"track {crop.track}" if crop.track else "" for crop in crops])
 
 
 def averaged(
-    crops: Sequence[Crop], titles: Sequence[str], feats: Float32[np.ndarray, "n D"], *, groups: Sequence[str]
+    crops: Sequence[Crop], titles: Sequence[str], feats: Float[np.ndarray, "n D"], *, groups: Sequence[str]
 ) -> Means:
     """The means of groups of pictures.
 

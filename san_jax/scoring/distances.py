@@ -8,6 +8,8 @@ from jaxtyping import Array, Float, Float32
 from san_jax.errors import UserError
 
 DISTANCES = ("euclidean", "cosine", "chi_square")
+# A squared distance is at most twice the sum of the two squared norms.
+LARGEST_NORM = float(np.finfo(np.float32).max / 4)
 CHUNK = 8  # elements of a feature whose chi-square terms are added up in one loop
 
 
@@ -90,7 +92,11 @@ def check_finite(norms: Float32[Array, "N"], *, name: str) -> None:
     Raises:
       UserError: features hold NaN or inf, or are so large that distances overflow; names the first such row.
     """
-    num_broken, first = (int(number) for number in _broken(norms))
+    refuse_broken(*(int(number) for number in _broken(norms)), name=name)
+
+
+def refuse_broken(num_broken: int, first: int, *, name: str) -> None:
+    """Raises the UserError of `check_finite` if `num_broken` rows, the first of them `first`, are broken."""
     if num_broken:
         raise UserError(
             f"{name} features hold NaN, inf or too large numbers in {num_broken} rows, first in row {first}; "
@@ -100,6 +106,5 @@ def check_finite(norms: Float32[Array, "N"], *, name: str) -> None:
 
 @jax.jit
 def _broken(norms):
-    # A squared distance is at most twice the sum of the two squared norms.
-    broken = ~(norms < np.finfo(np.float32).max / 4)
+    broken = ~(norms < LARGEST_NORM)
     return jnp.sum(broken), jnp.argmax(broken)

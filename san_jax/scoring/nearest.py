@@ -53,13 +53,14 @@ def nearest(
     Raises:
       UserError: there are no queries or fewer than k gallery pictures, or features are not finite or differ in length.
     """
-    _check(query_feats, gallery_feats, k)
+    check(query_feats, gallery_feats, k)
     feats = query_feats, gallery_feats
     options = dict(distance=distance, refinement=refinement, tile=tile, mesh=mesh)
     return tiles.by_tiles(_NearestOfTile(k), {}, {}, *feats, **options)
 
 
-def _check(query_feats, gallery_feats, k):
+def check(query_feats, gallery_feats, k: int) -> None:
+    """Raises the UserErrors of `nearest`, except that of features that are not finite."""
     if not len(query_feats):
         raise UserError("there are no query pictures, so nothing to search for; name a picture or a folder with some")
     if k < 1:
@@ -86,12 +87,12 @@ def nearest_of_tile(tile: tiles.Tile, *, k: int) -> Nearest:
 
     For use inside the function that `tiles.by_tiles` calls.
     """
-    found = _smallest(tile.distmat, min(k, len(tile.rows)))
+    found = smallest(tile.distmat, min(k, len(tile.rows)))
     distances, rows = tile.all_gather(found.distances), tile.all_gather(tile.rows[found.rows])
     return _columns(_top_k(distances, k), rows)
 
 
-def _smallest(distmat, k):
+def smallest(distmat, k):
     """The k smallest numbers of every row [B k] with their columns.
 
     The k chunks with the smallest minima contain all of them: any number in another chunk has k numbers that are
