@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the reports in benchmarks/results, and its folders scoring and loop.
+"""Writes the tables of docs/performance.md from the reports in benchmarks/results and its folders.
 
     python -m benchmarks.table
 """
@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 
 PROCESSES = "<!-- processes, written by python -m benchmarks.table -->"
+SEARCHING = "<!-- searching, written by python -m benchmarks.table -->"
 LOOP = "<!-- loop, written by python -m benchmarks.table -->"
 SCORING = "<!-- scoring, written by python -m benchmarks.table -->"
 SIDES = {  # of benchmarks/scoring.py, in the order of the rows
@@ -52,6 +53,7 @@ def main() -> None:
     page = with_tables(PAGE.read_text(), read_reports(RESULTS))
     page = with_scoring(page, read_reports(RESULTS / "scoring"))
     page = with_processes(page, read_reports(RESULTS / "processes"))
+    page = with_searching(page, read_reports(RESULTS / "searching"))
     PAGE.write_text(with_loop(page, read_reports(RESULTS / "loop")))
 
 
@@ -127,6 +129,21 @@ def with_processes(page: str, reports: Sequence[dict[str, Any]]) -> str:
             numbers = [row["bytes_of_features"], row["bytes_above_start"]]
             lines.append([*about, *(", ".join(f"{one / 1e9:.2f}" for one in sorted(set(found))) for found in numbers)])
     return replaced(page, PROCESSES, markdown(lines))
+
+
+def with_searching(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with the text between its marks replaced by a table of benchmarks/searching.py's reports."""
+    columns = ["device", "date", "gallery", "dtype", "queries at once", "san_jax, s", "faiss, s", "san_jax / faiss"]
+    columns += ["memory besides mapped files, GB: san_jax", "faiss"]
+    lines = [columns, ["---"] * len(columns)]
+    for report in reports:
+        sides = [report["processes"][side] for side in ("san_jax", "faiss")]
+        memory = [f"{max(part['anonymous_bytes'] for part in parts) / 1e9:.2f}" for parts in sides]
+        for size, ratio in report["san_jax_over_faiss"].items():
+            seconds = [number(report["seconds"][side], size) for side in ("san_jax", "faiss")]
+            about = [report["device"], report["date"][:10], f"{report['rows']:,}", report["dtype"], size]
+            lines.append([*about, *seconds, f"{ratio:.2f}", *memory])
+    return replaced(page, SEARCHING, markdown(lines))
 
 
 def scoring_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from finished_runs import made_once, shared_folder
 from flax import nnx
 
-from benchmarks import elastic, loop, on_device, processes, scoring, table, variants
+from benchmarks import elastic, loop, on_device, processes, scoring, searching, table, variants
 from benchmarks.on_device import Part
 from configs import baseline, san, san_pg
 from san_jax.networks import layers
@@ -308,6 +308,36 @@ def test_table_of_processes_names_what_each_holds():
     page = table.with_processes(f"a\n{table.PROCESSES}outdated{table.END}\nb", [about | {"measurements": [row]}])
     assert cells(page)[3:] == ["distances, ranks, scores", "200", "512", "30", "split", "2", "0.20", "0.40, 0.50"]
     assert "outdated" not in page
+
+
+def test_search_finds_the_rows_that_queries_are_made_from(tmp_path):
+    path = tmp_path / "feats.npy"
+    searching.make_features(path, 3000, "float16")
+    feats = np.load(path, mmap_mode="r")
+    queries = searching.make_queries(feats, 20)
+    rows = np.sort(np.random.default_rng(10**9).integers(0, 3000, 20))
+    search, _ = searching.ours(feats)
+    np.testing.assert_array_equal(search(queries)[:, 0], rows)
+    assert feats.dtype == np.float16
+
+
+def test_summary_of_searches_has_medians_ratios_and_agreement(tmp_path):
+    for side, rows in {"san_jax": [[1, 2], [3, 4]], "faiss": [[1, 2], [4, 3]]}.items():
+        np.save(tmp_path / f"found_{side}.npy", np.array(rows))
+    ours, theirs = [{"seconds": {"1": [0.1, 0.3]}}, {"seconds": {"1": [0.2]}}], [{"seconds": {"1": [0.8]}}]
+    parts = {"san_jax": ours, "faiss": theirs}
+    found = searching.summary(parts, argparse.Namespace(folder=tmp_path, queries=[1]))
+    assert found["seconds"] == {"san_jax": {1: 0.2}, "faiss": {1: 0.8}}
+    assert (found["san_jax_over_faiss"], found["same_rows"]) == ({1: 0.25}, 0.5)
+
+
+def test_table_of_searches_has_a_line_for_each_number_of_queries():
+    parts = {side: [{"anonymous_bytes": 3e8}, {"anonymous_bytes": 4e8}] for side in ("san_jax", "faiss")}
+    seconds = {"san_jax": {"1": 0.02, "16": 0.1}, "faiss": {"1": 0.04, "16": 0.5}}
+    about = {"device": "Chip", "date": "2026-11-29T10:00", "rows": 2_500_000, "dtype": "float32", "seconds": seconds}
+    about |= {"san_jax_over_faiss": {"1": 0.5, "16": 0.2}, "processes": parts}
+    page = table.with_searching(f"a\n{table.SEARCHING}outdated{table.END}\nb", [about])
+    assert cells(page) == ["Chip", "2026-11-29", "2,500,000", "float32", "16", "0.100", "0.500", "0.20", "0.40", "0.40"]
 
 
 @pytest.mark.parametrize("words", [["faults", "kills"], ["elastic"], ["processes"]])
