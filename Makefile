@@ -49,8 +49,8 @@ demo: install
 pretrained: install
 	$(BIN)/python train.py --config=configs/pretrained.py:san_pg
 	$(BIN)/python train.py --config=configs/pretrained.py:san
-	$(BIN)/san-jax export runs/pretrained_san_pg san_jax/pretrained/rendered-small-pg.safetensors --half
-	$(BIN)/san-jax export runs/pretrained_san san_jax/pretrained/rendered-small.safetensors --half
+	$(BIN)/san-jax export runs/pretrained_san_pg --output=san_jax/pretrained/rendered-small-pg.safetensors --half
+	$(BIN)/san-jax export runs/pretrained_san --output=san_jax/pretrained/rendered-small.safetensors --half
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from san_jax.model import Model
+    from san_jax.runtimes.exporting import Exported
     from san_jax.scoring.nearest import Nearest
 
-__all__ = ["evaluate", "load", "search", "train"]
+__all__ = ["evaluate", "export", "load", "search", "train"]
 
 
 def load(
@@ -99,6 +100,41 @@ def evaluate(
 
     places = dict(data_dir=os.fspath(data_dir), manual_dir=os.fspath(manual_dir), pattern=pattern)
     return evaluate.score_sets(model, sets, places, metric=metric, same_camera=same_camera)
+
+
+def export(
+    model: "Model",
+    path: str | os.PathLike,
+    *,
+    format: str | None = None,
+    input: str | None = None,
+    textures: bool = False,
+    precision: str | None = None,
+    half: bool = False,
+) -> "Exported | None":
+    """Writes a model as one file for another runtime, which is run and compared with the model before it is there.
+
+    Args:
+      model: as `load` returns it.
+      path: the file; .onnx, .stablehlo, or .safetensors and .pth for the weights alone.
+      format: onnx, stablehlo, safetensors or torch, where the suffix does not say.
+      input: of ONNX and StableHLO: float_nchw (the default), float32 pictures [batch 3 H W], normalised; or
+        uint8_nhwc, the pictures as they are, [batch H W 3]. docs/deploy.md shows both.
+      textures: whether ONNX and StableHLO have the decoder's textures as an output, too.
+      precision: of ONNX: float32 (the default) or float16.
+      half: whether values of .safetensors and .pth are rounded to float16.
+
+    Returns:
+      What was written: `.size` in bytes, `.holds` and `.figures` as texts; None on processes other than the first.
+
+    Raises:
+      UserError: an option is wrong, the networks cannot be exported so, the file cannot be written, or it does not
+        compute what the model computes; an existing file is kept.
+    """
+    from san_jax.runtimes import exporting
+
+    options = exporting.Options(format=format, input=input, textures=textures, precision=precision, half=half)
+    return exporting.export(model, Path(path), options)
 
 
 def train(config: "ConfigDict", workdir: str | os.PathLike) -> "Model":

@@ -14,7 +14,7 @@ COMMANDS = {  # name: module of san_jax.commands, what it does
     "search": ("search", "finds the pictures of a folder that are most similar to a given one"),
     "textures": ("textures", "generates the texture image of every picture"),
     "import": ("import_", "FILE OUT: converts weights of PyTorch to a checkpoint"),
-    "export": ("export", "RUN OUT: writes weights under PyTorch's names"),
+    "export": ("export", "RUN --output=FILE: writes a network for ONNX, StableHLO or PyTorch"),
     "reference-scores": ("reference_scores", "scores chance and colour histograms"),
     "sheet": ("sheet", "OUT.png: shows rendered people on a contact sheet, or with --crowd as a sequence of frames"),
 }

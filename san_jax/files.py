@@ -5,9 +5,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from san_jax.errors import UserError
 from san_jax.process import identity
@@ -61,19 +61,24 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: it cannot be written; an existing file is kept.
     """
-    content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    write_by(path, lambda file: file.write(content))
+    with replacing(path) as part:
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
-def write_by(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
-    """Writes as `write` does what `fill` writes to an open file, for content that need not be in memory at once."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside a file, whose folder exists; what is written there becomes the file at the end.
+
+    Raises:
+      UserError: an OSError inside, or when it is renamed. After this and any other error an existing file is kept, and
+        nothing else is left.
+    """
     check_local(path, what="a file to be written")
     # Two processes may write the same file.
     part = path.with_name(f"{path.name}.{identity.machine_number()}.{os.getpid()}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            fill(file)
+        yield part
         part.replace(path)
     except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):

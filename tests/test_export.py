@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 
 import commands
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from exported_networks import model_of
 from torch_states import SMALL, assert_same, save, state_of, torch_tensors
 
 from san_jax.commands.export import export
@@ -69,24 +71,51 @@ def test_newest_best_or_a_given_checkpoint_folder_is_exported(tmp_path):
     save(run, state_of(seed=1), step=7, best_map=0.5)
     save(run, state_of(seed=2), step=9, best_map=0.4)
     for path, best, seed in ((run, False, 2), (run, True, 1), (run / "best" / "7", False, 1)):
-        export(path, tmp_path / "out", best=best)
-        values = safetensors.numpy.load_file(tmp_path / "out")["up4.conv.2.weight"]
+        export(path, tmp_path / "out.safetensors", best=best)
+        values = safetensors.numpy.load_file(tmp_path / "out.safetensors")["up4.conv.2.weight"]
         np.testing.assert_array_equal(values, torch_tensors(seed=seed)["up4.conv.2.weight"])
 
 
 def test_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     save(tmp_path / "run", state_of(mode="baseline"))
-    taken = tmp_path / "taken"
+    taken = tmp_path / "taken.pth"
     taken.mkdir()
     with pytest.raises(UserError, match=f"cannot write {taken}"):
         export(tmp_path / "run", taken)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "taken"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run", "taken.pth"]
 
 
 def test_command_reports_an_error_in_one_line(tmp_path):
-    ended = commands.run("-m", "san_jax.commands.export", tmp_path, tmp_path / "out", "--best")
+    ended = commands.run("-m", "san_jax.commands.export", tmp_path, f"--output={tmp_path / 'out.pth'}", "--best")
     said = f"error: {tmp_path} holds no best checkpoint; that needs the workdir of a run that was scored\n"
     assert ended == (1, "", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["RUN", "OUT.pth"], "the file is given as a flag: san-jax export RUN --output=OUT.pth"),
+        (["RUN"], "--output names no file; give one, as san-jax export RUN --output=san.onnx"),
+        ([], "this command takes one argument, RUN, but was given none; see --help"),
+        (["A", "B", "--output=c.onnx"], "this command takes one argument, RUN, but was given A B; see --help"),
+        (["RUN", "--output=s3://bucket/san.onnx"], "--output is s3://bucket/san.onnx, but must be local, since"),
+    ],
+)
+def test_command_line_of_another_form_is_one_line(tmp_path, words, said):
+    code, out, err = commands.run("-m", "san_jax.commands.export", *words, cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
+def test_command_writes_onnx_and_prints_size_nodes_and_differences(tmp_path):
+    save(tmp_path / "run", state_of(seed=1))
+    flags = [f"--output={tmp_path / 'out.onnx'}", "--input=uint8_nhwc", "--textures"]
+    code, out, err = commands.run("-m", "san_jax.commands.export", tmp_path / "run", *flags)
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first.startswith(f"{tmp_path / 'out.onnx'}: onnx of {tmp_path / 'run'}/checkpoints/7, 0.1 MB, opset 17, ")
+    assert re.search(r"onnxruntime \S+ on 10 pictures, alone and in a batch: feats differ .*, textures differ ", second)
 
 
 @pytest.mark.parametrize("name", ["out.pth", "out.pt", "out.pth.tar", "out.bin", "out.safetensors"])
@@ -105,8 +134,8 @@ def test_file_describes_its_networks_and_is_read_back_bit_for_bit(tmp_path, name
 @pytest.mark.parametrize("mode", ["san", "baseline", "san_pg"])
 def test_mode_is_that_of_the_checkpoint(tmp_path, mode):
     save(tmp_path / "run", state_of(mode=mode))
-    export(tmp_path / "run", tmp_path / "out")
-    assert load_weights(tmp_path / "out").mode == mode
+    export(tmp_path / "run", tmp_path / "out.safetensors")
+    assert load_weights(tmp_path / "out.safetensors").mode == mode
 
 
 def test_start_from_an_exported_texture_generator_takes_only_body_and_decoder(tmp_path, capsys):
@@ -133,8 +162,8 @@ def test_stem_and_neck_are_encoded_in_the_tensor_names_too(tmp_path, change, nam
     """Tensors saved again without their description must not give other features."""
     architecture = dataclasses.replace(SMALL, **change)
     save(tmp_path / "run", state_of(architecture, mode, seed=1), architecture)
-    export(tmp_path / "run", tmp_path / "described")
-    tensors = safetensors.numpy.load_file(tmp_path / "described")
+    export(tmp_path / "run", tmp_path / "described.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "described.safetensors")
     assert names < tensors.keys()
     safetensors.numpy.save_file(tensors, tmp_path / "bare")
     found = load_weights(tmp_path / "bare", height=SMALL.height, width=SMALL.width)
@@ -146,10 +175,17 @@ def test_stem_and_neck_are_encoded_in_the_tensor_names_too(tmp_path, change, nam
     )
 
 
-@pytest.mark.parametrize("name", ["san.onnx", "san.npz", "san.h5"])
-def test_suffix_of_another_format_is_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["san.npz", "san.h5", "san"])
+def test_suffix_of_no_format_is_refused_before_weights_are_read(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name}: the suffix .* names no format; name it \.safetensors"):
+        export(tmp_path / "nothing", tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["san.onnx", "san.h5"])
+def test_model_saves_weights_alone(tmp_path, name):
     with pytest.raises(UserError, match=rf"{name}: weights cannot be saved as .*; name it \.safetensors or \.pth"):
-        export(tmp_path, tmp_path / name)
+        model_of().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -178,5 +214,5 @@ def test_run_saved_before_necks_and_stems_can_be_started_from_and_exported(tmp_p
     about.write_text(json.dumps(older))
     shutil.rmtree(about.parents[1] / checksums.CHECKSUMS)  # which came later, too
     assert_same(starting_weights.start_from(tmp_path / "run", state_of(seed=2), architecture=SMALL), state_of(seed=1))
-    export(tmp_path / "run", tmp_path / "out")
-    assert load_weights(tmp_path / "out").architecture == SMALL
+    export(tmp_path / "run", tmp_path / "out.safetensors")
+    assert load_weights(tmp_path / "out.safetensors").architecture == SMALL

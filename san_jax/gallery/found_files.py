@@ -72,10 +72,12 @@ def write(
         case ".npz":
             names = {"path": [crop.label for crop in gallery], "query_path": [crop.label for crop in queries]}
             arrays = {"query_feats": query_feats, **{name: np.array(labels, str) for name, labels in names.items()}}
-            files.write_by(path, lambda file: _write_archive(file, arrays, feats, len(gallery)))
+            with files.replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+                _write_archive(archive, arrays, feats, len(gallery))
         case ".npy":
             files.write(_list_beside(path), _csv([_described(row, crop, boxed) for row, crop in enumerate(gallery)]))
-            files.write_by(path, lambda file: _write_array(file, feats, len(gallery)))
+            with files.replacing(path) as part, part.open("wb") as file:
+                _write_array(file, feats, len(gallery))
         case suffix:
             rows = [
                 _row(query, rank, find, boxed=boxed)
@@ -89,13 +91,12 @@ def _list_beside(path):
     return path.with_suffix(".csv")
 
 
-def _write_archive(file, arrays, feats, num_rows):
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array)
-        with archive.open("feats.npy", "w", force_zip64=True) as entry:
-            _write_array(entry, feats, num_rows)
+def _write_archive(archive, arrays, feats, num_rows):
+    for name, array in arrays.items():
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array(entry, array)
+    with archive.open("feats.npy", "w", force_zip64=True) as entry:
+        _write_array(entry, feats, num_rows)
 
 
 def _write_array(file, blocks, num_rows):

@@ -45,6 +45,20 @@ def save_weights(
         existing file is kept.
     """
     check_suffix(path)
+    given = dict(architecture=architecture, mode=mode, weights=weights, half=half)
+    content = encoded(torch=path.suffix in TORCH, **given)
+    files.write(path, content)
+    return len(content)
+
+
+def encoded(
+    *, torch: bool, architecture: Architecture, mode: str, weights: Mapping[str, PyTree], half: bool = False
+) -> bytes:
+    """The content of such a file: for `torch.load`, or safetensors; other arguments as of `save_weights`.
+
+    Raises:
+      UserError: a value is too large for float16.
+    """
     tensors = torch_tensors(architecture, weights)
     if half:
         tensors = {name: rounded(name, values) for name, values in tensors.items()}
@@ -53,12 +67,9 @@ def save_weights(
     for name in [name for name in tensors if name.endswith("running_mean")]:
         tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = np.zeros((), np.int64)
     notes = {NOTES: json.dumps({"architecture": dataclasses.asdict(architecture), "mode": mode})}
-    if path.suffix in TORCH:
-        content = torch_archive(tensors, notes)
-    else:
-        content = safetensors.numpy.save(tensors, {"format": "pt"} | notes)
-    files.write(path, content)
-    return len(content)
+    if torch:
+        return torch_archive(tensors, notes)
+    return safetensors.numpy.save(tensors, {"format": "pt"} | notes)
 
 
 def check_suffix(path: Path) -> None:
