@@ -121,6 +121,25 @@ def test_second_update_embeds_nothing_and_leaves_the_file(encoder, folder, place
     ]
 
 
+def test_update_shows_what_the_index_holds_and_then_every_batch(encoder, folder, place, tmp_path):
+    expected, _ = update(tmp_path / "other", folder, encoder)
+    seen = []
+    for name in ("c.PNG", "sub/d.e.bmp"):
+        (folder / name).rename(tmp_path / Path(name).name)
+    update(place, folder, encoder)
+    for name in ("c.PNG", "sub/d.e.bmp"):
+        (tmp_path / Path(name).name).rename(folder / name)
+    (folder / "x.png").write_bytes(b"no picture")
+    update(place, folder, encoder, batch_size=2, seen=lambda *shown: seen.append(shown))
+    assert [(rows.tolist(), failed) for rows, _, failed in seen] == [
+        ([0, 1, 4], {}),
+        ([2, 3], {}),
+        ([], {5: "it is no picture"}),
+    ]
+    for rows, feats, _ in seen:
+        np.testing.assert_allclose(feats, expected.feats[rows], rtol=1e-4, atol=1e-6)
+
+
 def test_only_new_and_changed_pictures_are_embedded_and_lost_ones_dropped(encoder, folder, place, embedded, tmp_path):
     update(place, folder, encoder)
     embedded.clear()

@@ -176,3 +176,27 @@ def test_transparent_parts_are_white(mode):
     found = picture_folder.decode(encoded_as(picture.convert(mode), "PNG"), height=8, width=8)
     assert (found[:4] == 0).all()
     assert (found[4:] == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_time_of_a_picture_is_that_of_its_exif(suffix, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2026:11:28 14:03:05"
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a{suffix}", exif=exif)
+    assert picture_folder.time_of(tmp_path / f"a{suffix}") == "2026-11-28T14:03:05"
+
+
+@pytest.mark.parametrize("taken", ["    :  :     :  :  ", "0000:00:00 00:00:00", "yesterday", ""])
+def test_picture_whose_camera_has_no_clock_has_no_time(taken, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = taken
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    assert picture_folder.time_of(tmp_path / "a.jpg") == ""
+
+
+def test_files_without_exif_have_no_time_and_are_not_decoded(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    monkeypatch.setattr(Image.Image, "load", None)
+    names = ("a.png", "b.jpg", "nowhere.jpg")
+    assert [picture_folder.time_of(tmp_path / name) for name in names] == ["", "", ""]

@@ -1,5 +1,6 @@
 """Pictures in folders: lists and decodes them; unreadable files are reported, not fatal."""
 
+import datetime
 import functools
 import io
 import os
@@ -17,6 +18,7 @@ from san_jax.errors import UserError
 NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 EXIF_ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)  # values of that tag for pictures that lie on a side
+EXIF_DETAILS, EXIF_TAKEN = 0x8769, 0x9003  # the directory with DateTimeOriginal, and that tag
 NAMED = 5  # number of ignored files that `Listing.remark` names
 
 
@@ -105,6 +107,18 @@ def size_of(path: Path) -> tuple[int, int] | None:
             return picture.size[::-1] if is_turned else picture.size
     except Exception:  # as in `decode_into`, which says why
         return None
+
+
+def time_of(path: Path) -> str:
+    """When a camera says that it took a picture (EXIF's DateTimeOriginal), in ISO 8601; "" if it does not say."""
+    try:
+        with Image.open(path) as picture:
+            if picture.format == "PNG" and "exif" not in picture.info:
+                return ""  # Pillow would decode the picture, behind which EXIF may stand
+            taken = picture.getexif().get_ifd(EXIF_DETAILS).get(EXIF_TAKEN, "")
+        return datetime.datetime.strptime(taken.strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+    except Exception:  # as above; cameras whose clock was never set write blanks
+        return ""
 
 
 def decode_into(encoded: Callable[[], bytes], into: UInt8[np.ndarray, "H W 3"]) -> str:

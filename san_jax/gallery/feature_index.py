@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from tqdm import tqdm
 
 from san_jax import files, remote
@@ -39,6 +39,8 @@ SAVE_SECONDS = 30.0  # between two saves; a killed update loses at most this wor
 GATHERED_ROWS = 4096  # rows that `blocks` gathers at a time
 SMALL_ROWS, MOST_SMALL = 4096, 32  # more parts than that with fewer pictures than that are joined to one
 NO_FILE = -1  # size and time of a file that was listed but does not exist
+# Rows of a gallery, their features, and row -> reason for others that cannot be read.
+Seen = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n D"], dict[int, str]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,12 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def stamps_of(crops: Crops) -> Int64[np.ndarray, "n 2"]:
+    """Size in bytes and modification time in nanoseconds of the file of each picture; NO_FILE if there is none."""
+    stamps = {path: _stamp(path) for path in {crop.frame.path for crop in crops.crops}}
+    return np.array([stamps[crop.frame.path] for crop in crops.crops], np.int64).reshape(-1, 2)
+
+
 def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None, *, kind: Kind = PLAIN) -> Path:
     """The default folder of a gallery's index: in WORKDIR/search of a run, or in `search` next to a file of weights.
 
@@ -105,6 +113,14 @@ def default_place(checkpoint: Path, gallery: Path, boxes: Path | None = None, *,
     """
     best = ["best"] if checkpoint.resolve().parent.name == "best" else []
     return home_of(checkpoint) / "_".join([_stem(gallery, boxes), *best, *kind.words()])
+
+
+def named_place(index: str) -> Path:
+    """The folder that --index names; raises a UserError if it is a file, or has no name."""
+    place = Path(index.removesuffix(OLD_SUFFIX))
+    if place.is_file() or not place.name:
+        raise UserError(f"--index is {index}; name a folder, which is made")
+    return place
 
 
 def _stem(gallery: Path, boxes: Path | None = None) -> str:
@@ -131,6 +147,7 @@ def update(
     workers: int | None = None,
     batch_size: int = 64,
     save_seconds: float = SAVE_SECONDS,
+    seen: Seen | None = None,
 ) -> tuple[GalleryIndex, dict[str, str]]:
     """Brings the index of a gallery up to date, with a progress bar; pictures that are gone drop out of it.
 
@@ -145,6 +162,7 @@ def update(
       workers: threads that read pictures; None = one for each core.
       batch_size: pictures at once, over all devices.
       save_seconds: seconds between two saves.
+      seen: called with what the index holds already, and then with every batch.
 
     Returns:
       The index of all readable pictures, in the order of `crops`, and label -> reason for the others.
@@ -167,6 +185,9 @@ def update(
     if jax.process_index() == 0:  # a place that cannot be written is reported before the work, not after it
         _prepare(path, stored, earlier, growing, model, crops, kind)
     embedded = _embedded(crops, todo, model, flip=kind.flip, workers=workers, batch_size=batch_size)
+    if seen:
+        seen(np.flatnonzero(growing.known), growing.index().feats, {})
+        embedded = _shown(embedded, seen)
     unreadable = _add_all(growing, embedded, path=path, save_seconds=save_seconds)
     if len(todo):
         _say(f"{path}: {growing.known.sum()} pictures, {growing.known.sum() - num_before} of them new or changed")
@@ -192,8 +213,7 @@ class _Growing:
     def __init__(self, crops: Crops, parts: Sequence[Part], num_feats: int, kind: Kind):
         self.labels = [crop.label for crop in crops.crops]
         self._names = [crop.name for crop in crops.crops]
-        stamps = {path: _stamp(path) for path in {crop.frame.path for crop in crops.crops}}
-        self._stamps = np.array([stamps[crop.frame.path] for crop in crops.crops], np.int64).reshape(-1, 2)
+        self._stamps = stamps_of(crops)
         self._empty, self._pending, self._added = index_files.empty(num_feats, kind), [], []
         # A picture is known by its name and stamp, so that it does not matter which part was written last.
         wanted = {(name, *stamp): row for row, (name, stamp) in enumerate(self._keys())}
@@ -282,6 +302,13 @@ def _embedded(crops, todo, model, *, workers, **options):
     with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
         for rows, feats, failed in embed(model, [readers[row] for row in todo], pool=pool, **options):
             yield todo[rows], feats, {todo[row]: why for row, why in failed.items()}
+
+
+def _shown(embedded, seen):
+    """The same batches, each of which `seen` is called with, after the batch before it was added."""
+    for batch in embedded:
+        seen(*batch)
+        yield batch
 
 
 def _add_all(growing, embedded, *, path, save_seconds):

@@ -63,7 +63,7 @@ def finds(
         itself = query and _place(query)
         found.append(
             [
-                Find(gallery[row], _printable(names[row]), distance, _place(gallery[row]) == itself, distance > limit)
+                Find(gallery[row], printable(names[row]), distance, _place(gallery[row]) == itself, distance > limit)
                 for row, distance in zip(query_rows, query_distances, strict=True)
             ]
         )
@@ -81,7 +81,7 @@ def table(queries: Sequence[str], found: Sequence[Sequence[Find]]) -> str:
         lines = [f"{rank:6d}  {find.distance:10.4f}  {_line(find)}" for rank, find in enumerate(of_query, 1)]
         if beyond := sum(find.is_beyond for find in of_query):
             lines.insert(len(lines) - beyond, BEYOND)
-        blocks.append("\n".join([_printable(query), f"{'rank':>6}  {'distance':>10}  picture", *lines]))
+        blocks.append("\n".join([printable(query), f"{'rank':>6}  {'distance':>10}  picture", *lines]))
     return "\n\n".join(blocks)
 
 
@@ -130,7 +130,7 @@ def _cell(find, rank, picture):
 
 def _folded(crop, name):
     """Lines under a picture: its track, the end of its folder's name, and its name without the suffix of a picture."""
-    path = Path(_printable(name.rpartition("-")[0] if crop.box else name))  # without the box
+    path = Path(printable(name.rpartition("-")[0] if crop.box else name))  # without the box
     stem = _ascii(path.stem if path.suffix.lower() in picture_folder.suffixes() else path.name)
     folder = _ascii(path.parent.as_posix())
     pieces = [stem[start : start + LETTERS] for start in range(0, len(stem), LETTERS)]
@@ -138,7 +138,7 @@ def _folded(crop, name):
     return "\n".join([*above, *([f"{folder[-LETTERS:]}/"] if path.parent.name else []), *pieces])
 
 
-def _printable(name):
+def printable(name):
     """The name as one line of printable characters."""
     decoded = os.fsencode(name).decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "�" for letter in decoded)

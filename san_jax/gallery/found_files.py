@@ -75,16 +75,12 @@ def write(
             with files.replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
                 _write_archive(archive, arrays, feats, len(gallery))
         case ".npy":
-            files.write(_list_beside(path), _csv([_described(row, crop, boxed) for row, crop in enumerate(gallery)]))
+            files.write(_list_beside(path), csv_of([_described(row, crop, boxed) for row, crop in enumerate(gallery)]))
             with files.replacing(path) as part, part.open("wb") as file:
                 _write_array(file, feats, len(gallery))
         case suffix:
-            rows = [
-                _row(query, rank, find, boxed=boxed)
-                for query, of_query in zip(queries, found, strict=True)
-                for rank, find in enumerate(of_query, 1)
-            ]
-            files.write(path, _csv(rows) if suffix == ".csv" else json.dumps(rows, indent=2) + "\n")
+            rows = table_of(queries, found, boxed=boxed)
+            files.write(path, csv_of(rows) if suffix == ".csv" else json.dumps(rows, indent=2) + "\n")
 
 
 def _list_beside(path):
@@ -108,6 +104,15 @@ def _write_array(file, blocks, num_rows):
         file.write(np.ascontiguousarray(block).data)
 
 
+def table_of(queries: Sequence[Crop], found: Sequence[Sequence[Find]], *, boxed: bool) -> list[dict[str, Any]]:
+    """A row for every picture found for every query; `boxed` adds the columns OF_BOXES to COLUMNS."""
+    return [
+        _row(query, rank, find, boxed=boxed)
+        for query, of_query in zip(queries, found, strict=True)
+        for rank, find in enumerate(of_query, 1)
+    ]
+
+
 def _row(query: Crop, rank: int, find: Find, *, boxed: bool) -> dict[str, Any]:
     crop = find.crop
     values = (query.label, rank, str(crop.frame.path), crop.camid, crop.time, round(find.distance, 6))
@@ -125,7 +130,8 @@ def _of_box(crop: Crop) -> dict[str, Any]:
     return dict(zip(OF_BOXES, (crop.frame.number or None, crop.track, *box), strict=True))
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def csv_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows, of which there is at least one, as CSV."""
     text = io.StringIO()
     written = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     written.writeheader()
