@@ -9,7 +9,7 @@ GROUND = (*TOP_LEVEL, "process")
 # Modules and folders of san_jax; each imports only from itself and from those before it.
 LAYERS = (
     *("ground", "networks", "weights", "data", "drawing", "synthesis", "model", "runtimes", "scoring", "training"),
-    *("gallery", "report", "commands", "experiments", "__main__"),
+    *("gallery", "report", "serving", "commands", "experiments", "__main__"),
 )
 # Where a run's config may be read; below, functions take named values.
 READ_CONFIGS = (

@@ -92,9 +92,10 @@ def _help_on(flag: flags.Flag) -> str:
 def check_local(module: str, remote: Collection[str]) -> None:
     """Raises a UserError if the value of a flag is an address; those of flags `remote` may be in an object store."""
     for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[module]):
-        # `is_remote` refuses other addresses, which a Path would take for folders.
-        if isinstance(flag.value, str) and paths.is_remote(flag.value) and flag.name not in remote:
-            paths.check_local(flag.value, what=f"--{flag.name}")
+        for value in flag.value if isinstance(flag.value, list) else [flag.value]:
+            # `is_remote` refuses other addresses, which a Path would take for folders.
+            if isinstance(value, str) and paths.is_remote(value) and flag.name not in remote:
+                paths.check_local(value, what=f"--{flag.name}")
 
 
 def _guarded(

@@ -5,9 +5,11 @@
     python search.py --checkpoint=runs/san --gallery=frames --boxes=gt.txt --by_track --query=child.jpg
     python search.py --checkpoint=runs/san --gallery=people.csv --query=missing --as_one --output=found.csv
     python search.py --checkpoint=runs/san --forget=shop
+    python search.py --checkpoint=runs/san --serve --gallery=shop --gallery=entrance
 
 A picture should show one person, cropped from head to foot; boxes cut such pictures out of scenes. The first search
-embeds the whole gallery; later ones embed only new and changed pictures.
+embeds the whole gallery; later ones embed only new and changed pictures. With --serve the same is a page in the
+browser, on this machine alone unless --host says otherwise.
 """
 
 import functools
@@ -23,7 +25,7 @@ from jax.sharding import Mesh
 
 from san_jax import files
 from san_jax import model as models
-from san_jax.commands import common, own_pictures
+from san_jax.commands import common, own_pictures, serve
 from san_jax.data.crops import Crop, Crops
 from san_jax.drawing import contact_sheet
 from san_jax.errors import UserError
@@ -39,6 +41,7 @@ from san_jax.scoring.gallery_feats import GalleryFeats
 from san_jax.weights import pretrained, stored
 
 THRESHOLD = "fpr_1e-3"  # among the thresholds of scores.json
+TOP = 10
 LONGEST = 64  # letters of a query's name in the name of its contact sheet
 NOT_FORGOTTEN = (  # flags that --forget does not take
     *("gallery", "query", "boxes", "query_boxes", "by_track", "as_one", "flip", "half", "rerank", "threshold"),
@@ -56,10 +59,10 @@ def main() -> None:
             required=True,
         ),
         "best": flags.DEFINE_bool("best", False, "Use the run's best checkpoint, not its newest."),
-        "gallery": text(
+        "gallery": flags.DEFINE_multi_string(
             "gallery", None,
             "What to search: a folder of pictures, with its subfolders, a list (.csv, .tsv), or, with --boxes, a "
-            "folder of frames or a video.",
+            "folder of frames or a video. With --serve it may be given several times.",
         ),
         "query": text("query", None, "Picture to search for; or several, as for --gallery, with --query_boxes."),
         **own_pictures.define_box_flags(of="--gallery", named_by="--boxes and --query_boxes"),
@@ -67,7 +70,7 @@ def main() -> None:
         "by_track": flags.DEFINE_bool(
             "by_track", False, "Average the features of a track, by the ids of the boxes, and find tracks."
         ),
-        "top": number("top", 10, "Pictures or tracks to find for each query.", lower_bound=1),
+        "top": number("top", None, "Pictures or tracks to find for each query. Default: 10.", lower_bound=1),
         "distance": flags.DEFINE_enum(
             "distance", "euclidean", ("euclidean", "cosine"), "Distance between features; euclidean is squared."
         ),
@@ -92,13 +95,38 @@ def main() -> None:
             "index", None, "Folder that stores the gallery's features by this model. Default: in RUN/search."
         ),
         "forget": text("forget", None, "Only delete what is kept of this gallery: features and contact sheets."),
-        "batch_size": number("batch_size", 64, "Pictures at once, over all devices.", lower_bound=1),
+        "batch_size": number(
+            "batch_size", None, "Pictures at once, over all devices. Default: 64, and 8 with --serve on CPUs.",
+            lower_bound=1,
+        ),
         "workers": number("workers", None, "Threads that read pictures. Default: one for each core.", lower_bound=1),
+        "serve": flags.DEFINE_bool("serve", False, "Serve a page that searches in the browser."),
+        "host": text(
+            "host", None, "With --serve: address to listen at, with a token for visitors. Default: 127.0.0.1, without."
+        ),
+        "port": number("port", None, "With --serve: port to listen at, 0 for any. Default: 8000.", 0, 65_535),
     }  # fmt: skip
     addresses = ("checkpoint",)
     common.run_command(
-        lambda: search({name: holder.value for name, holder in given.items()}), module=__name__, remote=addresses
+        lambda: run({name: holder.value for name, holder in given.items()}), module=__name__, remote=addresses
     )
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Searches once, or serves the page; "gallery" is a list here, and defaults are still missing."""
+    if given["serve"]:
+        serve.check_flags(given)
+        model = models.load(given["checkpoint"], best=given["best"])
+        model.check_learnt_people()
+        explicit = given["threshold"]
+        serve.serve(given, model, threshold=known_threshold(given, model) if explicit is None else explicit)
+        return
+    if unused := [name for name in serve.ONLY_SERVED if given[name] is not None]:
+        raise UserError(f"--{unused[0]} is about the page of --serve; give --serve, too, or leave it out")
+    if len(given["gallery"] or ()) > 1:
+        raise UserError(f"--gallery is given {len(given['gallery'])} times; give it once, or --serve, too")
+    defaults = {"top": given["top"] or TOP, "batch_size": given["batch_size"] or serve.BATCH_SIZE}
+    search({**given, **defaults, "gallery": given["gallery"][0] if given["gallery"] else None})
 
 
 def search(given: Mapping[str, Any]) -> None:
@@ -235,9 +263,7 @@ def places_of(given: Mapping[str, Any], model: Model) -> Places:
     gallery, query = Path(given["gallery"]), Path(given["query"])
     boxes = Path(given["boxes"]) if given["boxes"] else None
     default = feature_index.default_place(Path(model.source), gallery, boxes, kind=kind_of(given))
-    index = Path(given["index"].removesuffix(index_files.OLD_SUFFIX)) if given["index"] else default
-    if index.is_file() or not index.name:
-        raise UserError(f"--index is {given['index']}; name a folder, which is made")
+    index = feature_index.named_place(given["index"]) if given["index"] else default
     files.check_place(index / index_files.ABOUT)
     sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem[:LONGEST]}_in_{index.name}.png"))
     contact_sheet.check_place(sheet, pictures=[gallery, query])
