@@ -87,8 +87,9 @@ def test_only_allowed_pictures_are_found():
     allowed = np.arange(3000) % 7 == 3
     gallery = GalleryFeats([feats])
     check(gallery.nearest(query_feats, k=9, allowed=allowed), plain_nearest(query_feats, feats, 9, allowed))
-    with pytest.raises(UserError, match="k is 2, but only 1 pictures may be found; ask for fewer"):
-        gallery.nearest(query_feats, k=2, allowed=np.arange(3000) == 2999)
+    found = gallery.nearest(query_feats, k=3, allowed=np.isin(np.arange(3000), [5, 2999]))
+    assert (np.sort(found.rows, axis=1) == [5, 2999, gallery_feats.NOWHERE]).all()
+    assert np.isinf(found.distances[:, 2]).all()
 
 
 def test_chunks_of_a_mapped_file_are_used_in_place(tmp_path):
@@ -109,6 +110,12 @@ def test_equal_pictures_have_equal_distances_wherever_they_are_stored(tmp_path):
     found = GalleryFeats(parts).nearest(query_feats, k=7)
     np.testing.assert_array_equal(found.rows, [copies] * 20)
     assert len(np.unique(found.distances)) == 20
+
+
+def test_nothing_is_found_in_a_gallery_without_pictures():
+    found = GalleryFeats([np.empty((0, 5), np.float32)]).nearest(whole_numbers(0, 2), k=3, allowed=np.empty(0, bool))
+    assert (found.rows == gallery_feats.NOWHERE).all()
+    assert np.isinf(found.distances).all()
 
 
 @pytest.mark.parametrize(

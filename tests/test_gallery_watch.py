@@ -11,8 +11,8 @@ from served import Served, person, write_shop
 from san_jax import model as models
 from san_jax.data import crops
 from san_jax.gallery import feature_index, index_files
+from san_jax.scoring.gallery_feats import GalleryFeats
 from san_jax.serving import gallery_watch
-from san_jax.serving.neighbours import Neighbours
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_pictures_of_a_gallery_are_shown_with_their_features(model, shop, tmp_pa
     assert names(served) == sorted(path.name for path in shop.iterdir())
     feats = model.features([shop / name for name in names(served)])
     np.testing.assert_allclose(shown.feats, feats, atol=1e-5)
-    assert len(set(shown.ids.tolist())) == len(shown.crops) == len(shown.neighbours) == 9
+    assert len(set(shown.ids.tolist())) == len(shown.crops) == len(shown.ready) == 9
     assert (served.watch.galleries[0].state, served.watch.galleries[0].done) == ("watching", 9)
 
 
@@ -179,7 +179,7 @@ def test_pictures_are_left_out_by_camera_time_and_id(wanted, rows, tmp_path):
     camids, times = np.array(["1", "2", "1", ""]), np.array([10.0, 50.0, np.nan, np.nan])
     feats = np.zeros((4, 8), np.float32)
     shown = gallery_watch.Shown(
-        found, np.array([11, 12, 13, 14]), feats, camids, times, Neighbours(feats), crops.Crops("", ())
+        found, np.array([11, 12, 13, 14]), feats, camids, times, GalleryFeats([feats]), crops.Crops("", ())
     )
     defaults = {"without": [], "cameras": [], "since": None, "until": None}
     assert np.flatnonzero(shown.allowed(**(defaults | wanted))).tolist() == rows

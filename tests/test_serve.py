@@ -35,7 +35,7 @@ def given_for(**given):
     names += ("threshold", "index", "host", "port", "batch_size", "workers", "flip", "margin", "min_score")
     names += ("min_height", "min_visible", "best")
     defaults = dict.fromkeys(names) | {"boxes_format": "auto", "gallery": ["shop"], "serve": True, "flip": False}
-    return defaults | {"distance": "euclidean", "checkpoint": "run"} | given
+    return defaults | {"half": False, "distance": "euclidean", "checkpoint": "run"} | given
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index, finds, found_files, index_files, tracks
 from san_jax.gallery.feature_index import GalleryIndex
 from san_jax.gallery.finds import Find
-from san_jax.gallery.index_files import Kind
 from san_jax.gallery.tracks import Means
 from san_jax.model import Model
 from san_jax.scoring import nearest, reranking
@@ -148,7 +147,7 @@ def search(given: Mapping[str, Any]) -> None:
         raise UserError(f"cannot read {first} ({why}){others}; give another --query")
     gallery = own_pictures.open_crops(places.gallery, given["boxes"], given, flag="--boxes")
     check_overwrites(places, [*asked.crops, *gallery.crops])
-    index, missing = feature_index.update(places.index, gallery, model, kind=kind_of(given), **reading)
+    index, missing = feature_index.update(places.index, gallery, model, kind=index_files.kind_of(given), **reading)
     unreadable |= missing
     if not len(index):
         report(unreadable)
@@ -239,11 +238,6 @@ def forget(given: Mapping[str, Any]) -> None:
         raise UserError(f"nothing is kept of {given['forget']} in {home}")
 
 
-def kind_of(given: Mapping[str, Any]) -> Kind:
-    """How the gallery's features are computed and kept."""
-    return Kind(flip=given["flip"], half=given["half"])
-
-
 class Places(NamedTuple):
     """What is searched, and the files that are written."""
 
@@ -262,7 +256,7 @@ def places_of(given: Mapping[str, Any], model: Model) -> Places:
     """
     gallery, query = Path(given["gallery"]), Path(given["query"])
     boxes = Path(given["boxes"]) if given["boxes"] else None
-    default = feature_index.default_place(Path(model.source), gallery, boxes, kind=kind_of(given))
+    default = feature_index.default_place(Path(model.source), gallery, boxes, kind=index_files.kind_of(given))
     index = feature_index.named_place(given["index"]) if given["index"] else default
     files.check_place(index / index_files.ABOUT)
     sheet = Path(given["sheet"] or index.with_name(f"{query.resolve().stem[:LONGEST]}_in_{index.name}.png"))

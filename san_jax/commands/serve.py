@@ -11,7 +11,6 @@ from san_jax import files
 from san_jax.commands import own_pictures
 from san_jax.errors import UserError
 from san_jax.gallery import feature_index, index_files
-from san_jax.gallery.index_files import Kind
 from san_jax.model import PART, Model
 
 NEEDED = ("starlette", "uvicorn")
@@ -75,9 +74,8 @@ def serve(given: Mapping[str, Any], model: Model, *, threshold: float | None) ->
     taking_turns = turns.Turns()
     on_cpu = model.takes_parts  # where smaller batches take no longer, and those who search wait for shorter ones
     batch_size = given["batch_size"] or (PART if on_cpu else BATCH_SIZE)
-    kind = Kind(flip=given["flip"], half=given["half"])
-    how = dict(distance=given["distance"], kind=kind, batch_size=batch_size, workers=given["workers"])
-    watch = gallery_watch.GalleryWatch(sources, model, taking_turns, **how)
+    how = dict(kind=index_files.kind_of(given), batch_size=batch_size, workers=given["workers"])
+    watch = gallery_watch.GalleryWatch(sources, model, taking_turns, distance=given["distance"], **how)
     uploads = queries.Queries(model, taking_turns, flip=given["flip"])
     limit = dict(threshold=threshold, holds_for_means=given["threshold"] is not None)
     finder = finding.Finder(watch, uploads, taking_turns, **limit)
@@ -97,9 +95,8 @@ def places_of(given: Mapping[str, Any], model: Model) -> Sequence[tuple[Path, Pa
       UserError: an index cannot be written.
     """
     boxes, found = Path(given["boxes"]) if given["boxes"] else None, []
-    kind = Kind(flip=given["flip"], half=given["half"])
     for name in given["gallery"]:
-        default = feature_index.default_place(Path(model.source), Path(name), boxes, kind=kind)
+        default = feature_index.default_place(Path(model.source), Path(name), boxes, kind=index_files.kind_of(given))
         index = feature_index.named_place(given["index"]) if given["index"] else default
         files.check_place(index / index_files.ABOUT)
         found.append((Path(name), index))

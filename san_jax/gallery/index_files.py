@@ -14,9 +14,9 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,6 +93,11 @@ class Kind(NamedTuple):
 
 
 PLAIN = Kind()
+
+
+def kind_of(given: Mapping[str, Any]) -> Kind:
+    """The kind that flags ask for, which are named as its fields."""
+    return Kind(**{name: given[name] for name in Kind._fields})
 
 
 def digest(model: Model, kind: Kind = PLAIN) -> str:

@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Int64
 
-from san_jax.errors import UserError
 from san_jax.scoring import distances, nearest, tiles
 from san_jax.scoring.nearest import Nearest
 
@@ -116,15 +115,14 @@ class GalleryFeats:
           query_feats: of the queries.
           k: number of pictures for each query.
           distance: euclidean (squared) or cosine.
-          allowed: which pictures may be found; by default all.
+          allowed: which pictures may be found; by default all. Where fewer than k may be, the other distances are inf
+            and the rows NOWHERE, so that one program serves any mask.
 
         Raises:
-          UserError: there are no queries or fewer than k pictures that may be found, or query features are not finite
+          UserError: there are no queries or, without `allowed`, fewer than k pictures, or query features are not finite
             or of another length.
         """
-        nearest.check(query_feats, self, k)
-        if allowed is not None and k > (num_allowed := int(np.count_nonzero(allowed))):
-            raise UserError(f"k is {k}, but only {num_allowed} pictures may be found; ask for fewer")
+        nearest.check(query_feats, self, k, fewer=allowed is not None)
         query = np.asarray(query_feats, np.float32)
         distances.check_finite(distances.squared_norms(query), name="query")
         found = []

@@ -59,13 +59,13 @@ def nearest(
     return tiles.by_tiles(_NearestOfTile(k), {}, {}, *feats, **options)
 
 
-def check(query_feats, gallery_feats, k: int) -> None:
-    """Raises the UserErrors of `nearest`, except that of features that are not finite."""
+def check(query_feats, gallery_feats, k: int, *, fewer: bool = False) -> None:
+    """Raises the UserErrors of `nearest`, except that of features that are not finite; `fewer` than k may be there."""
     if not len(query_feats):
         raise UserError("there are no query pictures, so nothing to search for; name a picture or a folder with some")
     if k < 1:
         raise UserError(f"k is {k}; ask for 1 picture or more")
-    if k > len(gallery_feats):
+    if k > len(gallery_feats) and not fewer:
         raise UserError(f"k is {k}, but the gallery has only {len(gallery_feats)} pictures; ask for fewer")
     if query_feats.shape[1] != gallery_feats.shape[1]:
         raise UserError(

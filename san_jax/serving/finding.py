@@ -165,7 +165,7 @@ class Finder:
             allowed = shown.allowed(without=[*wanted.wrong, *wanted.like], **masks)
             searched += int(allowed.sum())
             with self._turns.first():
-                found = shown.neighbours.nearest(query, k=k, allowed=allowed)
+                found = shown.ready.nearest(query, k=k, distance=self._watch.distance, allowed=allowed)
             for far, row in zip(found.distances[0].tolist(), found.rows[0].tolist(), strict=True):
                 if far < math.inf:
                     crop = shown.crops[row]

@@ -22,7 +22,7 @@ from san_jax.errors import UserError
 from san_jax.gallery import feature_index
 from san_jax.gallery.index_files import PLAIN, Kind
 from san_jax.model import Model
-from san_jax.serving.neighbours import Neighbours
+from san_jax.scoring.gallery_feats import GalleryFeats
 from san_jax.serving.turns import PatientModel, Turns
 
 POLL_SECONDS = 2.0  # between two listings of a gallery at least, and
@@ -56,7 +56,7 @@ class Shown:
       feats: their features.
       camids: their cameras; "" where unknown.
       times: seconds since 1970 on the camera's clock; NaN where unknown.
-      neighbours: finds the nearest of them.
+      ready: the same, ready for searches.
       collection: reads their files.
     """
 
@@ -65,7 +65,7 @@ class Shown:
     feats: Float[np.ndarray, "n D"]
     camids: np.ndarray
     times: Float64[np.ndarray, "n"]
-    neighbours: Neighbours
+    ready: GalleryFeats
     collection: Crops
 
     def __post_init__(self):
@@ -126,11 +126,12 @@ class GalleryWatch:
       sources: the galleries.
       model: computes features.
       turns: shared with the threads that search.
-      distance: as for `Neighbours`.
+      distance: as for `GalleryFeats.nearest`.
       kind, batch_size, workers: as for `feature_index.update`.
 
     Attributes:
       galleries: the galleries.
+      distance: as given.
       version: changes whenever what is shown changes.
     """
 
@@ -145,7 +146,7 @@ class GalleryWatch:
         batch_size: int = 64,
         workers: int | None = None,
     ):
-        self._model, self._distance = PatientModel.of(model, turns), distance
+        self._model, self.distance = PatientModel.of(model, turns), distance
         self._reading = dict(kind=kind, batch_size=batch_size, workers=workers)
         self._new_ids, self._stop = itertools.count(1), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="galleries", daemon=True)
@@ -228,8 +229,8 @@ class GalleryWatch:
         gallery.ids = dict(zip(keys, ids, strict=True))
         some = _with_times(some, stamps[rows], gallery.taken)
         camids = np.array([crop.camid for crop in some], str)
-        neighbours = Neighbours(feats, distance=self._distance)
-        shown = Shown(some, np.array(ids, np.int64), feats, camids, _seconds_of(some), neighbours, crops)
+        ready = GalleryFeats([feats], mesh=self._model.mesh)
+        shown = Shown(some, np.array(ids, np.int64), feats, camids, _seconds_of(some), ready, crops)
         self._show(gallery, shown)
 
     def _show(self, gallery, shown):
@@ -240,7 +241,7 @@ class GalleryWatch:
         """What is shown of a gallery that is empty or not known yet."""
         feats = np.empty((0, self._model.num_feats), np.float32)
         none = np.empty(0, np.int64), feats, np.empty(0, str), np.empty(0, np.float64)
-        return Shown([], *none, Neighbours(feats, distance=self._distance), Crops(str(source.place), ()))
+        return Shown([], *none, GalleryFeats([feats]), Crops(str(source.place), ()))
 
     def _read_times(self, gallery, crops, stamps):
         """Reads when pictures were taken, where the list does not say, and shows these times."""
