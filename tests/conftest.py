@@ -29,6 +29,17 @@ RENDERING = {"test_pit", "test_synthetic_reid", "test_pretrained", "test_tutoria
 RENDERING |= {f"test_{path.stem}" for path in SYNTHESIS.glob("*.py")}
 
 
+ALONE = ("cluster", "browser")  # marks of tests that need Debian's packages, and run by a target of their own alone
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves tests with a mark of ALONE out unless they are asked for, as by `-m cluster`."""
+    unasked = [mark for mark in ALONE if mark not in (config.option.markexpr or "")]
+    left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture
 def unread():
     """The write end of a pipe whose read end is closed, as `| head` closes it after its last line."""

@@ -140,6 +140,18 @@ def test_update_shows_what_the_index_holds_and_then_every_batch(encoder, folder,
         np.testing.assert_allclose(feats, expected.feats[rows], rtol=1e-4, atol=1e-6)
 
 
+def test_features_that_were_computed_elsewhere_are_known_to_the_next_update(encoder, folder, place, embedded):
+    listed = crops.in_folder(folder)
+    feats = np.random.default_rng(0).standard_normal((5, encoder.num_feats)).astype(np.float32)
+    names = [crop.name for crop in listed.crops]
+    made = index_files.Part(names, feature_index.stamps_of(listed), feats)
+    index_files.write_about(place, encoder, index_files.PLAIN, gallery=listed.title)
+    index_files.write_part(place, made)
+    index, _ = update(place, folder, encoder)
+    assert embedded == []
+    np.testing.assert_array_equal(index.feats, feats)
+
+
 def test_only_new_and_changed_pictures_are_embedded_and_lost_ones_dropped(encoder, folder, place, embedded, tmp_path):
     update(place, folder, encoder)
     embedded.clear()

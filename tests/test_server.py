@@ -63,6 +63,12 @@ def test_page_and_search_are_served(address):
         assert client.get(f"/api/pictures/{found[0]['id']}").headers["content-type"] == "image/jpeg"
 
 
+def test_answers_do_not_wait_for_the_acknowledgement_of_their_heads():
+    """Of sockets that are not made for TCP, asyncio leaves Nagle's algorithm on, and each answer takes 40 ms."""
+    with server.listen("127.0.0.1", 0) as opened:
+        assert opened.proto == socket.IPPROTO_TCP
+
+
 def test_half_sent_upload_is_ended_and_disturbs_nobody(address):
     with connected(address, head(address, length=len(PNG)) + PNG[:500]) as opened:
         still_answers(address)

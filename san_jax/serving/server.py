@@ -32,8 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
       UserError: the address is not one of this machine, or the port is taken.
     """
     try:
-        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        opened = socket.socket(kind, socket.SOCK_STREAM)
+        kind, _, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(kind, socket.SOCK_STREAM, protocol)  # asyncio sends at once what it knows to be TCP
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
         opened.listen(MOST_CONNECTIONS)  # without it, another program could still take the port

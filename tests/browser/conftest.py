@@ -1,0 +1,50 @@
+"""A browser, and pages of it that open a server's page and say nothing in the console."""
+
+import os
+
+import pytest
+from playwright.sync_api import sync_playwright
+from runs import save_run
+
+from san_jax import model as models
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return models.load(save_run(tmp_path_factory.mktemp("run"), mode="baseline"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """`opened(address, **options of the browser's context)`: a page, which must load nothing from elsewhere."""
+    contexts, said = [], []
+
+    def open_page(address, **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        own = f"http://{address[0]}:{address[1]}/"
+        # The browser itself writes a line about every answer of status 400 or more.
+        page.on("console", lambda m: "status of" in m.text or said.append(m.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda asked: asked.url.startswith((own, "blob:")) or said.append(asked.url))
+        page.goto(own)
+        page.wait_for_selector(".gallery")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
