@@ -18,7 +18,7 @@ CLEAR := --clear
 endif
 endif
 
-.PHONY: install demo pretrained lint quick test browser cluster matrix clean
+.PHONY: install demo pretrained lint quick test chromium browser cluster matrix clean
 
 install: .venv/installed
 
@@ -61,12 +61,13 @@ quick: lint
 test: lint
 	$(BIN)/python $(PYTEST)
 
-CHROMIUM := command -v chromium || apt-get install --quiet --yes chromium \
-  || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
+# Needs root, unless it is installed.
+chromium:
+	command -v chromium || apt-get install --quiet --yes chromium \
+	  || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
 
-# The tests that open the page of `search.py --serve` in a browser. Needs root, unless chromium is installed.
-browser: install
-	$(CHROMIUM)
+# The tests that open the page of `search.py --serve` in a browser.
+browser: install chromium
 	$(BIN)/python -m pytest -m browser tests/browser
 
 # Open MPI 5, beside Debian's version 4.

@@ -3,12 +3,15 @@
 import os
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from runs import save_run
 
 from san_jax import model as models
 
 CHROMIUM = "/usr/bin/chromium"
+# In lines that the browser itself writes: about an answer of status 400 or more, and about a server that is gone.
+BY_THE_BROWSER = ("status of", "net::ERR_CONNECTION_REFUSED")
+expect.set_options(timeout=20_000)  # ms; the machine may have other work
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +39,7 @@ def opened(browser):
         contexts.append(context)
         page = context.new_page()
         own = f"http://{address[0]}:{address[1]}/"
-        # The browser itself writes a line about every answer of status 400 or more.
-        page.on("console", lambda m: "status of" in m.text or said.append(m.text))
+        page.on("console", lambda m: any(words in m.text for words in BY_THE_BROWSER) or said.append(m.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda asked: asked.url.startswith((own, "blob:")) or said.append(asked.url))
         page.goto(own)
