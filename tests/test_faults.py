@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from benchmarks.faults import inputs, kills, mutator, page, soak
+from benchmarks.faults import endpoints, inputs, kills, mutator, page, soak
 from benchmarks.faults.jobs import Ended, difference
 
 TEXT = "path,pid,camid\n" + "\n".join(f"{number}.png,{number},1" for number in range(30))
@@ -37,6 +37,49 @@ def test_damaged_entry_of_an_archive_has_a_right_checksum(tmp_path):
         with zipfile.ZipFile(tmp_path / "a.pth") as archive:
             assert archive.testzip() is None
             assert (archive.read("a/data.pkl"), archive.read("a/data/0")) != (bytes(range(100)), bytes(100))
+
+
+def test_requests_are_damaged_alike_by_one_seed_and_say_whether_they_are_whole():
+    for name, request in endpoints.requests().items():
+        good = request.head(len(request.body)) + request.body
+        for way in endpoints.WAYS:
+            if way in (endpoints.damaged_body, endpoints.wrong_length) and not request.body:
+                continue
+            sent = [way(request, random.Random(seed)) for seed in (0, 0, 1, 2, 3)]
+            assert sent[0] == sent[1]
+            assert any(bytes_ != good for bytes_, _ in sent), (name, way)
+    request = endpoints.requests()["search"]
+    for seed in range(20):
+        sent, is_whole = endpoints.damaged_body(request, random.Random(seed))
+        head, _, body = sent.partition(b"\r\n\r\n")
+        assert is_whole
+        assert f"Content-Length: {len(body)}".encode() in head
+        sent, is_whole = endpoints.wrong_length(request, random.Random(seed))
+        said = int(sent.partition(b"Content-Length: ")[2].split()[0])
+        assert is_whole == (said <= len(request.body))
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ((200, b"{}"), "answered"),
+        ((204, b""), "answered"),
+        ((400, b'{"error": "a box is four numbers"}'), "refused"),
+        ((404, b"there is nothing at this address\n"), "refused"),
+        ((503, b'{"error": "try again"}'), "refused"),
+        ((500, b"Internal Server Error"), "error of the server"),
+        ((400, b'{"error": "two\\nlines"}'), "not one line"),
+        ((400, b""), "not one line"),
+        ((None, b""), "no answer"),
+    ],
+)
+def test_answers_are_judged_by_status_and_line(answer, outcome, monkeypatch, tmp_path):
+    server = endpoints.Server(tmp_path)
+    server.port = 8000
+    monkeypatch.setattr(server, "_answer", lambda sent, seconds: answer)
+    assert server.ask(b"", is_whole=True)[0] == outcome
+    if answer[0] is None:
+        assert server.ask(b"", is_whole=False)[0] == "closed without an answer"
 
 
 @pytest.mark.parametrize(

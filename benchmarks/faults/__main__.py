@@ -1,4 +1,4 @@
-"""A campaign of faults: kills, full and failing disks, jumping clocks, broken inputs, and hours of training.
+"""A campaign of faults: kills, full and failing disks, jumping clocks, broken inputs and requests, long training.
 
     python -m benchmarks.faults kills --out=runs/faults
     python -m benchmarks.faults soak --hours=2
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.case import describe_cpu, new_folder
-from benchmarks.faults import disturbances, fuzz, inputs, jobs, kills, soak
+from benchmarks.faults import disturbances, endpoints, fuzz, inputs, jobs, kills, soak
 
 KILLS = {"prepare": 20, "search": 20, "textures": 15, "train": 35, "train on two processes": 10}
 
@@ -26,6 +26,7 @@ DISTURBED = {  # kind -> how often each of the jobs
     "clock ten years back": 1,
 }
 INPUTS = {"inputs": 900, "commands": 100}
+REQUESTS = 2000
 
 
 def main() -> None:
@@ -64,6 +65,11 @@ def break_inputs(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return inputs.measure(flags.out / "inputs_broken", seed=flags.seed, **counts)
 
 
+def damage_requests(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Damaged requests to the page's server."""
+    return endpoints.measure(flags.out, seed=flags.seed, count=max(1, round(REQUESTS * flags.share)))
+
+
 def fuzz_parsers(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Parsers in Python, with inputs that atheris finds."""
     good = flags.out / "inputs_broken" / "good"
@@ -75,7 +81,14 @@ def train_long(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return soak.measure(flags.out, hours=flags.hours, interval=15.0)
 
 
-PARTS = {"kills": kill, "disturbances": disturb, "inputs": break_inputs, "fuzz": fuzz_parsers, "soak": train_long}
+PARTS = {
+    "kills": kill,
+    "disturbances": disturb,
+    "inputs": break_inputs,
+    "endpoints": damage_requests,
+    "fuzz": fuzz_parsers,
+    "soak": train_long,
+}
 
 if __name__ == "__main__":
     main()

@@ -70,13 +70,18 @@ COMMON = 12  # one file in so many is empty
 
 
 def change(path: Path, rng: random.Random) -> str:
-    """Damages a file; returns how. A file that comes out unchanged is cut."""
-    content = path.read_bytes()
-    changes = [*BYTES, *([reword] * 3 if path.suffix in TEXTS else [])]
+    """Damages a file; returns how."""
+    found, how = damage(path.read_bytes(), rng, text=path.suffix in TEXTS)
+    path.write_bytes(found)
+    return how
+
+
+def damage(content: bytes, rng: random.Random, *, text: bool) -> tuple[bytes, str]:
+    """Damaged content, and how it was damaged; what comes out unchanged is cut. `text` also swaps words."""
+    changes = [*BYTES, *([reword] * 3 if text else [])]
     chosen = empty if not rng.randrange(COMMON) or not content else rng.choice(changes)
-    damaged = chosen(content, rng)
-    path.write_bytes(content[:-1] if damaged == content else damaged)
-    return chosen.__name__
+    found = chosen(content, rng)
+    return (content[:-1] if found == content else found), chosen.__name__
 
 
 def change_entry(path: Path, rng: random.Random) -> str:

@@ -75,6 +75,18 @@ def of_inputs(report: Report) -> list[list[str]]:
     return [*rows, ["all", *map(str, sums)]]
 
 
+def of_endpoints(report: Report) -> list[list[str]]:
+    """Damaged requests and how they were answered."""
+    outcomes = "answered", "refused", "closed without an answer"
+    rows, sums = [["request", *outcomes, "faults"]], [0] * (len(outcomes) + 1)
+    for name, found in report["endpoints"].items():
+        good = [found.get(outcome, 0) for outcome in outcomes]
+        counts = [*good, sum(found.values()) - sum(good)]
+        sums = [one + other for one, other in zip(sums, counts, strict=True)]
+        rows.append([name, *map(str, counts)])
+    return [*rows, ["all", *map(str, sums)]]
+
+
 def of_fuzz(report: Report) -> list[list[str]]:
     """Parsers that were fuzzed."""
     rows = [["parser", "inputs", "faults"]]
@@ -97,6 +109,7 @@ TABLES: Mapping[str, Callable[[Report], list[list[str]]]] = {
     "kills": of_kills,
     "disturbances": of_disturbances,
     "inputs": of_inputs,
+    "endpoints": of_endpoints,
     "fuzz": of_fuzz,
     "soak": of_soak,
 }

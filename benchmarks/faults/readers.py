@@ -28,7 +28,7 @@ from san_jax import files, model
 from san_jax.data import boxes, crops, frames
 from san_jax.data.decoded_store import DecodedStore
 from san_jax.errors import UserError
-from san_jax.gallery import feature_index
+from san_jax.gallery import feature_index, index_files
 from san_jax.report import event_files
 from san_jax.training import run_config
 from san_jax.training.curves import Curves
@@ -186,11 +186,16 @@ def gallery() -> Path:
     return place
 
 
-def read_index(folder: Path) -> str:
-    """The features of a gallery by an index, which is built again where it is damaged."""
-    loaded = model.load("rendered-small")
-    index, _ = feature_index.update(folder / "index", crops.in_folder(gallery()), loaded)
-    return digest(repr(index.names).encode() + index.feats.tobytes())
+def read_index(kind: index_files.Kind) -> Callable[[Path], str]:
+    """The features of a gallery by an index, which is built again where it is damaged, and what a search finds."""
+
+    def read(folder: Path) -> str:
+        loaded = model.load("rendered-small")
+        index, _ = feature_index.update(folder / "index", crops.in_folder(gallery()), loaded, kind=kind)
+        found = index.ready(loaded.mesh).nearest(index.feats[:1], k=3)
+        return digest(repr((index.names, found.rows.tolist())).encode() + index.feats.tobytes())
+
+    return read
 
 
 # ---- texts
@@ -281,6 +286,18 @@ def boxes_kind(form: str, damaged: str) -> Kind:
     return Kind(make_boxes(form), read_boxes(form), damaged, False, boxed(form))
 
 
+def index_kind(*words: str) -> Kind:
+    """An index, with flags of search.py."""
+    read = read_index(index_files.Kind(**dict.fromkeys(words, True)))
+    return Kind(
+        lambda folder: read(folder) and None, read, "index/*", True,
+        lambda folder, out: searching(
+            f"--query={gallery() / '0.png'}", f"--gallery={gallery()}", f"--index={folder / 'index'}",
+            f"--sheet={out / 'sheet.png'}", *(f"--{word}" for word in words),
+        ),
+    )  # fmt: skip
+
+
 def write_release(folder: Path) -> None:
     """A stand-in for CUHK03."""
     cuhk03_release.write_release(folder)
@@ -311,13 +328,8 @@ KINDS = {
         make_run, lambda folder: digest(run_config.read(folder).to_json().encode()), run_config.NAME, False,
         lambda folder, out: ["eval.py", f"--workdir={folder}"],
     ),
-    "index": Kind(
-        lambda folder: read_index(folder) and None, read_index, "index/*", True,
-        lambda folder, out: searching(
-            f"--query={gallery() / '0.png'}", f"--gallery={gallery()}",
-            f"--index={folder / 'index'}", f"--sheet={out / 'sheet.png'}",
-        ),
-    ),
+    "index": index_kind(),
+    "index in half precision": index_kind("half"),
     "decoded pictures": Kind(lambda folder: read_store(folder) and None, read_store, "*", True, None),
     "list": Kind(
         make_list, lambda folder: repr(people_list.read(folder / "people.csv").rows), "people.csv", False,
