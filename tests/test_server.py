@@ -1,4 +1,5 @@
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from served import Served, ask, get, person, png, running, write_shop
 
 from san_jax import model as models
 from san_jax.errors import UserError
-from san_jax.serving import server
+from san_jax.serving import guard, server
 
 PNG = png(person("red", size=(200, 400)))
 
@@ -177,12 +178,26 @@ def test_address_of_another_machine_is_an_error_of_one_line(host, error):
     [
         ("127.0.0.1", None, "http://127.0.0.1:{port}/"),
         ("localhost", None, "http://localhost:{port}/"),
-        ("0.0.0.0", "abc", f"http://{socket.gethostname()}:{{port}}/?token=abc"),
+        ("::1", None, "http://[::1]:{port}/"),
     ],
 )
 def test_address_that_visitors_open_has_the_port_and_the_token(host, token, shown):
     with server.listen(host, 0) as opened:
         assert server.address_of(opened, host, token) == shown.format(port=opened.getsockname()[1])
+
+
+def test_address_for_all_of_a_network_is_one_that_other_machines_can_open(monkeypatch):
+    with server.listen("0.0.0.0", 0) as opened:
+        found = re.fullmatch(r"http://([^/]+):(\d+)/\?token=abc", server.address_of(opened, "0.0.0.0", "abc"))
+        assert int(found[2]) == opened.getsockname()[1]
+        assert found[1] != "0.0.0.0"
+        assert guard.Guard(print, host="0.0.0.0", token="abc")._is_ours(found[1])
+        monkeypatch.setattr(socket.socket, "connect", fails)  # as on a machine without a network
+        assert server.address_of(opened, "0.0.0.0", None).startswith(f"http://{socket.gethostname()}:")
+
+
+def fails(*_):
+    raise OSError
 
 
 def test_tokens_are_long_and_differ():

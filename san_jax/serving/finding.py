@@ -17,13 +17,12 @@ from san_jax.data.frames import Frame
 from san_jax.gallery import finds, found_files
 from san_jax.gallery.finds import Find
 from san_jax.serving import gallery_watch
-from san_jax.serving.gallery_watch import Gallery, GalleryWatch
+from san_jax.serving.gallery_watch import SIZES, Gallery, GalleryWatch
 from san_jax.serving.guard import Refused
 from san_jax.serving.queries import MOST_BYTES, Queries
 from san_jax.serving.turns import Turns
 
-MOST_FOUND, MOST_NAMED = 500, 1000  # pictures found; queries, or pictures that are marked
-SIZES = (32, 128, MOST_FOUND)  # numbers of pictures for which programs are compiled
+MOST_FOUND, MOST_NAMED = SIZES[-1], 1000  # pictures found; queries, or pictures that are marked
 
 
 class Wanted(NamedTuple):

@@ -29,6 +29,7 @@ POLL_SECONDS = 2.0  # between two listings of a gallery at least, and
 POLL_SHARE = 10  # at least so many times as long as a listing takes
 GROWTH = 1.25  # a gallery that is being embedded is shown anew when it has grown so much, and
 SHOW_SECONDS = 1.0  # not before these have passed
+SIZES = (32, 128, 500)  # numbers of pictures found for which programs are compiled
 TIMES_AT_ONCE = 4096  # pictures whose EXIF is read between two looks at whether to stop
 
 
@@ -68,8 +69,10 @@ class Shown:
     ready: GalleryFeats
     collection: Crops
 
-    def __post_init__(self):
-        object.__setattr__(self, "rows", {key: row for row, key in enumerate(self.ids.tolist())})
+    @functools.cached_property
+    def rows(self) -> dict[int, int]:
+        """The row of each id."""
+        return {key: row for row, key in enumerate(self.ids.tolist())}
 
     def allowed(
         self, *, without: Sequence[int], cameras: Sequence[str], since: float | None, until: float | None
@@ -146,7 +149,7 @@ class GalleryWatch:
         batch_size: int = 64,
         workers: int | None = None,
     ):
-        self._model, self.distance = PatientModel.of(model, turns), distance
+        self._model, self._turns, self.distance = PatientModel.of(model, turns), turns, distance
         self._reading = dict(kind=kind, batch_size=batch_size, workers=workers)
         self._new_ids, self._stop = itertools.count(1), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="galleries", daemon=True)
@@ -199,6 +202,7 @@ class GalleryWatch:
         gallery.next_look = time.monotonic() + max(POLL_SECONDS, POLL_SHARE * took)
 
     def _watch(self):
+        self._model.features(np.zeros((1, 1, 1, 3), np.uint8), flip=self._reading["kind"].flip)  # compiles it
         while not self._stop.wait(min(0.1, POLL_SECONDS)):
             for gallery in self.galleries:
                 if time.monotonic() >= gallery.next_look and not self._stop.is_set():
@@ -216,10 +220,12 @@ class GalleryWatch:
 
         updated = feature_index.update(gallery.source.index, crops, self._model, seen=seen, **self._reading)
         index, gallery.unreadable = updated
+        gallery.done = len(crops)
+        if growing.num_shown == len(index) > 0:
+            return
         embedded = set(index.names)
         rows = np.array([row for row, crop in enumerate(crops.crops) if crop.name in embedded], np.int64)
         self._show_rows(gallery, crops, stamps, rows, index.feats)
-        gallery.done = len(crops)
 
     def _show_rows(self, gallery, crops, stamps, rows, feats):
         """Shows some rows of a gallery, in its order."""
@@ -229,11 +235,16 @@ class GalleryWatch:
         gallery.ids = dict(zip(keys, ids, strict=True))
         some = _with_times(some, stamps[rows], gallery.taken)
         camids = np.array([crop.camid for crop in some], str)
-        ready = GalleryFeats([feats], mesh=self._model.mesh)
+        with self._turns.last():
+            ready = GalleryFeats([feats], mesh=self._model.mesh)
+            # Compiles what the first search of a gallery of this size would have to wait for.
+            any_query, anyone = np.zeros((1, feats.shape[1]), np.float32), np.ones(len(feats), bool)
+            ready.nearest(any_query, k=SIZES[0], distance=self.distance, allowed=anyone)
         shown = Shown(some, np.array(ids, np.int64), feats, camids, _seconds_of(some), ready, crops)
         self._show(gallery, shown)
 
     def _show(self, gallery, shown):
+        _ = shown.rows  # in this thread, and not in that of a visitor
         gallery.shown = shown
         self.version += 1
 
@@ -279,16 +290,16 @@ class _Growing:
 
     def __init__(self, show):
         self._show, self._parts = show, []
-        self._count, self._num_shown, self._next = 0, 0, 0.0
+        self._count, self.num_shown, self._next = 0, 0, 0.0
 
     def add(self, rows, feats):
         self._parts.append((rows, feats))
         self._count += len(rows)
-        if time.monotonic() >= self._next and self._count > GROWTH * self._num_shown:
+        if time.monotonic() >= self._next and self._count > GROWTH * self.num_shown:
             rows, feats = self._parts[0] if len(self._parts) == 1 else _joined(self._parts)
             self._parts = [(rows, feats)]
             self._show(rows, feats)
-            self._num_shown, self._next = self._count, time.monotonic() + SHOW_SECONDS
+            self.num_shown, self._next = self._count, time.monotonic() + SHOW_SECONDS
 
 
 def _joined(parts):

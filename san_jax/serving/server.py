@@ -48,11 +48,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address_of(opened: socket.socket, host: str, token: str | None) -> str:
     """What visitors open."""
+    host = _own_address() if host in ("0.0.0.0", "::") else host
     name = f"[{host}]" if ":" in host else host
-    if host in ("0.0.0.0", "::"):
-        name = socket.gethostname()
     shown = f"?token={token}" if token else ""
     return f"http://{name}:{opened.getsockname()[1]}/{shown}"
+
+
+def _own_address() -> str:
+    """The address from which this machine would reach others, or else its name; sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked, contextlib.suppress(OSError):
+        asked.connect(("192.0.2.1", 9))
+        return asked.getsockname()[0]
+    return socket.gethostname()
 
 
 def new_token(host: str) -> str | None:

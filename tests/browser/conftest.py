@@ -9,8 +9,6 @@ from runs import save_run
 from san_jax import model as models
 
 CHROMIUM = "/usr/bin/chromium"
-# In lines that the browser itself writes: about an answer of status 400 or more, and about a server that is gone.
-BY_THE_BROWSER = ("status of", "net::ERR_CONNECTION_REFUSED")
 expect.set_options(timeout=20_000)  # ms; the machine may have other work
 
 
@@ -39,7 +37,8 @@ def opened(browser):
         contexts.append(context)
         page = context.new_page()
         own = f"http://{address[0]}:{address[1]}/"
-        page.on("console", lambda m: any(words in m.text for words in BY_THE_BROWSER) or said.append(m.text))
+        # The browser itself writes a line about every request that is refused.
+        page.on("console", lambda m: m.text.startswith("Failed to load resource") or said.append(m.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda asked: asked.url.startswith((own, "blob:")) or said.append(asked.url))
         page.goto(own)
