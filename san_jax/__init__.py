@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ml_collections import ConfigDict
 
+    from san_jax.data.picture_batches import Picture
     from san_jax.model import Model
     from san_jax.runtimes.exporting import Exported
     from san_jax.scoring.nearest import Nearest
@@ -111,6 +112,7 @@ def export(
     textures: bool = False,
     precision: str | None = None,
     half: bool = False,
+    calibration: "Sequence[Picture] | None" = None,
 ) -> "Exported | None":
     """Writes a model as one file for another runtime, which is run and compared with the model before it is there.
 
@@ -121,8 +123,9 @@ def export(
       input: of ONNX and StableHLO: float_nchw (the default), float32 pictures [batch 3 H W], normalised; or
         uint8_nhwc, the pictures as they are, [batch H W 3]. docs/deploy.md shows both.
       textures: whether ONNX and StableHLO have the decoder's textures as an output, too.
-      precision: of ONNX: float32 (the default) or float16.
+      precision: of ONNX: float32 (the default), float16, or int8, which needs `calibration`.
       half: whether values of .safetensors and .pth are rounded to float16.
+      calibration: some dozens of pictures of the kind that an int8 network will see, as for `Model.features`.
 
     Returns:
       What was written: `.size` in bytes, `.holds` and `.figures` as texts; None on processes other than the first.
@@ -134,7 +137,7 @@ def export(
     from san_jax.runtimes import exporting
 
     options = exporting.Options(format=format, input=input, textures=textures, precision=precision, half=half)
-    return exporting.export(model, Path(path), options)
+    return exporting.export(model, Path(path), options, calibration=calibration)
 
 
 def train(config: "ConfigDict", workdir: str | os.PathLike) -> "Model":

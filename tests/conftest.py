@@ -25,7 +25,7 @@ import jax
 
 gc.set_threshold(100_000, 50, 100)  # as commands do; the default would take a tenth of all time
 SYNTHESIS = Path(__file__).parent.parent / "san_jax" / "synthesis"
-RENDERING = {"test_pit", "test_synthetic_reid", "test_pretrained", "test_tutorial"}
+RENDERING = {"test_pit", "test_synthetic_reid", "test_pretrained", "test_tutorial", "test_export"}
 RENDERING |= {f"test_{path.stem}" for path in SYNTHESIS.glob("*.py")}
 
 

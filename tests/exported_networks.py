@@ -24,6 +24,7 @@ DRAWING = {
     "coarse_alone": dataclasses.replace(SMALL, coarse=5, decoder_width=0.0),
     "square": dataclasses.replace(SMALL, height=32, width=32),
 }
+TINY = dataclasses.replace(SMALL, depth=10, height=32, width=16)  # for tests that compile much
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
 
 

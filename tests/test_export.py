@@ -10,10 +10,13 @@ import pytest
 import safetensors
 import safetensors.numpy
 from exported_networks import model_of
+from PIL import Image
 from torch_states import SMALL, assert_same, save, state_of, torch_tensors
 
+from san_jax.commands import export as export_command
 from san_jax.commands.export import export
 from san_jax.errors import UserError
+from san_jax.runtimes import checks
 from san_jax.training import starting_weights
 from san_jax.weights import checksums
 from san_jax.weights.loading import load_weights
@@ -187,6 +190,37 @@ def test_model_saves_weights_alone(tmp_path, name):
     with pytest.raises(UserError, match=rf"{name}: weights cannot be saved as .*; name it \.safetensors or \.pth"):
         model_of().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_calibrated_on_a_folder_of_pictures(tmp_path, capsys):
+    save(tmp_path / "run", state_of(seed=1))
+    folder = tmp_path / "pictures" / "of_people"
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(checks.pictures(height=80, width=40, count=20)):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    options = dict(precision="int8", calibration=str(folder.parent))
+    export(tmp_path / "run", tmp_path / "out.onnx", **options)
+    assert "17 Conv" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--calibration has no effect without --precision=int8"):
+        export(tmp_path / "run", tmp_path / "out.onnx", **options | {"precision": None})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no pictures .*; give a folder that does"):
+        export(tmp_path / "run", tmp_path / "out.onnx", **options | {"calibration": str(tmp_path / "empty")})
+
+
+def test_large_folder_gives_pictures_at_equal_distances(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_command, "CALIBRATION", 3)
+    for number in range(9):
+        Image.new("RGB", (4, 8)).save(tmp_path / f"{number}.png")
+    assert [path.name for path in export_command.pictures_of(tmp_path)] == ["0.png", "4.png", "8.png"]
+
+
+@pytest.mark.slow
+def test_rendered_pictures_for_int8_are_of_people_and_always_the_same():
+    pictures = export_command.rendered(height=32, width=16)
+    assert (pictures.shape, pictures.dtype) == ((96, 32, 16, 3), np.uint8)
+    np.testing.assert_array_equal(pictures, export_command.rendered(height=32, width=16))
+    assert pictures.std(axis=(1, 2, 3)).min() > 5
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Exports a model to one file for other runtimes, and checks the file before it is there."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 
 from san_jax import files
+from san_jax.data import picture_batches
+from san_jax.data.picture_batches import Picture
 from san_jax.errors import UserError
 from san_jax.model import Model
-from san_jax.runtimes import checks, onnx_file, onnx_graph, stablehlo
+from san_jax.networks.architecture import Architecture
+from san_jax.runtimes import checks, onnx_file, onnx_graph, quantised, stablehlo
 from san_jax.runtimes.interface import INPUTS, Interface
 from san_jax.weights import loading, saving
 
@@ -21,7 +25,8 @@ FORMATS = {  # the suffixes that name each
     "stablehlo": (".stablehlo",),
 }
 PROGRAMS = ("onnx", "stablehlo")  # formats that hold layers, not weights alone
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", "int8")
+ADVICE_INT8 = "calibrate on pictures of the kind that it will see, or export in float16"
 ADVICE = "this is a fault of san_jax, please report it, and export to another format"
 
 
@@ -100,7 +105,13 @@ def format_of(path: Path, given: str | None) -> str:
     return given or named
 
 
-def export(model: Model, path: Path, options: Options) -> Exported | None:
+def export(
+    model: Model,
+    path: Path,
+    options: Options,
+    *,
+    calibration: Sequence[Picture] | UInt8[np.ndarray, "n H W 3"] | None = None,
+) -> Exported | None:
     """Writes one file, checked as it lies there under a temporary name: an existing one is kept on failure.
 
     A program (ONNX, StableHLO) is run by the other runtime on ten pictures, alone and in a batch; weights are read
@@ -110,6 +121,7 @@ def export(model: Model, path: Path, options: Options) -> Exported | None:
       model: the networks.
       path: the file.
       options: as the user gave them.
+      calibration: pictures for int8, as for `Model.features`.
 
     Returns:
       What was written; None on processes other than the first, which do not write.
@@ -119,12 +131,16 @@ def export(model: Model, path: Path, options: Options) -> Exported | None:
         it is too far from the model.
     """
     options = options.checked(path)
+    if (options.precision == "int8") != (calibration is not None):
+        needed = "int8 needs calibration" if calibration is None else "calibration has no effect without int8"
+        raise UserError(f"{needed}: pictures of the kind that the network will see, with precision=int8")
     files.check_place(path)
     weights = jax.tree.map(np.asarray, dict(model.weights))
     if options.format in PROGRAMS:
         interface = interface_of(model, options)
         wanted = checks.expected(model, interface)
-        write = lambda: _program(path, options, interface, weights, wanted)  # noqa: E731
+        calibration = None if calibration is None else sized(calibration, model.architecture)
+        write = lambda: _program(path, options, interface, weights, wanted, calibration)  # noqa: E731
     else:
         write = lambda: _weights(path, options, model, weights)  # noqa: E731
     return write() if jax.process_index() == 0 else None
@@ -139,11 +155,32 @@ def interface_of(model: Model, options: Options) -> Interface:
     return Interface(model.architecture, options.input, feats=model.mode != "san_pg", textures=options.textures)
 
 
+def sized(
+    pictures: Sequence[Picture] | UInt8[np.ndarray, "n H W 3"], architecture: Architecture
+) -> UInt8[np.ndarray, "n {architecture.height} {architecture.width} 3"]:
+    """Pictures of any kind in the network's size; a UserError names one that cannot be read, or says that none is."""
+    if not len(pictures):
+        raise UserError("calibration has no pictures; give some dozens of the kind that the network will see")
+    found = np.zeros((len(pictures), architecture.height, architecture.width, 3), np.uint8)
+    for row, picture in enumerate(pictures):
+        if why := picture_batches.reader(picture)(found[row]):
+            named = picture if isinstance(picture, str | Path) else f"picture {row}"
+            raise UserError(f"cannot read {named}: {why}")
+    return found
+
+
 def _program(
-    path: Path, options: Options, interface: Interface, weights: dict[str, PyTree], wanted: dict[str, np.ndarray]
+    path: Path,
+    options: Options,
+    interface: Interface,
+    weights: dict[str, PyTree],
+    wanted: dict[str, np.ndarray],
+    calibration: UInt8[np.ndarray, "n H W 3"] | None,
 ) -> Exported:
     if options.format == "onnx":
         content = onnx_file.content(interface, weights, half=options.precision == "float16", what=str(path))
+        if calibration is not None:
+            content = quantised.content(content, interface, calibration)
         kinds = onnx_graph.counts(content)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         holds = f"opset {onnx_graph.OPSET}, {sum(kinds.values())} nodes ({listed})"
@@ -153,7 +190,8 @@ def _program(
         holds, module, runtime = f"for {', '.join(stablehlo.PLATFORMS)}", stablehlo, f"jax {jax.__version__}"
     with files.replacing(path) as part:
         part.write_bytes(content)
-        options_of_check = dict(precision=options.precision, what=str(path), advice=ADVICE)
+        options_of_check = dict(precision=options.precision, what=str(path))
+        options_of_check |= dict(advice=ADVICE if calibration is None else ADVICE_INT8)
         figures = checks.checked(module.runner(part), interface, wanted, **options_of_check)
     figures = f"{runtime} on {checks.PICTURES} pictures, alone and in a batch: {figures}"
     return Exported(options.format, len(content), holds, figures)
