@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 TASKS = ("san", "baseline", "san_pg", "features")
-DTYPES = ("float32", "tensorfloat32", "bfloat16")  # as in docs/precision.md
+DTYPES = ("float32", "tensorfloat32", "bfloat16")  # as in docs/precision.md; runtimes.py has int8, too
 USUAL_DTYPES = {"cpu": ("float32", "bfloat16"), "gpu": ("tensorfloat32", "bfloat16")}
 
 # As in configs/base.py, which is not imported because it needs ml_collections.
@@ -37,9 +37,9 @@ class Case:
 
     Attributes:
       task: a training mode; or features: the encoder in inference.
-      framework: jax or torch.
-      options: of PyTorch: channels_last, compile.
-      dtype: one of DTYPES; in PyTorch bfloat16 by autocast, tensorfloat32 by its own switches.
+      framework: jax or torch; of runtimes.py also onnxruntime and openvino.
+      options: of PyTorch: channels_last, compile; of the last two: parts, a few pictures after the other.
+      dtype: one of DTYPES, or int8; in PyTorch bfloat16 by autocast, tensorfloat32 by its own switches.
       platform: cpu or gpu.
       batch: pictures in a batch.
       height, width: of the pictures in pixels; textures are height x height.

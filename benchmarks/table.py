@@ -13,6 +13,7 @@ PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results
 
 PROCESSES = "<!-- processes, written by python -m benchmarks.table -->"
 SEARCHING = "<!-- searching, written by python -m benchmarks.table -->"
+RUNTIMES = "<!-- runtimes, written by python -m benchmarks.table -->"
 LOOP = "<!-- loop, written by python -m benchmarks.table -->"
 SCORING = "<!-- scoring, written by python -m benchmarks.table -->"
 SIDES = {  # of benchmarks/scoring.py, in the order of the rows
@@ -54,6 +55,7 @@ def main() -> None:
     page = with_scoring(page, read_reports(RESULTS / "scoring"))
     page = with_processes(page, read_reports(RESULTS / "processes"))
     page = with_searching(page, read_reports(RESULTS / "searching"))
+    page = with_runtimes(page, read_reports(RESULTS / "runtimes"))
     PAGE.write_text(with_loop(page, read_reports(RESULTS / "loop")))
 
 
@@ -115,6 +117,23 @@ def with_loop(page: str, reports: Sequence[dict[str, Any]]) -> str:
         times = [f"{1000 * seconds[way]:.1f} ({seconds[way] / seconds['alone']:.2f})" for way in WAYS]
         lines.append([*about, str(report["threads"]), f"{1000 * seconds['alone']:.1f}", *times])
     return replaced(page, LOOP, markdown(lines))
+
+
+def with_runtimes(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """The page with the text between its marks replaced by a table of each of benchmarks/runtimes.py's reports."""
+    columns = ["network", "runtime", "with", "dtype", "s", "pictures/s", "peak, GB", "san_jax in float32 / this"]
+    texts = []
+    for report in reports:
+        versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        lines = [columns, ["---"] * len(columns)]
+        for row in report["measurements"]:
+            runtime = "san_jax" if row["framework"] == "jax" else row["framework"]
+            about = [row["network"], runtime, ", ".join(row["options"]) or "-", row["dtype"]]
+            numbers = [number(row, "seconds"), number(row, "pictures_per_second"), number(row, "peak_bytes", unit=1e9)]
+            lines.append([*about, *numbers, number(row, "ratio")])
+        pictures = report["measurements"][0]["batch"]
+        texts += [f"{report['device']}, {report['date'][:10]}; {versions}; {pictures} pictures:", markdown(lines)]
+    return replaced(page, RUNTIMES, *texts or ["Not measured yet."])
 
 
 def with_processes(page: str, reports: Sequence[dict[str, Any]]) -> str:

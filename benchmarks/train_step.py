@@ -55,6 +55,24 @@ def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
     if "error" in about:
         print(about["error"], file=sys.stderr)
         return 1
+    report, path = new_report(about, torch_about if options else {}, out=flags.out)
+    report |= {"keep_heap": flags.keep_heap, "rounds": flags.rounds, "measurements": []}
+    for case in cases(flags, platform=about["platform"]):
+        sides = [(*jax_side, case)]
+        sides += [(*torch_side, dataclasses.replace(case, framework="torch", options=chosen)) for chosen in options]
+        report["measurements"] += compare(sides, rounds=flags.rounds, environment=environment)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    return int(any("error" in row for row in report["measurements"]))
+
+
+def new_report(about: dict[str, Any], *others: dict[str, Any], out: Path) -> tuple[dict[str, Any], Path]:
+    """Device, date and versions of a report, and the file for it, named after the first two; prints both names.
+
+    Args:
+      about: the answer of the JAX side on itself.
+      others: those of other sides, of which the versions count.
+      out: folder of the report.
+    """
     cpu = describe_cpu()
     device = f"{cpu['name']}, {cpu['cores']} cores" if about["platform"] == "cpu" else about["device_kind"]
     date = datetime.datetime.now().astimezone()
@@ -63,23 +81,14 @@ def measure(flags: argparse.Namespace, *, environment: dict[str, str]) -> int:
         "platform": about["platform"],
         "cpu": cpu,
         "date": date.isoformat(timespec="seconds"),
-        "versions": about["versions"] | (torch_about["versions"] if options else {}),
-        "keep_heap": flags.keep_heap,
+        "versions": {name: version for one in (about, *others) for name, version in one.get("versions", {}).items()},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "rounds": flags.rounds,
-        "measurements": [],
     }
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    path = flags.out / f"{name}_{date:%Y-%m-%d_%H%M%S}.json"
+    path = out / f"{name}_{date:%Y-%m-%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-
     print(f"{device}; {path}", flush=True)
-    for case in cases(flags, platform=about["platform"]):
-        sides = [(*jax_side, case)]
-        sides += [(*torch_side, dataclasses.replace(case, framework="torch", options=chosen)) for chosen in options]
-        report["measurements"] += compare(sides, rounds=flags.rounds, environment=environment)
-        path.write_text(json.dumps(report, indent=1) + "\n")
-    return int(any("error" in row for row in report["measurements"]))
+    return report, path
 
 
 def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -159,7 +168,10 @@ def cases(flags: argparse.Namespace, *, platform: str) -> list[Case]:
 def compare(
     sides: Sequence[tuple[str, str, Case]], *, rounds: int, environment: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Measures the sides of one case in turns; one row each, PyTorch's with the ratio of san_jax's time to its own."""
+    """Measures the sides of one case in turns; one row each, with the ratio of the first side's time to its own.
+
+    The first side is san_jax, whose row has no ratio.
+    """
     found = {side: [] for side in sides}
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
@@ -168,7 +180,7 @@ def compare(
                 found[side].append(ask(*side, environment=environment))
     rows = [summary(side[-1], answers) for side, answers in found.items()]
     for row in rows:
-        if row["framework"] == "torch" and "seconds" in row and "seconds" in rows[0]:
+        if row is not rows[0] and "seconds" in row and "seconds" in rows[0]:
             row["ratio"] = rows[0]["seconds"] / row["seconds"]
         print(one_line(row), flush=True)
     return rows

@@ -13,7 +13,7 @@ import pytest
 from finished_runs import made_once, shared_folder
 from flax import nnx
 
-from benchmarks import elastic, loop, on_device, processes, scoring, searching, table, variants
+from benchmarks import elastic, exports, loop, on_device, processes, runtimes, scoring, searching, table, variants
 from benchmarks.on_device import Part
 from configs import baseline, san, san_pg
 from san_jax.networks import layers
@@ -228,6 +228,38 @@ def test_loop_table_has_a_line_per_report_with_the_ratio_to_the_step_alone():
     assert cells(page) == ["Chip", "2026-11-28", "1.0", "san", "float32", "32 of 128 x 64", "2", *ours]
     assert page.endswith(f"{table.END} end")
     assert " old " not in page
+
+
+def test_table_of_runtimes_has_a_line_for_every_side_and_none_before_it_is_measured():
+    page = f"Top\n{table.RUNTIMES}\nold\n{table.END}\nend"
+    assert "Not measured yet." in table.with_runtimes(page, [])
+    ours, theirs = (row(name, seconds, network="small") for name, seconds in (("jax", 0.4), ("openvino", 0.1)))
+    rows = [ours, theirs | {"options": ("parts",), "dtype": "int8", "ratio": 4.0}]
+    page = table.with_runtimes(page, [report(*rows)])
+    assert cells(page) == ["small", "openvino", "parts", "int8", "0.100", "160", "2.50", "4.00"]
+    assert "| small | san_jax | - | float32 | 0.400 | 40.0 | 2.50 | - |" in page
+    assert "Chip, 2 cores, 2026-11-22; jax 1.0; 16 pictures:" in page
+    assert "old" not in page
+
+
+def test_page_holds_the_tables_of_the_stored_reports_of_runtimes_and_exports():
+    page = table.PAGE.read_text()
+    assert table.with_runtimes(page, table.read_reports(table.RESULTS / "runtimes")) == page
+    page, measured = exports.PAGE.read_text(), ROOT / "docs" / "measured" / "exports.json"
+    assert table.replaced(page, exports.START, exports.table_of(json.loads(measured.read_text()))) == page
+
+
+@pytest.mark.slow
+def test_runtimes_compute_the_same_features_from_the_same_pictures(tmp_path, monkeypatch):
+    words = ["--networks=tiny", "--pictures=12", "--rounds=1", "--repeats=1", "--warmup=1", "--torch="]
+    monkeypatch.setattr(sys, "argv", ["runtimes", *words, f"--out={tmp_path}"])
+    assert runtimes.main() == 0
+    rows = {(one["framework"], one["dtype"], *one["options"]): one for one in only_report(tmp_path)["measurements"]}
+    ours = rows["jax", "float32"]["loss"]
+    for side in (("onnxruntime", "float32"), ("onnxruntime", "float32", "parts")):
+        assert rows[side]["loss"] == pytest.approx(ours, rel=1e-4)
+        assert rows[side]["ratio"] == pytest.approx(rows["jax", "float32"]["seconds"] / rows[side]["seconds"])
+    assert rows["onnxruntime", "int8", "parts"]["loss"] == pytest.approx(ours, rel=0.5)
 
 
 def test_page_holds_the_loop_table_of_the_stored_reports():
