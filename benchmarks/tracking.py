@@ -59,7 +59,7 @@ class Setting(NamedTuple):
     every: int
 
 
-# Chosen in crowds of another seed, where trackers without a network have an IDF1 between 33 % and 67 %.
+# Six and sixteen people were chosen by trackers without a network in 60 frames of seed 90: 33 to 67 % IDF1.
 SETTINGS = {
     "6 people, 5 frames/s": Setting(people=6, every=1),
     "16 people, 5 frames/s": Setting(people=16, every=1),

@@ -1,4 +1,5 @@
 import argparse
+import json
 import pathlib
 import re
 import sys
@@ -14,6 +15,8 @@ from benchmarks.tracking import NONE, RANDOM, TRAINED
 from san_jax.data import crops
 from san_jax.errors import UserError
 from san_jax.gallery import embedding
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -172,3 +175,10 @@ def test_likeness_is_the_cosine_of_the_features_of_the_same_boxes(model, crowd):
     assert tracking.likeness(model, people, crowd / "same.npz") == pytest.approx({"mean": 1, "least": 1, "boxes": 3})
     np.savez(crowd / "turned.npz", **{TRAINED: np.roll(theirs, 1, axis=1)})
     assert tracking.likeness(model, people, crowd / "turned.npz")["mean"] < 0.9
+
+
+def test_page_shows_the_measured_tables():
+    report = json.loads((ROOT / "docs" / "measured" / "tracking.json").read_text())
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    assert tracking.table(report) in page
+    assert tracking.gains(report) in page
