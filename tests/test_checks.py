@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from exported_networks import model_of
-from torch_states import SMALL
+from exported_networks import TINY, model_of
 
 from san_jax.errors import UserError
 from san_jax.runtimes import checks
@@ -9,7 +8,7 @@ from san_jax.runtimes.interface import Interface
 
 FEATS = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)
-BASELINE = Interface(SMALL, "float_nchw", feats=True, textures=False)
+BASELINE = Interface(TINY, "float_nchw", feats=True, textures=False)
 
 
 def checked(run, precision="float32"):
@@ -80,16 +79,16 @@ def test_file_that_does_not_run_or_lacks_an_output_is_one_line():
 
 
 def test_expected_outputs_are_those_of_the_model_in_float32():
-    model = model_of(SMALL, "san")
-    shown = checks.pictures(height=64, width=32)
-    found = checks.expected(model, Interface(SMALL, "float_nchw", feats=True, textures=True))
+    model = model_of(TINY, "san")
+    shown = checks.pictures(height=32, width=16)
+    found = checks.expected(model, Interface(TINY, "float_nchw", feats=True, textures=True))
     np.testing.assert_array_equal(found["feats"], model.features(shown))
     pixels = np.round(127.5 * (np.clip(np.moveaxis(found["textures"], 1, -1), -1, 1) + 1))
     np.testing.assert_allclose(pixels, model.textures(shown), atol=1)
 
 
 def test_pictures_are_the_same_in_every_call_and_none_is_like_another():
-    shown = checks.pictures(height=64, width=32)
-    np.testing.assert_array_equal(shown, checks.pictures(height=64, width=32))
-    assert shown.shape == (10, 64, 32, 3)
+    shown = checks.pictures(height=32, width=16)
+    np.testing.assert_array_equal(shown, checks.pictures(height=32, width=16))
+    assert shown.shape == (10, 32, 16, 3)
     assert min(np.abs(a.astype(int) - b).mean() for i, a in enumerate(shown) for b in shown[:i]) > 20

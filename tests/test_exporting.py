@@ -77,6 +77,7 @@ def test_every_format_is_checked_and_reports_its_size(tmp_path, model, name):
     assert wanted in exported.figures
 
 
+@pytest.mark.slow
 def test_onnx_and_stablehlo_of_a_generator_hold_its_textures_alone(tmp_path):
     generator = model_of(TINY, "san_pg")
     for name in PROGRAMS:

@@ -1,6 +1,7 @@
 """Writes encoder and decoder as nodes of an ONNX graph, BatchNorm folded into the convolution before it.
 
-Maps are NCHW, as ONNX has them; kernels get PyTorch's layouts, which are ONNX's. Nodes have PyTorch's names.
+Maps are NCHW, as ONNX has them; kernels get PyTorch's layouts, which are ONNX's. Nodes have PyTorch's names. jax2onnx
+0.13 writes the encoder of `rendered-small`, here 50 nodes, as 624, of which 64 are transposes around convolutions.
 """
 
 import dataclasses
