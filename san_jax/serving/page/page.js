@@ -259,8 +259,10 @@ function wanted() {
 }
 
 async function find({ quietly = false } = {}) {
-  showQueries();
-  showMarked();
+  if (!quietly) { // what the visitor has chosen has not changed, and may have the focus
+    showQueries();
+    showMarked();
+  }
   if (!isActive()) {
     answer = null;
     showFound();
@@ -392,9 +394,11 @@ function showMarked() {
     return [element("div", { className: `strip ${kind}` }, element("h3", { textContent: title }),
       element("ul", {}, ...items), element("span", { className: "faint", textContent: words }))];
   };
+  const hadFocus = $("marked").contains(document.activeElement);
   $("marked").replaceChildren(
     ...strip("right", `Right: ${search.right.size}`, "The search is for the mean of the query and these."),
     ...strip("wrong", `Wrong: ${search.wrong.size}`, "These are left out."));
+  if (hadFocus) ($("marked").querySelector("button") ?? $("results")).focus();
 }
 
 function showNothing() {
