@@ -97,7 +97,7 @@ def test_chunks_of_a_mapped_file_are_used_in_place(tmp_path):
     first, second, rest = (chunk.feats for chunk in GalleryFeats([feats])._here())
     assert first.unsafe_buffer_pointer() == feats.ctypes.data
     assert second.unsafe_buffer_pointer() == feats.ctypes.data + feats[:1024].nbytes
-    assert (first.dtype, rest.shape) == (np.float16, (64, 16))
+    assert (first.dtype, rest.shape) == (np.float16, (1024, 16))
 
 
 def test_equal_pictures_have_equal_distances_wherever_they_are_stored(tmp_path):

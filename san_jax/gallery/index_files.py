@@ -29,7 +29,7 @@ from san_jax.scoring import gallery_feats
 
 # Pictures in a part at most, so that full parts are searched in place; 128 MB of 512 features each, which are written
 # again if one changes.
-PART_ROWS = gallery_feats.CHUNK
+PART_ROWS = 8 * gallery_feats.CHUNK
 ABOUT = "about.json"
 OLD_SUFFIX = ".npz"  # of indexes of earlier versions, which were one file
 PART_NAME = r"\d{20}_\d+"

@@ -1,8 +1,8 @@
 """Exact search in features that stay where they are, in memory-mapped files in half precision, too.
 
 `nearest.nearest` computes a tile of distances to all of a gallery, from one array of features in float32. Here the
-gallery is chunks, which are searched one after another. A chunk of a mapped file is not copied, and only a block of it
-at a time exists in float32, small enough for the caches of a core.
+gallery is chunks, which are searched one after another. A chunk of a mapped file is not copied. Of one in half
+precision only a block at a time exists in float32, small enough for the caches of a core.
 """
 
 import functools
@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Int64
 from san_jax.scoring import distances, nearest, tiles
 from san_jax.scoring.nearest import Nearest
 
-CHUNK = 65_536  # rows of a chunk
-BLOCK = 512  # rows that exist in float32 at a time on a CPU: 1 MB of 512 features each
-QUERIES = 64  # queries at a time: their distances to a chunk take 16 MB
+CHUNK = 8192  # rows of a chunk; others are added to the last one, so that one program is compiled
+BLOCK = 512  # rows that are converted to float32 at a time on a CPU: 1 MB of 512 features each
+QUERIES = 64  # queries at a time
 ALIGNMENT = 64  # bytes; JAX shares memory with arrays on the host that begin at a multiple of it
 UNUSED = -1  # gallery row of rows that are searched by nobody
 NOWHERE = np.iinfo(np.int32).max  # gallery row where nothing was found yet: it sorts behind all others
@@ -139,12 +139,12 @@ class GalleryFeats:
         place = np.minimum(np.arange(num_tiles * size), len(query) - 1).reshape(num_tiles, size)
         queries = jax.device_put(query[place], device)
         best = jax.device_put(_nothing(num_tiles, size, k), device)
-        block = BLOCK if device.platform == "cpu" else CHUNK
         for chunk in chunks:
             rows = chunk.rows
             if allowed is not None:
                 rows = np.where((rows >= 0) & allowed[rows], rows, UNUSED)
-            best = _search_chunk(best, queries, chunk.feats, chunk.norms, rows, distance=distance, block=block)
+            options = dict(distance=distance, block=_block_of(chunk))
+            best = _search_chunk(best, queries, chunk.feats, chunk.norms, rows, **options)
         return jax.tree.map(lambda x: x.reshape(-1, k)[: len(query)], best)
 
     def _merged(self, found, num_queries, k):
@@ -156,6 +156,12 @@ class GalleryFeats:
             some = [x[:, :k] for x in _sorted(*some)]
             some = [np.concatenate(list(multihost_utils.process_allgather(x)), axis=1) for x in some]
         return Nearest(*(x[:, :k] for x in _sorted(*some)))
+
+
+def _block_of(chunk):
+    """Rows of a chunk that are multiplied at a time."""
+    is_converted = chunk.feats.dtype != np.float32
+    return BLOCK if is_converted and next(iter(chunk.feats.devices())).platform == "cpu" else len(chunk.feats)
 
 
 def _sorted(numbers, rows):
@@ -204,13 +210,11 @@ def _copied(left):
     dtype, num_feats = np.result_type(*(part.dtype for part, _, _ in left)), left[0][0].shape[1]
     for start in range(0, len(order), CHUNK):
         some = order[start : start + CHUNK]
-        # A power of two times BLOCK, so that few programs are compiled.
-        size = BLOCK * 2 ** max(0, (-(-len(some) // BLOCK) - 1).bit_length())
-        feats = np.zeros((size, num_feats), dtype)
+        feats = np.zeros((CHUNK, num_feats), dtype)
         for part_number in np.unique(number[some]):
             of_part = np.flatnonzero(number[some] == part_number)
             feats[of_part] = left[part_number][0][places[some[of_part]]]
-        of_chunk = np.full(size, UNUSED, np.int32)
+        of_chunk = np.full(CHUNK, UNUSED, np.int32)
         of_chunk[: len(some)] = rows[some]
         yield feats, of_chunk
 
@@ -225,14 +229,15 @@ def _squared_norms(feats: Float[Array, "C D"]) -> Float32[Array, "C"]:
 @functools.partial(jax.jit, static_argnames=("distance", "block"), donate_argnums=0)
 def _search_chunk(best, queries, feats, norms, rows, *, distance, block):
     """The k nearest [T B k] of those found so far and of those in a chunk, for tiles of queries [T B D]."""
-    block, num_rows = min(block, len(feats)), len(feats)
+    num_rows, gallery = len(feats), (feats, norms)
 
     def on_tile(of_tile):
         query, best = of_tile
         query_norms = distances.squared_norms(query)
 
         def on_block(start):
-            some, some_norms = (lax.dynamic_slice_in_dim(x, start, block) for x in (feats, norms))
+            # Without a copy where the block is the whole chunk.
+            some, some_norms = (x if block == num_rows else lax.dynamic_slice_in_dim(x, start, block) for x in gallery)
             return distances.distmat(query, some, query_norms=query_norms, gallery_norms=some_norms, distance=distance)
 
         distmat = lax.map(on_block, jnp.arange(0, num_rows, block))
