@@ -49,7 +49,7 @@ def paths(tmp_path_factory):
 def test_importing_the_package_does_not_import_jax():
     code = "import sys, san_jax; print(sorted({'jax', 'flax', 'numpy', 'orbax'} & set(sys.modules)), san_jax.__all__)"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "[] ['evaluate', 'load', 'search', 'train']"
+    assert printed.strip() == "[] ['evaluate', 'export', 'load', 'search', 'train']"
 
 
 def test_paths_pillow_images_and_arrays_give_the_same_features(model, paths):
