@@ -226,7 +226,7 @@ def _squared_norms(feats: Float[Array, "C D"]) -> Float32[Array, "C"]:
     return lax.map(distances.squared_norms, blocks).reshape(-1)
 
 
-@functools.partial(jax.jit, static_argnames=("distance", "block"), donate_argnums=0)
+@functools.partial(jax.jit, static_argnames=("distance", "block"))
 def _search_chunk(best, queries, feats, norms, rows, *, distance, block):
     """The k nearest [T B k] of those found so far and of those in a chunk, for tiles of queries [T B D]."""
     num_rows, gallery = len(feats), (feats, norms)
