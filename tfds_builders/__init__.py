@@ -129,7 +129,7 @@ def open_source(
     builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
     try:
         source = ReidSource(builder, builder.rows(split, variant), name=name, split=split)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, RecursionError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
     if not len(source):
         raise UserError(f"{name} has no pictures in split {split}; choose another set")
