@@ -114,7 +114,7 @@ def test_damaged_records_name_set_split_row_and_the_way_out(damage, own_data_dir
 
 
 @pytest.mark.parametrize("file", ["metadata.json", "dataset_info.json"])
-@pytest.mark.parametrize("content", [None, "", "{}", '{"train', "[" * 100_000])
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]", '{"train": [1]}', '{"train', "[" * 100_000])
 def test_damaged_description_names_the_folder_to_delete(file, content, own_data_dir):
     path = own_data_dir / FOLDER / file
     path.unlink() if content is None else path.write_text(content)

@@ -37,6 +37,7 @@ from tfds_builders.synthetic_reid import SyntheticReid
 BUILDERS: dict[str, type[ReidBuilder]] = {
     builder.name: builder for builder in (Cuhk03, *RELEASES, Folder, SyntheticReid, Pit)
 }
+DESCRIBED = ("pid", "camid", "name", "has_texture")  # columns of every split in a prepared set's metadata.json
 
 
 class ReidSource:
@@ -129,7 +130,7 @@ def open_source(
     builder = prepare(prepared_name, data_dir=data_dir, manual_dir=manual_dir)
     try:
         source = ReidSource(builder, builder.rows(split, variant), name=name, split=split)
-    except (KeyError, IndexError, ValueError, RecursionError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise damaged(prepared_name, builder.data_dir) from error
     if not len(source):
         raise UserError(f"{name} has no pictures in split {split}; choose another set")
@@ -253,10 +254,28 @@ def prepare(name: str, *, data_dir: str | Path, manual_dir: str | Path = "", pat
     else:
         builder = make_builder(name, data_dir)
         if builder.data_path.is_dir():
-            return builder
+            return checked(name, builder)
         write = functools.partial(write_records, name, data_dir, manual_dir)
         _write_once(name, data_dir, builder.data_path.is_dir, write, does="prepare")
-    return make_builder(name, data_dir)
+    return checked(name, make_builder(name, data_dir))
+
+
+def checked(name: str, builder: ReidBuilder) -> ReidBuilder:
+    """The builder of a prepared data set, if the columns that describe its records can be read and belong together.
+
+    Raises:
+      UserError: they cannot.
+    """
+    try:
+        columns = [[of_split[feature] for feature in DESCRIBED] for of_split in builder.info.metadata.values()]
+        is_whole = bool(columns) and all(
+            all(isinstance(column, list) for column in some) and len(set(map(len, some))) == 1 for some in columns
+        )
+    except Exception as error:  # as in `make_builder`
+        raise damaged(name, builder.data_dir) from error
+    if not is_whole:
+        raise damaged(name, builder.data_dir)
+    return builder
 
 
 def _write_once(
