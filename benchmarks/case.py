@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import resource
 import sys
 import time
@@ -134,6 +135,11 @@ def new_folder(place: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{place} cannot be created ({error.strerror}); give another") from error
     return Path(place).absolute()
+
+
+def status_bytes(field: str, pid: int | str = "self") -> int:
+    """A size in the /proc/PID/status of a process, in bytes: VmRSS, VmHWM, RssAnon."""
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
 def describe_cpu() -> dict[str, Any]:

@@ -20,11 +20,12 @@ import numpy as np
 
 import san_jax
 from benchmarks import table
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from san_jax.batch import Source
 from san_jax.commands import common
 from san_jax.commands.export import rendered
 from san_jax.data import picture_folder
+from san_jax.errors import UserError
 from san_jax.model import Model
 from san_jax.runtimes import checks, exporting, onnx_file
 from san_jax.runtimes.interface import FEATS, normalised_nchw
@@ -32,6 +33,7 @@ from san_jax.scoring import evaluation
 from san_jax.scoring.evaluation import RetrievalFeats, RetrievalSet
 
 PAGE = Path(__file__).parent.parent / "docs" / "deploy.md"
+REPORT = "exports.json"
 START = "<!-- scores, written by python -m benchmarks.exports --table -->"
 
 
@@ -42,14 +44,17 @@ def main() -> None:
     add("--checkpoint", default="rendered-small", help="the network: a run, a file of weights, a name")
     add("--data", default="synthetic_reid/small", help="a test set")
     add("--data_dir", default="data", help="folder of the prepared data sets")
-    add("--out", type=Path, default=Path("docs/measured/exports.json"), help="the report")
+    add("--out", type=new_folder, default="docs/measured", help="folder of the report")
     add("--table", action="store_true", help="only write the table of docs/deploy.md from the report")
     flags = parser.parse_args()
     if not flags.table:
-        report = measure(flags.checkpoint, flags.data, flags.data_dir)
-        flags.out.write_text(json.dumps(report, indent=2) + "\n")
+        try:
+            report = measure(flags.checkpoint, flags.data, flags.data_dir)
+        except UserError as error:
+            parser.error(str(error))
+        (flags.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     else:
-        PAGE.write_text(table.replaced(PAGE.read_text(), START, table_of(json.loads(flags.out.read_text()))))
+        PAGE.write_text(table.replaced(PAGE.read_text(), START, table_of(json.loads((flags.out / REPORT).read_text()))))
 
 
 def measure(checkpoint: str, data: str, data_dir: str) -> dict[str, Any]:

@@ -26,9 +26,11 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import san_jax
+from san_jax.errors import UserError
 from san_jax.runtimes import checks
 from san_jax.runtimes.interface import INPUTS
 
+SCRIPT = "ort.wasm.min.js"
 CHROMIUM = "/usr/bin/chromium"
 PAGE = """<!doctype html>
 <script src="web/ort.wasm.min.js"></script>
@@ -78,7 +80,12 @@ def main() -> None:
     parser.add_argument("--web", type=Path, required=True, help="the folder dist of the package onnxruntime-web")
     parser.add_argument("--checkpoint", default="rendered-small")
     flags = parser.parse_args()
-    model = san_jax.load(flags.checkpoint)
+    if not (flags.web / SCRIPT).is_file():
+        parser.error(f"--web is {flags.web}, which holds no {SCRIPT}; give the folder dist of onnxruntime-web")
+    try:
+        model = san_jax.load(flags.checkpoint)
+    except UserError as error:
+        parser.error(str(error))
     size = dict(height=model.architecture.height, width=model.architecture.width)
     [picture] = checks.pictures(**size, count=1)
     [expected] = model.features([picture])

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import joined
-from benchmarks.case import describe_cpu, new_folder
+from benchmarks.case import describe_cpu, new_folder, status_bytes
 from benchmarks.scoring import ABOUT, DIM, SIZES, SPREAD, Size, aligned_empty, resident
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +160,7 @@ def measure(task: Task) -> dict[str, Any]:
     rank = ranking.rank if task.side == "rank" else reranking.rank
     result = ranking.scores(np.asarray(rank(query, gallery, **labels, mesh=mesh))).mAP
     seconds = time.perf_counter() - begin
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    peak = status_bytes("VmHWM")
     return {"bytes_above_start": peak - before, "bytes_of_features": held, "seconds": seconds, "result": result}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import train_step
-from benchmarks.case import TINY, Case
+from benchmarks.case import TINY, Case, new_folder
 
 NETWORKS = {  # sizes of a `Case`; those of the paper, and those of the weights in the package
     "resnet50": {"height": 256, "width": 128, "depth": 50, "fc_dim": 512, "encoder_width": 1.0},
@@ -81,7 +81,7 @@ def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
         default="channels_last,channels_last+compile",
         help="how PyTorch runs, as of benchmarks/train_step.py; empty for none",
     )
-    add("--out", type=Path, default=train_step.RESULTS / "runtimes", help="folder of the report")
+    add("--out", type=new_folder, default=str(train_step.RESULTS / "runtimes"), help="folder of the report")
     flags = parser.parse_args(words)
     if unknown := set(flags.networks) - set(NETWORKS):
         parser.error(f"--networks names {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")

@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.case import describe_cpu, status_bytes
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "scoring"
 DIM = 512
@@ -258,8 +260,6 @@ def main() -> int:
     if flags.measure:
         print(json.dumps(measure(*flags.measure.split(","), warmup=flags.warmup, repeats=flags.repeats)))
         return 0
-    from benchmarks.case import describe_cpu
-
     cpu, date = describe_cpu(), datetime.datetime.now().astimezone()
     about = json.loads(subprocess.run([sys.executable, "-c", ABOUT], check=True, capture_output=True, text=True).stdout)
     device = f"{cpu['name']}, {cpu['cores']} cores" if about["platform"] == "cpu" else about.pop("device_kind")
@@ -382,7 +382,7 @@ def measure(side: str, size: str, *, warmup: int, repeats: int) -> dict[str, Any
 
 def resident() -> int:
     """The current resident size of this process, in bytes."""
-    return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    return status_bytes("VmRSS")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.case import describe_cpu, new_folder, status_bytes
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "searching"
 DIM, TOP = 512, 10
@@ -42,9 +44,7 @@ def main() -> int:
     if flags.measure:
         print(json.dumps(measure(flags.measure, flags)))
         return 0
-    from benchmarks.case import describe_cpu, new_folder
-
-    cpu, date, folder = describe_cpu(), datetime.datetime.now().astimezone(), new_folder(flags.folder)
+    cpu, date = describe_cpu(), datetime.datetime.now().astimezone()
     make_features(features_file(flags), flags.rows, flags.dtype)
     report = {"device": f"{cpu['name']}, {cpu['cores']} cores", "date": date.isoformat(timespec="seconds"), "cpu": cpu}
     report |= {"rows": flags.rows, "dtype": flags.dtype, "dim": DIM, "top": TOP}
@@ -53,12 +53,12 @@ def main() -> int:
         parts[side].append(ask(side, flags))
         print(f"{side}: {json.dumps(parts[side][-1])}", flush=True)
     report |= summary(parts, flags)
-    place = new_folder(flags.out) / f"{flags.dtype}_{flags.rows}_{date:%Y-%m-%d_%H%M%S}.json"
+    place = flags.out / f"{flags.dtype}_{flags.rows}_{date:%Y-%m-%d_%H%M%S}.json"
     place.write_text(json.dumps(report, indent=1) + "\n")
     print(f"{place}")
     if not flags.keep:
         features_file(flags).unlink()
-        for found in folder.glob("found_*.npy"):
+        for found in flags.folder.glob("found_*.npy"):
             found.unlink()
     return 0
 
@@ -74,9 +74,10 @@ def parse_flags() -> argparse.Namespace:
     add("--queries", default="1,16,128", help="numbers of queries of a call, separated by commas")
     add("--repeats", type=int, default=5, help=f"timed calls in every process; fewer if they take {LONG:.0f} s")
     add("--peer_python", default="", help="interpreter with faiss-cpu and numpy")
-    add("--folder", default=f"{tempfile.gettempdir()}/searching", help="where the features are written")
+    folder = f"{tempfile.gettempdir()}/searching"
+    add("--folder", type=new_folder, default=folder, help="where the features are written")
     add("--keep", action="store_true", help="keep the features for the next call")
-    add("--out", default=str(RESULTS), help="folder of the report")
+    add("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     add("--measure", default="", help=argparse.SUPPRESS)  # SIDE: what a child process measures
     flags = parser.parse_args()
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", flags.queries):
@@ -91,7 +92,7 @@ def parse_flags() -> argparse.Namespace:
 
 def features_file(flags: argparse.Namespace) -> Path:
     """The file of made-up features."""
-    return Path(flags.folder) / f"feats_{flags.rows}_{flags.dtype}.npy"
+    return flags.folder / f"feats_{flags.rows}_{flags.dtype}.npy"
 
 
 def make_features(path: Path, rows: int, dtype: str) -> None:
@@ -126,7 +127,7 @@ def summary(parts: dict[str, list[dict[str, Any]]], flags: argparse.Namespace) -
                for size in flags.queries}
         for side, of_side in parts.items()
     }  # fmt: skip
-    found = {side: np.load(Path(flags.folder) / f"found_{side}.npy") for side in SIDES}
+    found = {side: np.load(flags.folder / f"found_{side}.npy") for side in SIDES}
     return {
         "seconds": seconds,
         "san_jax_over_faiss": {size: seconds["san_jax"][size] / seconds["faiss"][size] for size in flags.queries},
@@ -147,9 +148,9 @@ def measure(side: str, flags: argparse.Namespace) -> dict[str, Any]:
         search, version = (ours if side == "san_jax" else faiss_index)(feats)
         ready = time.perf_counter() - begin
         seconds = {size: timed(lambda size=size: search(queries[:size]), flags.repeats) for size in flags.queries}
-    np.save(Path(flags.folder) / f"found_{side}.npy", search(queries))
+    np.save(flags.folder / f"found_{side}.npy", search(queries))
     about = {"version": version, "ready_seconds": ready, "seconds": seconds}
-    return about | {"anonymous_bytes": memory.peak, "resident_bytes": resident_peak()}
+    return about | {"anonymous_bytes": memory.peak, "resident_bytes": status_bytes("VmHWM")}
 
 
 def make_queries(feats: np.ndarray, count: int) -> np.ndarray:
@@ -220,16 +221,6 @@ class Memory:
     def _watch(self) -> None:
         while not self._ended.wait(0.02):
             self.peak = max(self.peak, status_bytes("RssAnon"))
-
-
-def resident_peak() -> int:
-    """The peak resident size of this process, in bytes."""
-    return status_bytes("VmHWM")
-
-
-def status_bytes(field: str) -> int:
-    """A size in /proc/self/status."""
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 if __name__ == "__main__":

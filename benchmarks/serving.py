@@ -1,7 +1,7 @@
 """Times the answers of `search.py --serve` on a gallery of made-up features, with few real pictures behind them.
 
     python -m benchmarks.serving
-    python -m benchmarks.serving --pictures=1000 --requests=5 --results=runs/serving_small    # a trial run
+    python -m benchmarks.serving --pictures=1000 --requests=5 --out=runs/serving_small    # a trial run
 
 The server is a process of its own; each request uploads a picture and then searches. What the server itself says that
 embedding and searching took (the header Server-Timing) is recorded beside the time of the whole request.
@@ -29,7 +29,7 @@ import optax
 from PIL import Image
 
 import san_jax
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder, status_bytes
 from san_jax.commands import own_pictures
 from san_jax.data.crops import Crops
 from san_jax.gallery import feature_index, index_files
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=100)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     flags = parser.parse_args()
     date = datetime.datetime.now().astimezone()
     with tempfile.TemporaryDirectory() as place:
@@ -62,8 +62,7 @@ def main() -> None:
         measured = measure(weights, listed, folder / "index", requests=flags.requests)
     about = {"date": date.isoformat(timespec="seconds"), "cpu": describe_cpu(), "jax": jax.__version__}
     report = about | {"pictures": flags.pictures, "feats": DIM, "requests": flags.requests} | measured
-    flags.results.mkdir(parents=True, exist_ok=True)
-    file = flags.results / f"{date:%Y-%m-%d_%H%M%S}.json"
+    file = flags.out / f"{date:%Y-%m-%d_%H%M%S}.json"
     file.write_text(json.dumps(report, indent=1) + "\n")
     for name, times in measured["milliseconds"].items():
         print(f"{name:28} median {statistics.median(times):7.1f} ms, largest {max(times):7.1f} ms")
@@ -130,11 +129,10 @@ def measure(weights: Path, listed: Path, index: Path, *, requests: int) -> dict[
             if number >= 0:
                 for name, milliseconds in taken.items():
                     times[name].append(milliseconds)
-        status = Path(f"/proc/{server.pid}/status").read_text()
+        peak = status_bytes("VmHWM", server.pid)
     finally:
         server.kill()
         server.wait()
-    peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {"ready_seconds": ready, "peak_bytes": peak, "medians": medians, "milliseconds": times}
 

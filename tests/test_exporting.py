@@ -43,7 +43,11 @@ def test_format_is_that_of_the_suffix_or_given_where_it_does_not_say(name, given
         ("out.onnx", {"precision": "int8"}, "int8 needs calibration: pictures of the kind"),
         ("out.onnx", {"calibration": ["a.jpg"]}, "calibration has no effect without int8"),
         ("out.onnx", {"precision": "int8", "calibration": []}, "calibration has no pictures; give some dozens"),
-        ("out.onnx", {"precision": "int8", "calibration": ["absent.jpg"]}, r"cannot read absent\.jpg: No such file"),
+        (
+            "out.onnx",
+            {"precision": "int8", "calibration": ["absent.jpg"]},
+            r"cannot read absent\.jpg \(No such file or directory\); replace or remove it",
+        ),
         ("out", {}, r"out: the suffix '' names no format; name it \.safetensors, \.pth, \.onnx or \.stablehlo, or"),
         ("out.h5", {}, r"out\.h5: the suffix '\.h5' names no format"),
         ("out.pth", {"format": "onnx"}, r"out\.pth is named as torch, but the format is onnx; leave it out"),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from benchmarks.case import status_bytes
 from benchmarks.faults import mutator
 from benchmarks.faults.jobs import ROOT
 
@@ -261,8 +262,7 @@ class Server:
 
     def memory(self) -> float:
         """Resident memory in MB."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        return status_bytes("VmRSS", self._process.pid) / 2**20
 
     def left_over(self, memory: float) -> list[dict[str, Any]]:
         """What is wrong at the end: tracebacks that the server has printed, its memory, a gallery that has changed."""

@@ -4,13 +4,13 @@ import collections
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case import status_bytes
 from benchmarks.faults.jobs import Job, Started
 
 LONGEST = 60.0  # seconds in which an input must be answered
@@ -58,7 +58,7 @@ def attempt(kind: Any, folder: Path) -> tuple[str, str, float]:
 
 def memory(field: str) -> float:
     """A field of this process's memory in MB."""
-    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
+    return status_bytes(field) / 2**20
 
 
 def outcome_of(digest: str, message: str, right: str, *, guarded: bool) -> str:

@@ -165,7 +165,7 @@ def sized(
     for row, picture in enumerate(pictures):
         if why := picture_batches.reader(picture)(found[row]):
             named = picture if isinstance(picture, str | Path) else f"picture {row}"
-            raise UserError(f"cannot read {named}: {why}")
+            raise UserError(f"cannot read {named} ({why}); replace or remove it")
     return found
 
 
