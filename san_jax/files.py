@@ -1,6 +1,7 @@
 """Atomic file writes; JSON that may be damaged; which texts are addresses in object stores."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -61,7 +62,7 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: it cannot be written; an existing file is kept.
     """
-    with replacing(path) as part:
+    with _renamed(path) as part:
         part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
@@ -69,10 +70,23 @@ def write(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside a file, whose folder exists; what is written there becomes the file at the end.
 
+    For files that take long to write: what processes that were killed have begun of the same file is deleted first.
+
     Raises:
       UserError: an OSError inside, or when it is renamed. After this and any other error an existing file is kept, and
         nothing else is left.
     """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{UNFINISHED}"):
+        if WRITER.fullmatch(left.name.removeprefix(path.name)) and is_abandoned(left):
+            with contextlib.suppress(OSError):
+                left.unlink()
+    with _renamed(path) as part:
+        yield part
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """`replacing`, without looking at the folder, which may hold many files."""
     check_local(path, what="a file to be written")
     # Two processes may write the same file.
     part = path.with_name(f"{path.name}.{identity.machine_number()}.{os.getpid()}{UNFINISHED}")

@@ -80,6 +80,19 @@ def test_interrupted_write_keeps_the_earlier_content(tmp_path, monkeypatch):
     assert (path.read_text(), list(tmp_path.iterdir())) == ("before", [path])
 
 
+def test_what_killed_processes_have_begun_of_a_long_file_is_deleted_by_the_next_one(tmp_path):
+    begun = f"{identity.machine_number()}.{2**22 + 1}{files.UNFINISHED}"
+    own = f"{identity.machine_number()}.{os.getpid()}{files.UNFINISHED}"
+    kept = ["[a].onnx.old.part", f"b.onnx.{begun}", f"[a].onnx.data.{begun}", f"a.onnx.{begun}"]
+    for name in [f"[a].onnx.{begun}", *kept]:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    with files.replacing(tmp_path / "[a].onnx") as part:
+        assert part.name == f"[a].onnx.{own}"
+        part.write_bytes(b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "[a].onnx"])
+
+
 def test_only_files_that_were_begun_long_ago_are_abandoned(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.png.1.part", "sub/b.png.2.part", "c.png.3.part", "d.part.png"):

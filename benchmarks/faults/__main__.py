@@ -15,9 +15,18 @@ from typing import Any
 from benchmarks.case import describe_cpu, new_folder
 from benchmarks.faults import disturbances, endpoints, fuzz, inputs, jobs, kills, soak
 
-KILLS = {"prepare": 20, "search": 20, "textures": 15, "train": 35, "train on two processes": 10}
+KILLS = {
+    "prepare": 20,
+    "search": 15,
+    jobs.SEARCH_LARGE: 10,
+    "textures": 15,
+    **{f"export, {name}": 5 for name in jobs.EXPORTED},
+    "train": 35,
+    "train on two processes": 10,
+}
 
-DISTURBED = {  # kind -> how often each of the jobs
+NOT_DISTURBED = jobs.SEARCH_LARGE, "train on two processes"
+DISTURBED = {  # kind -> how often each of the other jobs
     "full disk": 5,
     "failing writes": 3,
     "one failing write": 3,
@@ -53,7 +62,7 @@ def kill(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def disturb(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Disks and clocks."""
-    made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if job.processes == 1}
+    made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if name not in NOT_DISTURBED}
     counts = {kind: dict.fromkeys(made, max(1, round(count * flags.share))) for kind, count in DISTURBED.items()}
     done = disturbances.done(flags.out / "disturbances.json", counts, seed=flags.seed)
     return disturbances.measure(made, counts, flags.out, seed=flags.seed, done=done)

@@ -24,7 +24,10 @@ import cuhk03_release  # noqa: E402, of the tests
 import finished_runs  # noqa: E402
 
 PEOPLE = 400, 200, 100, 50, 50  # by pair of cameras, in the set that is prepared
-PICTURES, LINKS = 150, 4  # of a gallery, and how often it holds each of them
+PICTURES = 150  # different ones
+LINKS, LINKS_LARGE = 4, 300  # how often a gallery, and a large one, holds each of them
+EXPORTED = {"ONNX": "onnx", "StableHLO": "stablehlo", "weights": "pth"}  # name of a job -> suffix of its file
+SEARCH_LARGE = f"search in {PICTURES * LINKS_LARGE:,}"  # pictures: for long enough that the index is saved meanwhile
 UNBROKEN = "unbroken"
 
 
@@ -131,13 +134,23 @@ def make_jobs(inputs: Path) -> dict[str, Job]:
     * train on two processes: the same on two.
     * prepare: 800 people of a stand-in for CUHK03.
     * textures: `rendered-small-pg` draws textures of a list's pictures.
-    * search: `rendered-small` embeds a gallery and finds pictures in it.
+    * search: `rendered-small` embeds a gallery and finds pictures in it; and a large one.
+    * export: `rendered-small` is written for other runtimes, by format.
     """
     finished_runs.made_once(inputs, write_inputs)
     fields = {"data.data_dir": inputs / "data", "data.manual_dir": inputs / "small"}
 
     def train(folder: Path) -> list[str]:
         return finished_runs.train_command(folder, fields, "configs/san.py:small")
+
+    def searching(gallery: Path) -> Callable[[Path], list[str]]:
+        return lambda folder: [
+            "search.py", "--checkpoint=rendered-small", f"--gallery={gallery}", f"--query={inputs / 'query'}",
+            f"--index={folder / 'index'}", f"--output={folder / 'found.csv'}", f"--sheet={folder / 'sheet.png'}",
+        ]  # fmt: skip
+
+    def exporting(suffix: str) -> Callable[[Path], list[str]]:
+        return lambda folder: ["-m", "san_jax", "export", "rendered-small", f"--output={folder / f'net.{suffix}'}"]
 
     return {
         "train": Job(train, left_by_training),
@@ -152,27 +165,26 @@ def make_jobs(inputs: Path) -> dict[str, Job]:
                             f"--output={folder}"],
             files_in,
         ),
-        "search": Job(
-            lambda folder: ["search.py", "--checkpoint=rendered-small", f"--gallery={inputs / 'gallery'}",
-                            f"--query={inputs / 'query'}", f"--index={folder / 'index'}",
-                            f"--output={folder / 'found.csv'}", f"--sheet={folder / 'sheet.png'}"],
-            left_by_search,
-        ),
+        "search": Job(searching(inputs / "gallery"), left_by_search),
+        SEARCH_LARGE: Job(searching(inputs / "large_gallery"), left_by_search),
+        **{f"export, {name}": Job(exporting(suffix), files_in) for name, suffix in EXPORTED.items()},
     }  # fmt: skip
 
 
 def write_inputs(inputs: Path) -> None:
-    """Stand-ins of CUHK03, a gallery and queries; and prepares the small stand-in."""
+    """Stand-ins of CUHK03, galleries and queries; and prepares the small stand-in."""
     cuhk03_release.write_release(inputs / "small")
     cuhk03_release.write_release(inputs / "large", people_per_pair=PEOPLE)
     rng = np.random.default_rng(0)
     for number in range(PICTURES):
         colours = rng.integers(40, 216, (4, 1, 3)).repeat(32, axis=0)
         picture = Image.fromarray(np.clip(colours + rng.normal(0, 20, (128, 64, 3)), 0, 255).astype(np.uint8))
-        for copy in range(LINKS):
-            path = inputs / "gallery" / str(copy) / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+        first = inputs / "gallery" / "0" / f"{number}.jpg"
+        for gallery, links in (("gallery", LINKS), ("large_gallery", LINKS_LARGE)):
+            for copy in range(links):
+                path = inputs / gallery / str(copy) / first.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(path) if path == first else path.hardlink_to(first)
         if number < 5:
             (inputs / "query").mkdir(exist_ok=True)
             picture.save(inputs / "query" / f"{number}.png")
