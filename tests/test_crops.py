@@ -48,10 +48,10 @@ def test_margin_is_a_share_of_the_box_and_ends_at_the_frame(folder, boxes):
 @pytest.mark.parametrize(
     ("lines", "wanted", "said"),
     [
-        (["1,3,10,20,20,60,0.2"], Wanted(), "1 of 2 boxes are left out: 1 have a score below 0.3"),
+        (["1,3,10,20,20,60,0.2"], Wanted(), "1 of 2 boxes are left out: 1 have a score below 0.3 (--min_score)"),
         (["1,3,10,20,20,60,0.2"], Wanted(min_score=0.9), "2 of 2"),
-        (["1,3,10,20,20,31"], Wanted(), "1 are lower than 32 pixels"),
-        (["1,3,10,20,20,60,1,1,0.29"], Wanted(), "1 show less than 30 % of the person"),
+        (["1,3,10,20,20,31"], Wanted(), "1 are lower than 32 pixels (--min_height)"),
+        (["1,3,10,20,20,60,1,1,0.29"], Wanted(), "1 show less than 30 % of the person (--min_visible)"),
         (["1,3,10,20,20,60,1,8,1"], Wanted(), "1 are not people, by their class"),
         (["1,3,210,20,20,60", "1,4,-50,20,20,60"], Wanted(), "2 lie outside their frame"),
         (["1,7,120,10,30,80,0.9"], Wanted(), "1 come twice"),
@@ -60,7 +60,8 @@ def test_margin_is_a_share_of_the_box_and_ends_at_the_frame(folder, boxes):
 def test_boxes_that_are_left_out_are_counted_with_the_reason(lines, wanted, said, folder, tmp_path):
     (tmp_path / "det.txt").write_text("\n".join(["1,7,120,10,30,80,0.8", *lines]))
     if wanted.min_score > 0.8:
-        with pytest.raises(UserError, match=r"none of the 2 boxes of .*det\.txt is left: 2 have a score below 0\.9"):
+        said = r"none of the 2 boxes of .*det\.txt is left: 2 have a score below 0\.9 \(--min_score\)"
+        with pytest.raises(UserError, match=said):
             crops.in_boxes(folder, tmp_path / "det.txt", wanted=wanted)
         return
     found = crops.in_boxes(folder, tmp_path / "det.txt", wanted=wanted)

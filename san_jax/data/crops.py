@@ -133,15 +133,15 @@ class Wanted(NamedTuple):
                 raise UserError(f"--{name} is {value}; give a number {least}")
 
     def why_not(self, found: Detection) -> str:
-        """Why a box is left out; "" if it is not."""
+        """Why a box is left out, and by which flag; "" if it is not."""
         if found.kind:
             return f"are {found.kind}"
         if found.score is not None and not found.score >= self.min_score:
-            return f"have a score below {self.min_score:g}"
+            return f"have a score below {self.min_score:g} (--min_score)"
         if found.box[3] < self.min_height:
-            return f"are lower than {self.min_height:g} pixels"
+            return f"are lower than {self.min_height:g} pixels (--min_height)"
         if found.visible is not None and found.visible < self.min_visible:
-            return f"show less than {100 * self.min_visible:g} % of the person"
+            return f"show less than {100 * self.min_visible:g} % of the person (--min_visible)"
         return ""
 
 
