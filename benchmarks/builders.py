@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -41,7 +41,7 @@ LABELS = re.compile(r"(-?\d+)(?:_c(\d))?")  # pid and camera at the beginning of
 def main() -> None:
     """Writes the stand-ins, prepares each set in a process of its own, writes builders.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/builders"))
+    parser.add_argument("--out", type=new_folder, default="runs/builders")
     parser.add_argument("--name", action="append", choices=list(FOLDERS), help="default: all")
     flags = parser.parse_args()
     report = {"date": time.strftime("%Y-%m-%d"), "cpu": describe_cpu(), "sets": {}}

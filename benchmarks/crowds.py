@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import san_jax
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from san_jax.data import crops
 from san_jax.data.crops import Crops, Wanted
 from san_jax.gallery import embedding, tracks
@@ -32,7 +32,7 @@ COLOURS = "colour histograms, margin 0"
 def main() -> None:
     """Renders what is missing, computes all shares, writes crowds.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/crowds"))
+    parser.add_argument("--out", type=new_folder, default="runs/crowds")
     parser.add_argument("--checkpoint", default="rendered-small")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--people", type=int, default=16)

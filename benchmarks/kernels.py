@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import jax_san
-from benchmarks.case import DTYPES, TASKS, TINY, Case
+from benchmarks.case import DTYPES, TASKS, TINY, Case, new_folder
 
 STEPS = 5
 KEPT = 400  # kernels in the report
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--tiny", action="store_true", help="a trial run")
-    parser.add_argument("--out", type=Path, default=Path("runs/kernels"))
+    parser.add_argument("--out", type=new_folder, default="runs/kernels")
     flags = parser.parse_args()
     case = Case(
         task=flags.task,
@@ -62,7 +62,6 @@ def main() -> None:
                 call()
         (written,) = Path(folder).rglob("*.xplane.pb")
         kernels, lines = read_kernels(written)
-    flags.out.mkdir(parents=True, exist_ok=True)
     stem = f"kernels_{case.task}_{case.dtype}"
     report = {
         "device": jax.devices()[0].device_kind,

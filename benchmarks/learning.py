@@ -26,6 +26,7 @@ import optax
 from jaxtyping import Array
 from PIL import Image
 
+from benchmarks.case import new_folder
 from san_jax import model
 from san_jax.batch import Batch
 from san_jax.data import augmentation, identity_sampler
@@ -103,7 +104,6 @@ def main() -> None:
     """Renders, trains and scores as the flags say."""
     flags = parse_flags()
     deadline = time.monotonic() + 60 * flags.minutes
-    flags.out.mkdir(parents=True, exist_ok=True)
     size = dataclasses.replace(
         TINY if flags.tiny else Size(),
         **{name: value for name in ("pg_steps", "reid_steps", "at_once") if (value := getattr(flags, name))},
@@ -130,7 +130,7 @@ def parse_flags() -> argparse.Namespace:
     add("--reid_steps", type=int, default=0, help="training steps of each re-ID network (default: 1,500)")
     add("--at_once", type=int, default=0, help="pictures in one call of the renderer (default: 16)")
     add("--tiny", action="store_true", help="small sizes for two CPU cores")
-    add("--out", type=Path, default=Path("runs/learning"), help="output folder (default: runs/learning)")
+    add("--out", type=new_folder, default="runs/learning", help="output folder (default: runs/learning)")
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.case import DTYPES, describe_cpu
+from benchmarks.case import DTYPES, describe_cpu, new_folder
 from san_jax import devices
 from san_jax.batch import Record
 from san_jax.data import input_pipeline
@@ -131,7 +131,6 @@ def main() -> None:
         "all_seconds": seconds,
         "seconds": {way: statistics.median(times) for way, times in seconds.items()},
     }
-    flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / f"loop_{flags.task}_{flags.dtype}_{config.data.height}_{time.strftime('%Y-%m-%d_%H%M%S')}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     for way, time_of_step in report["seconds"].items():
@@ -152,7 +151,7 @@ def parse_flags() -> argparse.Namespace:
     add("--workers", type=int, help="threads that decode (default: one for each core)")
     add("--small", action="store_true", help="networks and pictures of `:small`")
     add("--tiny", action="store_true", help="a trial run")
-    add("--out", type=Path, default=HERE / "results" / "loop", help="folder of the report")
+    add("--out", type=new_folder, default=str(HERE / "results" / "loop"), help="folder of the report")
     return parser.parse_args()
 
 

@@ -12,12 +12,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jaxtyping", "numpy", "scipy", "pillow", "torch")
 
@@ -26,7 +25,7 @@ def main() -> None:
     """Writes machine.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
-    parser.add_argument("--out", type=Path, default=Path("runs/machine"))
+    parser.add_argument("--out", type=new_folder, default="runs/machine")
     flags = parser.parse_args()
     side, values = (512, 2**20) if flags.tiny else (8192, 2**30)
     report = {
@@ -43,7 +42,6 @@ def main() -> None:
             for dtype, precision in (("bfloat16", "default"), ("float32", "default"), ("float32", "highest"))
         },
     }
-    flags.out.mkdir(parents=True, exist_ok=True)
     (flags.out / "machine.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
 

@@ -38,7 +38,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import train_step
-from benchmarks.case import DTYPES, Case
+from benchmarks.case import DTYPES, Case, new_folder
 
 ROOT = Path(__file__).parent.parent
 RIGHT = (
@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9, help="time limit of the whole run (default: 9)")
     parser.add_argument("--stages", type=stages, default=STAGES, help="such as 1,3 or 1-7 (default: all)")
     parser.add_argument("--tiny", action="store_true", help="sizes for two CPU cores")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/on_device")))
+    parser.add_argument("--out", type=new_folder, default=os.environ.get("OUT", "runs/on_device"))
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = parts(Path(folder), tiny=flags.tiny)

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.case import describe_cpu
+from benchmarks.case import describe_cpu, new_folder
 from san_jax.synthesis import crowd, studio
 from san_jax.synthesis.studio import Moment, World
 
@@ -36,7 +36,7 @@ def main() -> None:
     add("--at_once", type=int, default=studio.AT_ONCE, help="pictures in one call (default: %(default)s)")
     add("--rounds", type=int, default=5, help="number of repetitions, whose median is reported (default: 5)")
     add("--crowd", type=int, default=0, help="measure frames of a crowd of so many people instead, 16:9")
-    add("--out", type=Path, default=RESULTS, help="folder of the report")
+    add("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     flags = parser.parse_args()
     if flags.crowd:
         measure_crowd(flags)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.case import describe_cpu, status_bytes
+from benchmarks.case import describe_cpu, new_folder, status_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "scoring"
@@ -298,7 +298,7 @@ def parse_flags() -> argparse.Namespace:
     add("--repeats", type=int, default=3, help=f"timed calls in every process; fewer if they take {LONG} s")
     add("--rounds", type=int, default=2, help="processes for each measurement; the median is over the calls of all")
     add("--peer_python", default="", help="interpreter with the peers that --sides names")
-    add("--out", type=Path, default=RESULTS, help="folder of the report")
+    add("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     add("--measure", default="", help=argparse.SUPPRESS)  # SIDE,SIZE: what a child process measures
     flags = parser.parse_args()
     for name, known in (("sizes", SIZES), ("sides", SIDES)):

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import DTYPES, INSTANCES, TASKS, USUAL_DTYPES, Case, describe_cpu
+from benchmarks.case import DTYPES, INSTANCES, TASKS, USUAL_DTYPES, Case, describe_cpu, new_folder
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -120,7 +120,7 @@ def parse_flags(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--onednn", action=argparse.BooleanOptionalAction, default=True, help="as config.onednn, if JAX has it")
     add("--keep_heap", action=argparse.BooleanOptionalAction, default=True, help="glibc keeps freed memory (all sides)")
-    add("--out", type=Path, default=RESULTS, help="folder of the report")
+    add("--out", type=new_folder, default=str(RESULTS), help="folder of the report")
     add("--torch_cache", type=Path, help="folder that keeps torch.compile's programs; by default none are kept")
     flags = parser.parse_args(words)
     for name, known in (("tasks", TASKS), ("dtypes", DTYPES)):

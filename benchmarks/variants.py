@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from unittest import mock
 
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import jax_san
-from benchmarks.case import DTYPES, TINY, Case
+from benchmarks.case import DTYPES, TINY, Case, new_folder
 from san_jax.networks import decoder, encoder, layers
 
 # ---- The other implementations.
@@ -124,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help="variants to time (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a trial run")
-    parser.add_argument("--out", type=Path, default=Path("runs/variants"))
+    parser.add_argument("--out", type=new_folder, default="runs/variants")
     flags = parser.parse_args()
     chosen = {name: VARIANTS[name] for name in flags.only or VARIANTS}
     case = Case(
@@ -168,7 +167,6 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - begin)
             report["ms"][name] = 1000 * statistics.median(seconds[name])
             report.setdefault("loss", {})[name] = {key: float(value) for key, value in terms.items()}
-    flags.out.mkdir(parents=True, exist_ok=True)
     (flags.out / f"variants_{case.task}_{case.dtype}.json").write_text(json.dumps(report, indent=1) + "\n")
     for name, ms in report["ms"].items():
         print(f"{name:24} {ms if isinstance(ms, str) else f'{ms:8.3f} ms'}")
