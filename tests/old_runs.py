@@ -41,9 +41,9 @@ def config_of(**fields):
     return config
 
 
-def build(config, workdir):
+def build(config, workdir, *, source=PEOPLE):
     test_sets = [RetrievalSet("test/people", ArraySource(np.arange(6), seed=1), PEOPLE)]
-    return runs.build(config, workdir, source=PEOPLE, test_sets=test_sets, mesh=devices.make_mesh())
+    return runs.build(config, workdir, source=source, test_sets=test_sets, mesh=devices.make_mesh())
 
 
 def unpack(folder):

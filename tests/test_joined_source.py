@@ -21,6 +21,11 @@ def test_pids_with_gaps_or_near_the_end_of_int32_are_renumbered():
     assert joined[3]["pid"] == 3
 
 
+def test_people_of_two_sets_follow_each_other_in_the_order_of_their_pids():
+    assert JOINED.people == [0, 1, 2, 0, 1]
+    assert JoinedSource.of([ArraySource([5, 9, 9]), ArraySource([7, 3])]).people == [5, 9, 3, 7]
+
+
 def test_records_agree_with_the_columns_and_keep_their_pictures():
     for row in range(len(JOINED)):
         record, part = JOINED[row], (FIRST, SECOND)[row >= 4][row % 4]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -5,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from array_source import ArraySource
 from commands import PATIENT, two_processes, xla_flags
 from finished_runs import made_once, shared_folder
 from flax.traverse_util import flatten_dict
@@ -127,6 +130,38 @@ def test_forbidden_change_names_the_field_and_does_not_touch_the_run(fields, wor
 
 def test_all_changeable_fields_may_change_at_once(workdir):
     assert build(config_of(**MAY_CHANGE), workdir).total > 11
+
+
+def test_run_is_not_resumed_with_other_people_even_if_they_are_as_many(tmp_path):
+    built = build(config_of(), tmp_path)
+    with train_loop.checkpoints_of(built) as checkpoints:
+        checkpoints.save(1, built.make_state())
+    assert stored.read_people(stored.newest(tmp_path)) == [0, 1, 2, 3, 4, 5]
+    for pids, said in (
+        ([0, 1, 2, 3, 4, 9], r"1 new \(such as pid 9\), 1 gone \(such as pid 5\); each has an output"),
+        ([0, 1, 2], r"others/people has other people than .*: 3 gone \(such as pid 3\);"),
+    ):
+        others = ArraySource(np.repeat(pids, 4), name="others/people")
+        with pytest.raises(UserError, match=said):
+            build(config_of(), tmp_path, source=others)
+    more = ArraySource(np.repeat(np.arange(6), 5), name="more/pictures")
+    assert build(config_of(), tmp_path, source=more).people == [0, 1, 2, 3, 4, 5]
+
+
+def test_people_are_compared_by_the_names_that_the_data_set_gives_them(tmp_path):
+    built = dataclasses.replace(build(config_of(), tmp_path), people=["a", "b", "c", "d", "e", "f"])
+    with train_loop.checkpoints_of(built) as checkpoints:
+        checkpoints.save(1, built.make_state())
+    newest = stored.newest(tmp_path)
+    resuming.check_people(newest, built.people, name="people.csv")
+    said = r"people\.csv has other people .* 1 new \(such as pid g\), 1 gone \(such as pid b\)"
+    with pytest.raises(UserError, match=said):
+        resuming.check_people(newest, ["a", "c", "d", "e", "f", "g"], name="people.csv")
+
+
+def test_checkpoint_of_an_earlier_version_says_nothing_of_its_people(workdir):
+    assert stored.read_people(stored.newest(workdir)) is None
+    assert build(config_of(), workdir).people == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

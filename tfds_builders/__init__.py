@@ -87,6 +87,13 @@ class ReidSource:
         return record | {"visible": stored["visible"]} if "visible" in stored else record
 
     @functools.cached_property
+    def people(self) -> list[int | str]:
+        """Each identity, in the order of `pids`, by its pid in the data set, which may be any number or word."""
+        labels = self._builder.info.metadata[self._stored_split]["pid"]
+        found = {pid: labels[row] for pid, row in zip(self.pids.tolist(), self._rows.tolist(), strict=True)}
+        return [found[pid] for pid in sorted(found)]
+
+    @functools.cached_property
     def digest(self) -> str:
         """Digest of the split's files and of the rows that this source reads from them."""
         shards = []

@@ -21,6 +21,7 @@ class JoinedSource:
         self.name = ",".join(source.name for source in sources)
         self.names = [name for source in sources for name in source.names]
         self.pids = _numbered_on([source.pids for source in sources])
+        self.people = [pid for source in sources for pid in source.people]
         self.camids = _numbered_on([source.camids for source in sources])
         self.has_textures = all(source.has_textures for source in sources)
 

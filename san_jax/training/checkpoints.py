@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from san_jax.training.train_step import TrainState
 from san_jax.training.working_copy import WorkingCopy
 from san_jax.weights import checksums, stored
 from san_jax.weights.checksums import CHECKSUMS, DESCRIPTION
-from san_jax.weights.stored import ABOUT, MODE, STATE
+from san_jax.weights.stored import ABOUT, MODE, PEOPLE, STATE
 
 METRICS = "metrics"  # the item of a best checkpoint with its scores: a folder, and the file in it
 
@@ -51,6 +51,7 @@ class Checkpoints:
       workdir: folder of the run.
       architecture: architecture of the saved networks.
       mode: their mode; None stores no mode, and `stored.read_about` infers it from the saved arrays.
+      people: what the outputs of the classifier stand for, as in `Source.people`; None stores nothing.
       best_by: decides which state is the best.
       copy: of a workdir in an object store; what is saved is sent there in the background. Every process has its own,
         and only the first saves.
@@ -62,11 +63,13 @@ class Checkpoints:
         architecture: Architecture,
         *,
         mode: str | None = None,
+        people: Sequence[int | str] | None = None,
         best_by: BestBy = BY_MAP,
         copy: WorkingCopy | None = None,
     ):
         stored.check_name(workdir)
-        self._about = dataclasses.asdict(architecture) | ({} if mode is None else {MODE: mode})
+        known = {MODE: mode, PEOPLE: None if people is None else list(people)}
+        self._about = dataclasses.asdict(architecture) | {name: it for name, it in known.items() if it is not None}
         self._copy, self._sending = copy, Sending()
         self._alone = copy is not None and jax.process_count() > 1
         writes = not self._alone or jax.process_index() == 0

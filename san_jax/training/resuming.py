@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ RULES = (
         "seed batch.* data.train data.pattern data.pit",
         True,
         "different batches from the next step; epochs change in length, so phases, milestones and the end of the run "
-        "move to other steps; the number of identities must stay the same",
+        "move to other steps; the people to train on must stay the same",
     ),
     Rule(
         "data.test scoring.*",
@@ -128,6 +129,29 @@ def check_config(config: Config, workdir: Path) -> None:
             f"{workdir} holds a run with {fields}, which cannot change when it is resumed: {why}; give another "
             "--workdir, or the old value"
         )
+
+
+def check_people(checkpoint: Path, people: Sequence[int | str], *, name: str) -> None:
+    """Checks that the classifier of a checkpoint was trained on these people; passes if the checkpoint does not say.
+
+    Args:
+      checkpoint: its folder.
+      people: of the training set, as in `Source.people`.
+      name: of the training set.
+
+    Raises:
+      UserError: they are others; names the first of them.
+    """
+    known = stored.read_people(checkpoint)
+    if known is None or known == list(people):
+        return
+    before, now = dict.fromkeys(known), dict.fromkeys(people)  # sets in their order
+    new, gone = [pid for pid in now if pid not in before], [pid for pid in before if pid not in now]
+    found = [f"{len(some)} {how} (such as pid {some[0]})" for how, some in (("new", new), ("gone", gone)) if some]
+    raise UserError(
+        f"{name} has other people than those that {checkpoint} was trained on: {', '.join(found) or 'in another order'}"
+        "; each has an output of the classifier. Give another --workdir, with this run as init_from, or the old people"
+    )
 
 
 def check_state(checkpoint: Path, like: TrainState) -> None:

@@ -38,6 +38,7 @@ class Run:
       workdir: folder for everything that the run writes.
       config: the config; written into the workdir when the training begins.
       networks: the networks that are trained.
+      people: what the outputs of the classifier stand for, as in `Source.people`; None for a texture generator.
       state: abstract TrainState with the shardings to restore into.
       make_state: returns a fresh TrainState.
       constant_loss: returns the reconstruction loss of the best constant texture; None without a decoder.
@@ -55,6 +56,7 @@ class Run:
     workdir: Path
     config: Config
     networks: Networks
+    people: Sequence[int | str] | None
     state: TrainState
     make_state: Callable[[], TrainState]
     constant_loss: Callable[[], float] | None
@@ -98,6 +100,9 @@ def build(
     stored.check_name(workdir)
     resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
+    people = source.people if train_step.learns_people(config.mode) else None
+    if resumed is not None and people is not None:
+        resuming.check_people(resumed, people, name=source.name)
     found = None if resumed is None else stored.read_architecture(resumed)
     architecture = architecture_of(config, num_pids=num_pids_of(config.mode, source, found=found))
     networks = Networks(config.mode, architecture, config.compute_dtype)
@@ -136,6 +141,7 @@ def build(
         workdir=workdir,
         config=config,
         networks=networks,
+        people=people,
         state=state,
         make_state=make_first_state,
         constant_loss=functools.partial(

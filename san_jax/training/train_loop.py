@@ -241,7 +241,7 @@ def _by_first_process(workdir: Path, uses: Callable[[], None]) -> None:
 
 def checkpoints_of(run: Run, copy: WorkingCopy | None = None) -> Checkpoints:
     """Opens the checkpoints of a run."""
-    how = dict(mode=run.networks.mode, best_by=run.validation.best_by, copy=copy)
+    how = dict(mode=run.networks.mode, people=run.people, best_by=run.validation.best_by, copy=copy)
     return Checkpoints(run.workdir, run.networks.architecture, **how)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from san_jax.weights import checksums, pretrained
 
 STATE = "state"  # the item with TrainState's fields
 MODE = "mode"  # beside the architecture's fields in ABOUT; older checkpoints lack it
+PEOPLE = "people"  # there, too: what the outputs of the classifier stand for, as in `Source.people`; may be missing
 ABOUT = "about"  # the item that describes the networks, so that they can be read without their config
 # The file of orbax in every checkpoint, which is sent last to an object store: a checkpoint without it is unfinished.
 LAST = "_CHECKPOINT_METADATA"
@@ -100,14 +102,27 @@ def read_architecture(checkpoint: Path) -> Architecture:
 
 def read_about(checkpoint: Path) -> tuple[Architecture, str]:
     """The architecture of a checkpoint's networks, and their mode."""
-    with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        about = dict(reader.restore((checkpoint / ABOUT).resolve()))
-        checksums.check(checkpoint, {checksums.DESCRIPTION: checksums.of_description(about)})
+    with unreadable_as_user_error(checkpoint):
+        about = _description(checkpoint)
         mode = about.pop(MODE, None)
         if mode not in (None, *MODES):
             raise ValueError(f"mode {mode!r}")
+        about.pop(PEOPLE, None)
         architecture = Architecture(**about)
     return architecture, mode or mode_by_state(checkpoint)
+
+
+def read_people(checkpoint: Path) -> list[int | str] | None:
+    """What the outputs of a checkpoint's classifier stand for, as in `Source.people`; None if it does not say."""
+    with unreadable_as_user_error(checkpoint):
+        return _description(checkpoint).get(PEOPLE)
+
+
+def _description(checkpoint: Path) -> dict[str, Any]:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        about = dict(reader.restore((checkpoint / ABOUT).resolve()))
+    checksums.check(checkpoint, {checksums.DESCRIPTION: checksums.of_description(about)})
+    return about
 
 
 def mode_by_state(checkpoint: Path) -> str:
