@@ -37,18 +37,27 @@ class PictureBatch(NamedTuple):
 
 
 def batches(
-    readers: Sequence[Reader], *, mesh: Mesh, batch_size: int, height: int, width: int, pool: Executor
+    readers: Sequence[Reader],
+    *,
+    mesh: Mesh,
+    batch_size: int,
+    height: int,
+    width: int,
+    pool: Executor,
+    total: int | None = None,
 ) -> Iterator[PictureBatch]:
     """All pictures in order, in batches of one size.
 
     Args:
       readers: one for each picture; called in the pool's threads, each by the process whose devices need the picture.
       mesh: the devices that share a batch.
-      batch_size: pictures per batch; at most their number, rounded up to a multiple of the number of devices.
+      batch_size: pictures per batch; at most `total`, rounded up to a multiple of the number of devices.
       height, width: size of the pictures in pixels.
       pool: threads that read and decode.
+      total: the number of pictures, if these are what is left of more; otherwise theirs. A network's program depends on
+        the size of its batch, and the last bits of what it computes on the program.
     """
-    size = devices.rounded_up(mesh, min(batch_size, len(readers)))
+    size = devices.rounded_up(mesh, min(batch_size, total or len(readers)))
     local = devices.local_rows(mesh, size) if readers else ()
     for start in range(0, len(readers), max(size, 1)):
         images = np.zeros((len(local), height, width, 3), np.uint8)

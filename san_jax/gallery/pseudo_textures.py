@@ -170,7 +170,8 @@ def drawn_batches(
       of unreadable pictures are decoded from black pictures.
     """
     readers = [pictures.readers[row] for row in rows.tolist()]
-    size = dict(height=generator.architecture.height, width=generator.architecture.width, batch_size=batch_size)
+    architecture, total = generator.architecture, len(pictures.names)  # a call that was killed ends with the same bits
+    size = dict(height=architecture.height, width=architecture.width, batch_size=batch_size, total=total)
     read: deque[PictureBatch] = deque()
 
     def images() -> Iterator[tuple[Array]]:
