@@ -62,7 +62,7 @@ def text_of(address: str | os.PathLike) -> str:
 def cache() -> Path:
     """The folder of all copies: $SAN_JAX_CACHE, or else san_jax in $XDG_CACHE_HOME, or ~/.cache."""
     given = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "san_jax")
-    return Path(os.path.abspath(os.path.expanduser(given)))
+    return Path(os.path.abspath(files.at_home(given)))
 
 
 def copy_of(address: str | os.PathLike, area: str) -> Path:
@@ -72,7 +72,7 @@ def copy_of(address: str | os.PathLike, area: str) -> Path:
 
 def data_folder(data_dir: str | os.PathLike) -> Path:
     """The local folder of prepared data sets: `data_dir` itself, or the place of its copies."""
-    return copy_of(data_dir, DATA) if is_remote(data_dir) else Path(data_dir).expanduser()
+    return copy_of(data_dir, DATA) if is_remote(data_dir) else files.at_home(data_dir)
 
 
 def named(path: str | os.PathLike) -> str:

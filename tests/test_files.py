@@ -24,6 +24,17 @@ def test_write_creates_the_folders_and_leaves_no_other_file(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_home_folders_are_filled_in_and_an_unknown_user_is_named(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert files.at_home("~/data") == Path("/home/anna/data")
+    assert files.at_home("data/~x") == Path("data/~x")
+    assert files.at_home("") == Path()
+    with pytest.raises(UserError, match=r"^~nosuch/data: the home folder of ~nosuch is not known; write it out$"):
+        files.at_home("~nosuch/data")
+    with pytest.raises(UserError, match=r"^the path 'da\\x00ta' holds a NUL character"):
+        files.at_home("da\0ta")
+
+
 def test_file_that_an_ended_process_has_begun_is_deleted_at_once(tmp_path):
     code = "import os, sys; from pathlib import Path; from san_jax import files; Path.replace = lambda *_: os._exit(9);"
     code += "files.write(Path(sys.argv[1]), 'text')"

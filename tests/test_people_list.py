@@ -74,6 +74,8 @@ def test_quoted_cells_may_hold_commas(tmp_path):
         (",1,0,,,,,,,", "line 2: it has no path; name a picture"),
         ("a.jpg,,0,,,,,,,", "line 2: a.jpg has no pid; give every picture a number or a string"),
         ("a.jpg,1,,,,,,,,", "line 2: a.jpg has no camid; give every picture a number or a string"),
+        ("~\0.jpg,1,0,,,,,,,", r"line 2: the path '~\x00.jpg' holds a NUL character, which no path can; correct it"),
+        ("a.jpg,1,0,,a\0,,,,,", r"line 2: the path 'a\x00' holds a NUL character, which no path can; correct it"),
         ("a.jpg,1,0,test,,,,,,", "line 2: the split 'test' is none of train, query, gallery"),
         ("a.jpg,1,0,,,noon,,,,", "line 2: the time 'noon' is not in ISO 8601, such as 2026-11-28T14:03:00"),
         ("a.jpg,1,0,,,,1,2,3,", "line 2: the box 1,2,3, is not four numbers; give x, y, w and h in pixels"),
@@ -175,7 +177,7 @@ def test_habits_of_spreadsheets_are_understood(lines, tmp_path):
     assert [(row.path.name, row.pid) for row in read(tmp_path, *lines)] == [("a.jpg", 1)]
 
 
-@pytest.mark.parametrize("cells", ["~nobody-of-this-name/a.jpg,1", f"a.jpg,{'1' * 5000}", "a\0.jpg,1"])
+@pytest.mark.parametrize("cells", ["~nobody-of-this-name/a.jpg,1", f"a.jpg,{'1' * 5000}"])
 def test_strange_cells_are_no_traceback(cells, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         assert people_list.read(written(tmp_path, "path,pid", cells)).digest

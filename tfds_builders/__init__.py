@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from san_jax import remote
 from san_jax.batch import Record
 from san_jax.errors import UserError
-from san_jax.files import is_remote
+from san_jax.files import at_home, is_remote
 from san_jax.process import lock
 from tfds_builders import people_list, staging
 from tfds_builders.cuhk03 import Cuhk03
@@ -321,7 +321,7 @@ def damaged(name: str, folder: str | Path) -> UserError:
 
 def write_records(name: str, data_dir: Path, manual_dir: str | Path) -> None:
     """Writes a data set into a staging folder and moves it to its place when it is complete."""
-    release = Path(manual_dir).expanduser().absolute()
+    release = at_home(manual_dir).absolute()
     instructions = make_builder(name, data_dir).instructions()
     if instructions and not (manual_dir and release.is_dir() and any(release.iterdir())):
         raise UserError(

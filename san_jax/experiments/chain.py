@@ -158,7 +158,7 @@ def link_release(manual_dir: str, release: Path, *, own: Sequence[Path]) -> None
 
     def link(folder: Path) -> None:
         (release / folder).mkdir(parents=True, exist_ok=True)
-        for entry in sorted(Path(manual_dir, folder).expanduser().iterdir()):
+        for entry in sorted((files.at_home(manual_dir) / folder).iterdir()):
             place = folder / entry.name
             if any(path.is_relative_to(place) for path in own):
                 if place not in own:
