@@ -1,6 +1,6 @@
 """Scores the files that `san-jax export` writes for onnxruntime, in float32, float16 and int8, beside the network.
 
-    python -m benchmarks.exports --out=docs/measured/exports.json
+    python -m benchmarks.exports --out=docs/measured
 
 Each file computes the features of query and gallery of a test set, one picture at a time in onnxruntime on a CPU; the
 int8 one is calibrated on rendered pictures, as by default. Writes rank-1, mAP, the size of each file and the least

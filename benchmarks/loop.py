@@ -73,6 +73,7 @@ class NoisyPictures:
 
     def __init__(self, num_pictures: int, *, height: int, width: int):
         self.pids = np.arange(num_pictures, dtype=np.int32) // 4
+        self.people = [f"noise/{pid}" for pid in np.unique(self.pids)]
         self.camids = np.arange(num_pictures, dtype=np.int32) % 4
         self.names = [str(row) for row in range(num_pictures)]
         rng = np.random.default_rng(0)

@@ -99,7 +99,6 @@ def write(report: dict, folder: Path, name: str) -> Path:
     device = re.sub(r"[^a-z0-9]+", "-", report["device"].lower()).strip("-")
     date = datetime.datetime.fromisoformat(report["date"])
     path = folder / f"{name}_{device}_{date:%Y-%m-%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 

@@ -265,7 +265,6 @@ def main() -> int:
     device = f"{cpu['name']}, {cpu['cores']} cores" if about["platform"] == "cpu" else about.pop("device_kind")
     report = {"device": device, **about, "date": date.isoformat(timespec="seconds"), "dim": DIM, "measurements": []}
     path = flags.out / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}_{date:%Y-%m-%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     print(f"{device}; {path}", flush=True)
     for size in flags.sizes:
         pairs = SIZES[size].query * SIZES[size].gallery

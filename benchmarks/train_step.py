@@ -86,7 +86,6 @@ def new_report(about: dict[str, Any], *others: dict[str, Any], out: Path) -> tup
     }
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     path = out / f"{name}_{date:%Y-%m-%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     print(f"{device}; {path}", flush=True)
     return report, path
 

@@ -179,12 +179,13 @@ def write_inputs(inputs: Path) -> None:
     for number in range(PICTURES):
         colours = rng.integers(40, 216, (4, 1, 3)).repeat(32, axis=0)
         picture = Image.fromarray(np.clip(colours + rng.normal(0, 20, (128, 64, 3)), 0, 255).astype(np.uint8))
-        first = inputs / "gallery" / "0" / f"{number}.jpg"
+        first = inputs / f"{number}.jpg"
+        picture.save(first)
         for gallery, links in (("gallery", LINKS), ("large_gallery", LINKS_LARGE)):
             for copy in range(links):
                 path = inputs / gallery / str(copy) / first.name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(path) if path == first else path.hardlink_to(first)
+                path.hardlink_to(first)
         if number < 5:
             (inputs / "query").mkdir(exist_ok=True)
             picture.save(inputs / "query" / f"{number}.png")
