@@ -14,7 +14,13 @@ from san_jax.model import Model, Weights, feats_of
 
 
 def embed(
-    model: Model, readers: Sequence[Reader], *, pool: Executor, batch_size: int = 64, flip: bool = False
+    model: Model,
+    readers: Sequence[Reader],
+    *,
+    pool: Executor,
+    batch_size: int = 64,
+    flip: bool = False,
+    total: int | None = None,
 ) -> Iterator[tuple[Int[np.ndarray, "n"], Float32[np.ndarray, "n D"], dict[int, str]]]:
     """Features of pictures, batch by batch.
 
@@ -24,11 +30,13 @@ def embed(
       pool: threads that read and decode.
       batch_size: pictures at once, over all devices.
       flip: as in `Model.features`.
+      total: as for `picture_batches.batches`.
 
     Yields:
       Rows of the readable pictures, their feats, and row -> reason for the others; the same on all processes.
     """
-    size = dict(height=model.architecture.height, width=model.architecture.width, batch_size=batch_size)
+    architecture = model.architecture
+    size = dict(height=architecture.height, width=architecture.width, batch_size=batch_size, total=total)
     read: deque[PictureBatch] = deque()
 
     def batches() -> Iterator[tuple[Array, Array]]:

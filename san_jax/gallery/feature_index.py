@@ -300,7 +300,9 @@ def _embedded(crops, todo, model, *, workers, **options):
     """Rows, feats, and row -> reason of the pictures in rows `todo`, batch by batch."""
     readers = crops.readers()
     with ThreadPoolExecutor(threads.num_threads(workers)) as pool:
-        for rows, feats, failed in embed(model, [readers[row] for row in todo], pool=pool, **options):
+        # With all of the gallery as `total`, an index that was killed, or grew, has the bits of one that was not.
+        wanted = [readers[row] for row in todo]
+        for rows, feats, failed in embed(model, wanted, pool=pool, total=len(readers), **options):
             yield todo[rows], feats, {todo[row]: why for row, why in failed.items()}
 
 
