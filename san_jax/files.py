@@ -32,18 +32,22 @@ def is_remote(place: str | os.PathLike) -> bool:
     return scheme in REMOTE
 
 
-def at_home(place: str | os.PathLike) -> Path:
+def at_home(place: str | os.PathLike, *, known: bool = True) -> Path:
     """A local path in which ~ or ~USER at the start is replaced by the user's home folder.
+
+    Args:
+      place: the path.
+      known: whether the user must exist; otherwise ~USER may also be the name of a file.
 
     Raises:
       UserError: there is no such user, or a NUL character, which no path can have.
     """
     if "\0" in (text := os.fspath(place)):
         raise UserError(f"the path {text!r} holds a NUL character, which no path can; correct it")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{text}: the home folder of {Path(text).parts[0]} is not known; write it out") from error
+    expanded = os.path.expanduser(text)
+    if known and expanded.startswith("~"):
+        raise UserError(f"{text}: the home folder of {Path(text).parts[0]} is not known; give the whole path")
+    return Path(expanded)
 
 
 def check_local(place: str | os.PathLike, *, what: str, why: str = "it is read and written in place") -> None:

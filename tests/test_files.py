@@ -27,9 +27,10 @@ def test_write_creates_the_folders_and_leaves_no_other_file(tmp_path):
 def test_home_folders_are_filled_in_and_an_unknown_user_is_named(monkeypatch):
     monkeypatch.setenv("HOME", "/home/anna")
     assert files.at_home("~/data") == Path("/home/anna/data")
-    assert files.at_home("data/~x") == Path("data/~x")
+    assert [files.at_home(place) for place in ("data/~x", "./~nosuch")] == [Path("data/~x"), Path("~nosuch")]
+    assert files.at_home("~nosuch", known=False) == Path("~nosuch")
     assert files.at_home("") == Path()
-    with pytest.raises(UserError, match=r"^~nosuch/data: the home folder of ~nosuch is not known; write it out$"):
+    with pytest.raises(UserError, match=r"^~nosuch/data: the home folder of ~nosuch is not known; give the"):
         files.at_home("~nosuch/data")
     with pytest.raises(UserError, match=r"^the path 'da\\x00ta' holds a NUL character"):
         files.at_home("da\0ta")

@@ -9,12 +9,12 @@ the path of a picture below its part of the layout. Without one, names in the fi
 Market-1501's, and folders for people, whose pictures are all by camera 0.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from san_jax import files
 from san_jax.data import picture_folder
 from san_jax.errors import UserError
 from tfds_builders import people_list
@@ -41,7 +41,7 @@ def read_own(place: str, *, pattern: str = "") -> PeopleList:
     Raises:
       UserError: it cannot be read, or something is wrong with it; a `people_list.ListFault` for a list.
     """
-    path = Path(os.path.expanduser(place))
+    path = files.at_home(place, known=False)
     return people_list.read(path) if people_list.is_list(place) else read(path, pattern=pattern)
 
 

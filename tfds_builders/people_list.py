@@ -264,22 +264,15 @@ def _row(folder: Path, header: Sequence[str], cells: Sequence[str]) -> Row:
         raise UserError("it has no path; name a picture")
     texture, box = found.get("texture"), _box([found.get(name, "") for name in BOX])
     return Row(
-        path=folder / _expanded(found["path"]),
+        path=folder / files.at_home(found["path"], known=False),
         pid=whole_label(found["pid"], field="pid", name=found["path"]),
         camid=whole_label(found.get("camid", "0"), field="camid", name=found["path"]),
         name=name_of(found["path"]) + (f"-{','.join(map(_digits, box))}" if box else ""),
         split=_split(found.get("split", "")),
-        texture=folder / _expanded(texture) if texture else None,
+        texture=folder / files.at_home(texture, known=False) if texture else None,
         time=_time(found.get("time", "")),
         box=box,
     )
-
-
-def _expanded(cell: str) -> str:
-    """A path with a user's home in place of ~; another name that begins with ~ is that of a file."""
-    if "\0" in cell:
-        raise UserError(f"the path {cell!r} holds a NUL character, which no path can; correct it")
-    return os.path.expanduser(cell)
 
 
 def _split(cell: str) -> str:
