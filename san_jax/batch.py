@@ -44,7 +44,7 @@ class Source(Protocol):
 
     name: str  # as users write it, "cuhk03/labeled"
     pids: Int32[np.ndarray, "n"]
-    people: Sequence[int | str]  # each identity, in the order of the pids, by the pid that the data set itself gives it
+    people: Sequence[str]  # each identity, in the order of the pids, as WORLD/PID; see `ReidBuilder.world`
     camids: Int32[np.ndarray, "n"]
     names: Sequence[str]
     has_textures: bool  # whether every record's `texture` holds a picture

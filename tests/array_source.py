@@ -18,7 +18,7 @@ class ArraySource:
     def __init__(self, pids, *, name="test/people", textures=True, seed=0):
         self.name, self.has_textures, self.digest = name, textures, ""
         self.pids = np.asarray(pids, np.int32)
-        self.people = np.unique(self.pids).tolist()
+        self.people = [f"test/{pid}" for pid in np.unique(self.pids)]
         self.camids = np.arange(len(pids), dtype=np.int32) % 2
         self.names = [f"{pid:03d}_{row:03d}" for row, pid in enumerate(self.pids)]
         self._seed = seed

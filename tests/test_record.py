@@ -49,8 +49,8 @@ def test_pids_of_one_split_do_not_shift_those_of_another(monkeypatch, tmp_path):
 
 def test_people_are_named_as_the_set_names_them_in_the_order_of_their_pids(monkeypatch, tmp_path):
     sources = opened(monkeypatch, tmp_path, splits_of(["b", "d"]) | {"train": pictures(["e", 10**12, "a", 3])})
-    assert sources["train"].people == [3, 10**12, "a", "e"]
-    assert sources["query"].people == ["b", "d"]
+    assert sources["train"].people == ["own/3", "own/1000000000000", "own/a", "own/e"]
+    assert sources["query"].people == ["own/b", "own/d"]
 
 
 def test_cameras_are_any_numbers_or_words_too(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from array_source import ArraySource
 from commands import PATIENT, two_processes, xla_flags
 from finished_runs import made_once, shared_folder
 from flax.traverse_util import flatten_dict
-from old_runs import build, config_of, unpack
+from old_runs import PEOPLE, build, config_of, unpack
 
 from configs import base, baseline, san_pg
 from san_jax.errors import UserError
@@ -132,36 +132,58 @@ def test_all_changeable_fields_may_change_at_once(workdir):
     assert build(config_of(**MAY_CHANGE), workdir).total > 11
 
 
-def test_run_is_not_resumed_with_other_people_even_if_they_are_as_many(tmp_path):
-    built = build(config_of(), tmp_path)
+def saved(workdir, **changes):
+    """The newest checkpoint of a run that has just begun."""
+    built = dataclasses.replace(build(config_of(), workdir), **changes)
     with train_loop.checkpoints_of(built) as checkpoints:
         checkpoints.save(1, built.make_state())
-    assert stored.read_people(stored.newest(tmp_path)) == [0, 1, 2, 3, 4, 5]
+    return stored.newest(workdir)
+
+
+def test_run_is_not_resumed_with_other_people_even_if_they_are_as_many(tmp_path):
+    assert stored.read_people(saved(tmp_path)) == PEOPLE.people
     for pids, said in (
-        ([0, 1, 2, 3, 4, 9], r"1 new \(such as pid 9\), 1 gone \(such as pid 5\); each has an output"),
-        ([0, 1, 2], r"others/people has other people than .*: 3 gone \(such as pid 3\);"),
+        ([0, 1, 2, 3, 4, 9], r"1 new \(such as test/9\), 1 gone \(such as test/5\); each has an output"),
+        ([0, 1, 2], r"others/people has other people than .*: 3 gone \(such as test/3\);"),
     ):
         others = ArraySource(np.repeat(pids, 4), name="others/people")
         with pytest.raises(UserError, match=said):
             build(config_of(), tmp_path, source=others)
     more = ArraySource(np.repeat(np.arange(6), 5), name="more/pictures")
-    assert build(config_of(), tmp_path, source=more).people == [0, 1, 2, 3, 4, 5]
+    assert build(config_of(), tmp_path, source=more).people == PEOPLE.people
 
 
-def test_people_are_compared_by_the_names_that_the_data_set_gives_them(tmp_path):
-    built = dataclasses.replace(build(config_of(), tmp_path), people=["a", "b", "c", "d", "e", "f"])
-    with train_loop.checkpoints_of(built) as checkpoints:
-        checkpoints.save(1, built.make_state())
-    newest = stored.newest(tmp_path)
-    resuming.check_people(newest, built.people, name="people.csv")
-    said = r"people\.csv has other people .* 1 new \(such as pid g\), 1 gone \(such as pid b\)"
-    with pytest.raises(UserError, match=said):
-        resuming.check_people(newest, ["a", "c", "d", "e", "f", "g"], name="people.csv")
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (["a/0", "a/1"], ["a/0", "b/1"], r"1 new \(such as b/1\), 1 gone \(such as a/1\)"),
+        (["a/0", "a/1"], ["a/0", "a/1", "a/0", "a/1"], r"2 new \(such as a/0\);"),
+        (["a/0", "a/0", "a/1"], ["a/0", "a/1"], r"1 gone \(such as a/0\);"),
+        (["a/0", "b/0"], ["b/0", "a/0"], "in another order; each"),
+    ],
+)
+def test_people_of_joined_sets_are_told_apart_and_counted(before, now, said, tmp_path):
+    checkpoint = saved(tmp_path, people=before)
+    resuming.check_people(checkpoint, before, name="sets")
+    with pytest.raises(UserError, match=f"^sets has other people than .*: {said}"):
+        resuming.check_people(checkpoint, now, name="sets")
+
+
+def test_classifier_of_other_people_stays_fresh_in_a_run_that_starts_from_theirs(tmp_path, capsys):
+    saved(tmp_path / "first")
+    kernel = lambda state: np.asarray(state.encoder["classifier"]["kernel"])  # noqa: E731
+    taken = build(config_of(), tmp_path / "first").make_state()
+    for pids, same in (([0, 1, 2, 3, 4, 5], True), ([0, 1, 2, 3, 4, 9], False)):
+        source = ArraySource(np.repeat(pids, 4))
+        config = config_of(init_from=str(tmp_path / "first"), seed=7)
+        state = build(config, tmp_path / "second", source=source).make_state()
+        assert np.array_equal(kernel(state), kernel(taken)) == same
+        np.testing.assert_array_equal(state.encoder["fc"]["linear"]["kernel"], taken.encoder["fc"]["linear"]["kernel"])
 
 
 def test_checkpoint_of_an_earlier_version_says_nothing_of_its_people(workdir):
     assert stored.read_people(stored.newest(workdir)) is None
-    assert build(config_of(), workdir).people == [0, 1, 2, 3, 4, 5]
+    assert build(config_of(), workdir).people == PEOPLE.people
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,11 @@ class ReidSource:
         return record | {"visible": stored["visible"]} if "visible" in stored else record
 
     @functools.cached_property
-    def people(self) -> list[int | str]:
-        """Each identity, in the order of `pids`, by its pid in the data set, which may be any number or word."""
+    def people(self) -> list[str]:
+        """Each identity, in the order of `pids`: the builder's `world`, and the stored pid, any number or word."""
         labels = self._builder.info.metadata[self._stored_split]["pid"]
         found = {pid: labels[row] for pid, row in zip(self.pids.tolist(), self._rows.tolist(), strict=True)}
-        return [found[pid] for pid in sorted(found)]
+        return [f"{self._builder.world}/{found[pid]}" for pid in sorted(found)]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -177,7 +177,7 @@ def is_own(name: str) -> bool:
     if people_list.is_list(name):
         return True
     is_set = name.partition("/")[0].partition(":")[0] in BUILDERS
-    return bool(name) and not is_set and os.path.isdir(os.path.expanduser(name))
+    return bool(name) and not is_set and os.path.isdir(at_home(name, known=False))
 
 
 def own_name(place: str, *, pattern: str = "") -> str:

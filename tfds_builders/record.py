@@ -105,6 +105,11 @@ class ReidBuilder(tfds.core.ShardBasedBuilder):
         """Features that this set stores in addition to those of every set."""
         return {}
 
+    @property
+    def world(self) -> str:
+        """Where a pid stands for one person; sets of one world, such as those of one release, share their people."""
+        return self.name
+
     def splits(self) -> Sequence[str]:
         """The splits of SPLITS that the prepared set has."""
         return self.SPLITS

@@ -129,6 +129,11 @@ class SyntheticReid(ReidBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = (*RENDERED, *map(twin, RENDERED))
 
+    @property
+    def world(self) -> str:
+        """Every seed has people of its own."""
+        return f"{self.name}-{self.builder_config.seed}"
+
     @classmethod
     def get_builder_config(cls, name: str, version=None) -> SyntheticReidConfig | None:
         """The config of a name, which may set `occlusion`, `sloppiness` and `variety`.

@@ -63,13 +63,16 @@ class Checkpoints:
         architecture: Architecture,
         *,
         mode: str | None = None,
-        people: Sequence[int | str] | None = None,
+        people: Sequence[str] | None = None,
         best_by: BestBy = BY_MAP,
         copy: WorkingCopy | None = None,
     ):
         stored.check_name(workdir)
-        known = {MODE: mode, PEOPLE: None if people is None else list(people)}
-        self._about = dataclasses.asdict(architecture) | {name: it for name, it in known.items() if it is not None}
+        self._about = dataclasses.asdict(architecture)
+        if mode is not None:
+            self._about[MODE] = mode
+        if people is not None:
+            self._about[PEOPLE] = list(people)
         self._copy, self._sending = copy, Sending()
         self._alone = copy is not None and jax.process_count() > 1
         writes = not self._alone or jax.process_index() == 0

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +132,7 @@ def check_config(config: Config, workdir: Path) -> None:
         )
 
 
-def check_people(checkpoint: Path, people: Sequence[int | str], *, name: str) -> None:
+def check_people(checkpoint: Path, people: Sequence[str], *, name: str) -> None:
     """Checks that the classifier of a checkpoint was trained on these people; passes if the checkpoint does not say.
 
     Args:
@@ -140,14 +141,14 @@ def check_people(checkpoint: Path, people: Sequence[int | str], *, name: str) ->
       name: of the training set.
 
     Raises:
-      UserError: they are others; names the first of them.
+      UserError: they are others; counts them, and names the first.
     """
     known = stored.read_people(checkpoint)
     if known is None or known == list(people):
         return
-    before, now = dict.fromkeys(known), dict.fromkeys(people)  # sets in their order
-    new, gone = [pid for pid in now if pid not in before], [pid for pid in before if pid not in now]
-    found = [f"{len(some)} {how} (such as pid {some[0]})" for how, some in (("new", new), ("gone", gone)) if some]
+    before, now = Counter(known), Counter(people)  # sets that are joined may have the same names
+    differ = {"new": list(now - before), "gone": list(before - now)}
+    found = [f"{len(some)} {how} (such as {some[0]})" for how, some in differ.items() if some]
     raise UserError(
         f"{name} has other people than those that {checkpoint} was trained on: {', '.join(found) or 'in another order'}"
         "; each has an output of the classifier. Give another --workdir, with this run as init_from, or the old people"

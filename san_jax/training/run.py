@@ -56,7 +56,7 @@ class Run:
     workdir: Path
     config: Config
     networks: Networks
-    people: Sequence[int | str] | None
+    people: Sequence[str] | None
     state: TrainState
     make_state: Callable[[], TrainState]
     constant_loss: Callable[[], float] | None
@@ -135,7 +135,8 @@ def build(
         state = jax.jit(make_state, out_shardings=everywhere, compiler_options=fast_compilation(mesh))()
         if not config.init_from:
             return state
-        return starting_weights.start_from(Path(config.init_from), state, architecture=architecture)
+        path = Path(config.init_from)
+        return starting_weights.start_from(path, state, architecture=architecture, people=people)
 
     return Run(
         workdir=workdir,

@@ -5,7 +5,7 @@ They come from the files that `weights.state_dicts` reads, or from workdirs and 
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -25,7 +25,8 @@ from san_jax.weights.state_dicts import Code, StateDict, finite, read_state_dict
 
 FIELDS = ("encoder", "encoder_stats", "decoder", "decoder_stats")
 DECODER = ("reduce_dim.0.weight", *(f"up{i}.conv.2.weight" for i in (1, 2, 3, 4)))  # first axis: its channels
-REID_ONLY = ("fc.", "bottleneck.", "classifier.")  # trained by the re-ID losses only
+CLASSIFIER = ("classifier.",)
+REID_ONLY = ("fc.", "bottleneck.", *CLASSIFIER)  # trained by the re-ID losses only
 
 
 def check_exists(path: Path) -> None:
@@ -47,7 +48,9 @@ def check_exists(path: Path) -> None:
         raise UserError(f"init_from: there is no {path}; {hint}")
 
 
-def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
+def start_from(
+    path: Path, state: TrainState, *, architecture: Architecture, people: Sequence[str] | None = None
+) -> TrainState:
     """The state with the weights of a file or checkpoint; prints what was taken and what stays fresh.
 
     Args:
@@ -55,20 +58,28 @@ def start_from(path: Path, state: TrainState, *, architecture: Architecture) -> 
         one of these in an object store, or a name of `pretrained`.
       state: a fresh state; step and optimizers stay unchanged.
       architecture: architecture of the state's networks.
+      people: to train on, as in `Source.people`. The classifier of a checkpoint that was trained on others stays
+        fresh, even if they are as many. None if that is not known.
 
     Raises:
       UserError: the weights cannot be read, or do not fit these networks (see `fill`).
     """
     check_exists(path)
     with remote.opened(path, stored.wanted) as place:
-        return _start_from(pretrained.path_of(place), state, architecture=architecture)
+        return _start_from(pretrained.path_of(place), state, architecture=architecture, people=people)
 
 
-def _start_from(path: Path, state: TrainState, *, architecture: Architecture) -> TrainState:
+def _start_from(
+    path: Path, state: TrainState, *, architecture: Architecture, people: Sequence[str] | None
+) -> TrainState:
+    left_out: tuple[str, ...] = ()
     if os.path.isdir(path):
         checkpoint = stored.find(path)
         found, mode = stored.read_about(checkpoint)
         trained_reid, stem = learns_people(mode), found.stem
+        known = stored.read_people(checkpoint)
+        if None not in (known, people) and known != list(people):
+            left_out = CLASSIFIER
         tensors = read_checkpoint(checkpoint, state.step.sharding)
         tensors = {name: finite(name, tensor, source=str(checkpoint)) for name, tensor in tensors.items()}
         state_dict = StateDict(tensors, Code("a checkpoint", stem=stem))
@@ -77,8 +88,9 @@ def _start_from(path: Path, state: TrainState, *, architecture: Architecture) ->
         if state_dict.notes is not None:
             trained_reid = learns_people(described(state_dict.notes, source=str(path))[1])
     if not trained_reid:
-        tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(REID_ONLY)}
-        state_dict = dataclasses.replace(state_dict, tensors=tensors)
+        left_out = REID_ONLY
+    tensors = {name: it for name, it in state_dict.tensors.items() if not name.startswith(left_out)}
+    state_dict = dataclasses.replace(state_dict, tensors=tensors)
     return fill(state, state_dict, architecture=architecture, source=remote.named(path))
 
 

@@ -112,7 +112,7 @@ def read_about(checkpoint: Path) -> tuple[Architecture, str]:
     return architecture, mode or mode_by_state(checkpoint)
 
 
-def read_people(checkpoint: Path) -> list[int | str] | None:
+def read_people(checkpoint: Path) -> list[str] | None:
     """What the outputs of a checkpoint's classifier stand for, as in `Source.people`; None if it does not say."""
     with unreadable_as_user_error(checkpoint):
         return _description(checkpoint).get(PEOPLE)
