@@ -41,6 +41,22 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
+def batch_sizes(monkeypatch):
+    """Sizes of the batches of users' pictures that are read from now on."""
+    from san_jax.data import picture_batches  # not for the tests that need none of it
+
+    sizes, plain = [], picture_batches.batches
+
+    def seen(*arguments, **options):
+        for batch in plain(*arguments, **options):
+            sizes.append(len(batch.images))
+            yield batch
+
+    monkeypatch.setattr(picture_batches, "batches", seen)
+    return sizes
+
+
+@pytest.fixture
 def unread():
     """The write end of a pipe whose read end is closed, as `| head` closes it after its last line."""
     reader, writer = os.pipe()

@@ -17,7 +17,7 @@ from runs import save_run, write_pictures
 
 from san_jax import devices
 from san_jax import model as models
-from san_jax.data import augmentation, crops, decoded, picture_batches, picture_folder
+from san_jax.data import augmentation, crops, decoded, picture_folder
 from san_jax.errors import UserError
 from san_jax.gallery import embedding, feature_index, index_files
 from san_jax.scoring import nearest
@@ -97,15 +97,7 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found.feats, expected.feats, rtol=1e-4, atol=1e-6)
 
 
-def test_index_that_grew_has_the_bits_of_one_that_was_made_at_once(encoder, folder, tmp_path, monkeypatch):
-    sizes, plain = [], picture_batches.batches
-
-    def seen(*arguments, **options):
-        for batch in plain(*arguments, **options):
-            sizes.append(len(batch.images))
-            yield batch
-
-    monkeypatch.setattr(picture_batches, "batches", seen)
+def test_index_that_grew_has_the_bits_of_one_that_was_made_at_once(encoder, folder, tmp_path, batch_sizes):
     first = min(path for path in folder.rglob("*") if path.is_file())
     aside = first.rename(tmp_path / first.name)
     update(tmp_path / "grown", folder, encoder, batch_size=2)
@@ -114,7 +106,7 @@ def test_index_that_grew_has_the_bits_of_one_that_was_made_at_once(encoder, fold
     at_once, _ = update(tmp_path / "at_once", folder, encoder, batch_size=2)
     assert grown.names == at_once.names
     np.testing.assert_array_equal(grown.feats, at_once.feats)
-    assert set(sizes) == {devices.rounded_up(encoder.mesh, 2)}
+    assert set(batch_sizes) == {devices.rounded_up(encoder.mesh, 2)}
 
 
 def test_features_of_a_folder_are_those_of_the_network_in_the_order_of_names(encoder, folder, place):

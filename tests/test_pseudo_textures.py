@@ -19,7 +19,7 @@ from runs import save_run, write_pictures
 from small_networks import SHAPE
 
 from san_jax import devices, model
-from san_jax.data import augmentation, crops, decoded, picture_batches
+from san_jax.data import augmentation, crops, decoded
 from san_jax.data.crops import Wanted
 from san_jax.errors import UserError
 from san_jax.gallery import pseudo_textures
@@ -138,21 +138,13 @@ def test_textures_do_not_depend_on_the_batch(generator, folder, tmp_path):
         np.testing.assert_allclose(pixels(one[name]), pixels(other[name]), atol=1)
 
 
-def test_what_is_left_to_draw_is_drawn_in_batches_of_the_same_size(generator, folder, tmp_path, monkeypatch):
-    sizes, plain = [], picture_batches.batches
-
-    def seen(*arguments, **options):
-        for batch in plain(*arguments, **options):
-            sizes.append(len(batch.images))
-            yield batch
-
-    monkeypatch.setattr(picture_batches, "batches", seen)
+def test_what_is_left_to_draw_is_drawn_in_batches_of_the_same_size(generator, folder, tmp_path, batch_sizes):
     draw(generator, folder, tmp_path / "out", batch_size=5)
     whole = contents(tmp_path / "out")
     (tmp_path / "out" / "c.png").unlink()
     draw(generator, folder, tmp_path / "out", batch_size=5)
     draw(generator, folder, tmp_path / "out", batch_size=5)  # nothing is left
-    assert sizes == [devices.rounded_up(generator.mesh, 5)] * 3
+    assert batch_sizes == [devices.rounded_up(generator.mesh, 5)] * 3
     assert contents(tmp_path / "out") == whole
 
 
