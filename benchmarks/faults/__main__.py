@@ -25,8 +25,7 @@ KILLS = {
     "train on two processes": 10,
 }
 
-NOT_DISTURBED = jobs.SEARCH_LARGE, "train on two processes"
-DISTURBED = {  # kind -> how often each of the other jobs
+DISTURBED = {  # kind -> how often each of the jobs of one process, but for the long search
     "full disk": 5,
     "failing writes": 3,
     "one failing write": 3,
@@ -62,7 +61,8 @@ def kill(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def disturb(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Disks and clocks."""
-    made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if name not in NOT_DISTURBED}
+    made = {name: job for name, job in jobs.make_jobs(flags.out / "inputs").items() if job.processes == 1}
+    del made[jobs.SEARCH_LARGE]
     counts = {kind: dict.fromkeys(made, max(1, round(count * flags.share))) for kind, count in DISTURBED.items()}
     done = disturbances.done(flags.out / "disturbances.json", counts, seed=flags.seed)
     return disturbances.measure(made, counts, flags.out, seed=flags.seed, done=done)
