@@ -242,7 +242,7 @@ def of_checkpoint(checkpoint: Path, mesh: Mesh, *, compute_dtype: str = "float32
     Raises:
       UserError: it cannot be read, or no such networks exist.
     """
-    architecture, mode = stored.read_about(checkpoint)
+    architecture, mode, _ = stored.read_about(checkpoint)
     draws, resized = mode != "baseline", dataclasses.replace(architecture, **given)
     if given:
         resized.check(draws=draws)

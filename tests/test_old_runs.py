@@ -78,7 +78,7 @@ def test_networks_of_an_old_checkpoint_load_without_the_optimizers(workdir):
     checkpoint = stored.find(workdir, best=True)
     architecture = stored.read_architecture(checkpoint)
     assert (architecture.depth, architecture.encoder_width, architecture.num_pids) == (10, 0.02, 6)
-    assert stored.read_about(checkpoint) == (architecture, "san")
+    assert stored.read_about(checkpoint) == (architecture, "san", None)
     weights, step = stored.restore_networks(checkpoint, devices.replicated(devices.make_mesh()), draws=True)
     assert step == 11
     expected = json.loads((workdir / "digests.json").read_text())

@@ -141,7 +141,7 @@ def saved(workdir, **changes):
 
 
 def test_run_is_not_resumed_with_other_people_even_if_they_are_as_many(tmp_path):
-    assert stored.read_people(saved(tmp_path)) == PEOPLE.people
+    assert stored.read_about(saved(tmp_path)).people == PEOPLE.people
     for pids, said in (
         ([0, 1, 2, 3, 4, 9], r"1 new \(such as test/9\), 1 gone \(such as test/5\); each has an output"),
         ([0, 1, 2], r"others/people has other people than .*: 3 gone \(such as test/3\);"),
@@ -164,9 +164,10 @@ def test_run_is_not_resumed_with_other_people_even_if_they_are_as_many(tmp_path)
 )
 def test_people_of_joined_sets_are_told_apart_and_counted(before, now, said, tmp_path):
     checkpoint = saved(tmp_path, people=before)
-    resuming.check_people(checkpoint, before, name="sets")
+    known = stored.read_about(checkpoint).people
+    resuming.check_people(known, before, name="sets", checkpoint=checkpoint)
     with pytest.raises(UserError, match=f"^sets has other people than .*: {said}"):
-        resuming.check_people(checkpoint, now, name="sets")
+        resuming.check_people(known, now, name="sets", checkpoint=checkpoint)
 
 
 def test_classifier_of_other_people_stays_fresh_in_a_run_that_starts_from_theirs(tmp_path, capsys):
@@ -182,7 +183,7 @@ def test_classifier_of_other_people_stays_fresh_in_a_run_that_starts_from_theirs
 
 
 def test_checkpoint_of_an_earlier_version_says_nothing_of_its_people(workdir):
-    assert stored.read_people(stored.newest(workdir)) is None
+    assert stored.read_about(stored.newest(workdir)).people is None
     assert build(config_of(), workdir).people == PEOPLE.people
 
 

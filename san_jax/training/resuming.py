@@ -132,18 +132,18 @@ def check_config(config: Config, workdir: Path) -> None:
         )
 
 
-def check_people(checkpoint: Path, people: Sequence[str], *, name: str) -> None:
-    """Checks that the classifier of a checkpoint was trained on these people; passes if the checkpoint does not say.
+def check_people(known: Sequence[str] | None, people: Sequence[str], *, name: str, checkpoint: Path) -> None:
+    """Checks that a checkpoint's classifier was trained on the people of a training set, as in `Source.people`.
 
     Args:
-      checkpoint: its folder.
-      people: of the training set, as in `Source.people`.
+      known: those of the checkpoint; None, if it does not say, passes.
+      people: those of the training set.
       name: of the training set.
+      checkpoint: folder of the checkpoint, for the message.
 
     Raises:
       UserError: they are others; counts them, and names the first.
     """
-    known = stored.read_people(checkpoint)
     if known is None or known == list(people):
         return
     before, now = Counter(known), Counter(people)  # sets that are joined may have the same names

@@ -101,9 +101,11 @@ def build(
     resumed = resuming.newest_of_all(workdir)
     resuming.check_config(config, workdir)
     people = source.people if train_step.learns_people(config.mode) else None
-    if resumed is not None and people is not None:
-        resuming.check_people(resumed, people, name=source.name)
-    found = None if resumed is None else stored.read_architecture(resumed)
+    found = None
+    if resumed is not None:
+        found, _, known = stored.read_about(resumed)
+        if people is not None:
+            resuming.check_people(known, people, name=source.name, checkpoint=resumed)
     architecture = architecture_of(config, num_pids=num_pids_of(config.mode, source, found=found))
     networks = Networks(config.mode, architecture, config.compute_dtype)
     architecture.check(draws=networks.draws)

@@ -75,9 +75,8 @@ def _start_from(
     left_out: tuple[str, ...] = ()
     if os.path.isdir(path):
         checkpoint = stored.find(path)
-        found, mode = stored.read_about(checkpoint)
+        found, mode, known = stored.read_about(checkpoint)
         trained_reid, stem = learns_people(mode), found.stem
-        known = stored.read_people(checkpoint)
         if None not in (known, people) and known != list(people):
             left_out = CLASSIFIER
         tensors = read_checkpoint(checkpoint, state.step.sharding)
@@ -101,7 +100,7 @@ def read_checkpoint(checkpoint: Path, sharding: jax.sharding.NamedSharding) -> d
       checkpoint: folder of the checkpoint.
       sharding: sharding to restore into, replicated on all devices.
     """
-    architecture, mode = stored.read_about(checkpoint)
+    architecture, mode, _ = stored.read_about(checkpoint)
     parts, _ = stored.restore_networks(checkpoint, sharding, draws=mode != "baseline")
     return torch_tensors(architecture, parts)
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,34 +95,35 @@ def find(path: Path, *, best: bool = False) -> Path:
     return found
 
 
+class About(NamedTuple):
+    """What a checkpoint says of its networks.
+
+    Attributes:
+      architecture: of the networks.
+      mode: their mode.
+      people: what the outputs of the classifier stand for, as in `Source.people`; None if it does not say.
+    """
+
+    architecture: Architecture
+    mode: str
+    people: list[str] | None
+
+
 def read_architecture(checkpoint: Path) -> Architecture:
     """The architecture of a checkpoint's networks."""
-    return read_about(checkpoint)[0]
+    return read_about(checkpoint).architecture
 
 
-def read_about(checkpoint: Path) -> tuple[Architecture, str]:
-    """The architecture of a checkpoint's networks, and their mode."""
-    with unreadable_as_user_error(checkpoint):
-        about = _description(checkpoint)
-        mode = about.pop(MODE, None)
+def read_about(checkpoint: Path) -> About:
+    """What a checkpoint says of its networks; raises a UserError if it cannot be read."""
+    with unreadable_as_user_error(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        about = dict(reader.restore((checkpoint / ABOUT).resolve()))
+        checksums.check(checkpoint, {checksums.DESCRIPTION: checksums.of_description(about)})
+        mode, people = about.pop(MODE, None), about.pop(PEOPLE, None)
         if mode not in (None, *MODES):
             raise ValueError(f"mode {mode!r}")
-        about.pop(PEOPLE, None)
         architecture = Architecture(**about)
-    return architecture, mode or mode_by_state(checkpoint)
-
-
-def read_people(checkpoint: Path) -> list[str] | None:
-    """What the outputs of a checkpoint's classifier stand for, as in `Source.people`; None if it does not say."""
-    with unreadable_as_user_error(checkpoint):
-        return _description(checkpoint).get(PEOPLE)
-
-
-def _description(checkpoint: Path) -> dict[str, Any]:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        about = dict(reader.restore((checkpoint / ABOUT).resolve()))
-    checksums.check(checkpoint, {checksums.DESCRIPTION: checksums.of_description(about)})
-    return about
+    return About(architecture, mode or mode_by_state(checkpoint), people)
 
 
 def mode_by_state(checkpoint: Path) -> str:
@@ -168,7 +169,7 @@ def restore_networks(
     Raises:
       UserError: it cannot be read, has no decoder although one is wanted, or holds numbers that are not finite.
     """
-    architecture, mode = read_about(checkpoint)
+    architecture, mode, _ = read_about(checkpoint)
     if draws and mode == "baseline":
         raise UserError(f"{checkpoint} has no decoder, as a baseline has none; give one of a run in mode san or san_pg")
     like = architecture.shapes(draws=draws) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
