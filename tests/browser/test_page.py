@@ -352,6 +352,10 @@ def test_page_fits_a_phone_and_is_used_by_touch(address, opened):
     np.testing.assert_allclose(values, [75, 50, 150, 100], atol=3)
     page.get_by_role("button", name="Search for this person").tap()
     expect(page.get_by_role("button", name="Other box")).to_be_visible()
+    page.set_input_files("#file", [file(b"no picture")])
+    close = page.locator("#trouble button")
+    expect(close).to_be_visible()
+    assert close.bounding_box()["height"] < 48, "its text is broken into lines"
     heights = page.locator("button:visible").evaluate_all("all => all.map(b => b.getBoundingClientRect().height)")
     assert min(heights) >= 24
 
