@@ -187,3 +187,27 @@ def test_config_without_starts_is_an_error_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="the config has no part starts; use one like configs"):
         ablation.run_ablation(chain_config.get_config("small"), tmp_path / "new", seeds=(0,), results=tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"starts.pg.recon.learning_rate": -1.0}, "starts.pg.recon.learning_rate is -1.0; it must be a number of at"),
+        ({"starts.pg.schedule.epochs": 0, "san.schedule.warmup_epochs": 0}, "starts.pg.schedule.epochs, warmup_epochs"),
+        ({"san.batch.identities": 0}, "san.batch.identities is 0; it must be an integer of at least 1"),
+    ],
+)
+def test_value_that_is_not_allowed_is_an_error_before_anything_is_written(tmp_path, changes, error):
+    config = ablation_config.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=error):
+        ablation.run_ablation(config, tmp_path / "new", seeds=(0,), results=tmp_path, variants=("all_pg",))
+    assert not any(tmp_path.iterdir())
+
+
+def test_start_that_the_config_lacks_is_an_error_and_one_that_no_variant_has_is_not(tmp_path):
+    config = ablation_config.get_config().unlock()
+    del config.starts.random
+    with pytest.raises(UserError, match=r"the config has no part starts\.random; use one like configs"):
+        ablation.run_ablation(config, tmp_path / "new", seeds=(0,), results=tmp_path)
+    ablation.check_starts(config.san, config.starts, ["baseline_pg", "all_pg"])

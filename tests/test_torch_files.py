@@ -253,7 +253,7 @@ def test_file_of_a_big_endian_machine_is_an_error(tmp_path):
 def test_files_of_other_formats_are_an_error(tmp_path, content):
     path = tmp_path / "other.pt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"other\.pt is damaged or no checkpoint"):
+    with pytest.raises(UserError, match=r"other\.pt is damaged or no checkpoint .*; fetch or save it again"):
         read_tensors_file(path)
 
 

@@ -32,7 +32,7 @@ from san_jax.errors import UserError
 from san_jax.experiments import chain, comparison
 from san_jax.report import event_files
 from san_jax.scoring import evaluation
-from san_jax.training import run_config
+from san_jax.training import config_fields, run_config
 from san_jax.weights import stored
 
 PAIRS = 8  # in a batch, for variants with PIT pictures; the paper does not give a number
@@ -68,6 +68,8 @@ def run_ablation(
     """
     if (starts := config.get("starts")) is None:
         raise UserError("the config has no part starts; use one like configs/ablation.py")
+    chain.check_parts(config)
+    check_starts(config.san, starts, variants)
     total = 2 + len(seeds) * len(variants)
     shared, _, true_textures = chain.prepare(config, workdir, total=total)
     for number, (seed, variant) in enumerate(itertools.product(seeds, variants), start=3):
@@ -77,6 +79,16 @@ def run_ablation(
         if variant.startswith(TRUE_TEXTURES):
             fields["data.train"] = true_textures
         train_and_score(shared, fields, place, variant=variant, results=results)
+
+
+def check_starts(san: ConfigDict, starts: ConfigDict, variants: Sequence[str]) -> None:
+    """Raises a UserError if the start of a variant is missing, or changes a field to a value that is not allowed."""
+    for start in sorted({variant.rpartition("_")[2] for variant in variants}):
+        if start not in starts:
+            raise UserError(f"the config has no part starts.{start}; use one like configs/ablation.py")
+        config = ConfigDict(san.to_dict())
+        config.update_from_flattened_dict(flatten_dict(starts[start].to_dict(), sep="."))
+        config_fields.check(config, where=f"starts.{start}.")
 
 
 def fields_of(variant: str, starts: ConfigDict) -> dict[str, Any]:

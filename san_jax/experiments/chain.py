@@ -79,12 +79,8 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
     Raises:
       UserError: a stage fails, or no training set of `san` needs generated textures.
     """
-    parts = {part: config.get(part) for part in ("san", "san_pg")}
-    if missing := [part for part, one in parts.items() if one is None]:
-        raise UserError(f"the config has no part {missing[0]}; use one like configs/chain.py")
-    for part, one in parts.items():
-        config_fields.check(one, where=f"{part}.")
-    san, san_pg = (with_data_of(workdir, one) for one in parts.values())
+    check_parts(config)
+    san, san_pg = (with_data_of(workdir, one) for one in (config.san, config.san_pg))
     names = common.names(san.data.train, field="san.data.train")
     generated = [found for name in names if (found := tfds_builders.drawn_textures(name))]
     if not generated:
@@ -110,6 +106,15 @@ def prepare(config: ConfigDict, workdir: Path, *, total: int) -> tuple[ConfigDic
         sheet = workdir / ("textures.png" if number == 1 else f"textures_{number}.png")
         write_training_textures(generator, textures, sheet=sheet, data=san.data)
     return san, generator, ",".join(textures.pictures for textures in generated)
+
+
+def check_parts(config: ConfigDict) -> None:
+    """Raises a UserError if SAN's config or the generator's is missing, or has a value that is not allowed."""
+    parts = {part: config.get(part) for part in ("san", "san_pg")}
+    if missing := [part for part, one in parts.items() if one is None]:
+        raise UserError(f"the config has no part {missing[0]}; use one like configs/chain.py")
+    for part, one in parts.items():
+        config_fields.check(one, where=f"{part}.")
 
 
 def stage(number: int, total: int, what: str, place: Path | str) -> None:

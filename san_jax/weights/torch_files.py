@@ -86,7 +86,10 @@ def read_tensors_file(path: str | os.PathLike) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle raises whatever its instructions run into
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path} is damaged or no checkpoint of PyTorch or safetensors ({reason})") from error
+        raise UserError(
+            f"{path} is damaged or no checkpoint of PyTorch or safetensors ({reason}); fetch or save it again, or give "
+            "another file"
+        ) from error
 
 
 def read_notes(path: str | os.PathLike) -> dict | None:
