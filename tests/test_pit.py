@@ -93,6 +93,24 @@ def test_pairs_of_a_wardrobe_share_its_texture_but_not_their_pictures(data_dir):
     assert 0.1 < min(shares) < max(shares) < 0.5
 
 
+def test_variant_pictures_pairs_each_picture_with_itself(data_dir):
+    for split in ("train", "test"):
+        pairs, pictures = (open_source(f"tiny_pit{name}", split, data_dir=data_dir) for name in ("", ":pictures"))
+        assert pictures.name == "tiny_pit:pictures"
+        assert (pictures.names, pictures.pids.tolist()) == (pairs.names, pairs.pids.tolist())
+        assert pictures.has_textures
+        assert pictures.digest != pairs.digest
+        for pair, picture in zip(records_of(pairs), records_of(pictures), strict=True):
+            assert picture.pop("texture") == picture["image"] == pair["image"]
+            del pair["texture"], pair["visible"]  # which texels of a texture the picture shows
+            assert picture == pair
+
+
+def test_unknown_variant_is_named(data_dir):
+    with pytest.raises(UserError, match="tiny_pit/procedural has no variant 7; it has pictures"):
+        open_source("tiny_pit:7", "train", data_dir=data_dir)
+
+
 @pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(data_dir, tmp_path):
     first, second = (

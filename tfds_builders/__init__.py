@@ -55,10 +55,12 @@ class ReidSource:
     def __init__(self, builder: ReidBuilder, rows: Rows, *, name: str, split: str):
         self.name, self.split = name, split
         self._builder, self._stored_split, self._rows = builder, rows.stored_split, rows.rows
+        self._texture = rows.texture
         self.pids = rows.pids
         self.camids = builder.numbers(rows.stored_split, "camid")[rows.rows]
         self.names = builder.column(rows.stored_split, "name")[rows.rows].tolist()
-        self.has_textures = bool(builder.column(rows.stored_split, "has_texture")[rows.rows].all())
+        has_texture = builder.column(rows.stored_split, "has_texture")[rows.rows]
+        self.has_textures = self._texture == "image" or bool(has_texture.all())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -79,12 +81,13 @@ class ReidSource:
             ) from error
         record = Record(
             image=stored["image"],
-            texture=stored["texture"],
+            texture=stored[self._texture],
             pid=int(self.pids[row]),
             camid=int(self.camids[row]),
             name=stored["name"].decode(),
         )
-        return record | {"visible": stored["visible"]} if "visible" in stored else record
+        knows_visible = "visible" in stored and self._texture == "texture"
+        return record | {"visible": stored["visible"]} if knows_visible else record
 
     @functools.cached_property
     def people(self) -> list[str]:
@@ -95,12 +98,13 @@ class ReidSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of the split's files and of the rows that this source reads from them."""
+        """Digest of the split's files and of what this source reads from them."""
         shards = []
         for path in self._builder.info.splits[self._stored_split].filepaths:
             with open(path, "rb") as shard:
                 shards.append(hashlib.file_digest(shard, "sha256").hexdigest())
-        return hashlib.sha256(json.dumps([shards, self._rows.tolist()]).encode()).hexdigest()
+        read = [shards, self._rows.tolist()] + (["image"] if self._texture == "image" else [])
+        return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
     @functools.cached_property
     def _stored_records(self):

@@ -25,10 +25,11 @@ from san_jax.batch import Record
 from san_jax.errors import UserError
 from san_jax.synthesis import studio
 from san_jax.synthesis.sitting import Sitting, sit
-from tfds_builders.record import PICTURE, ReidBuilder, encode_rows, read_picture
+from tfds_builders.record import PICTURE, ReidBuilder, Rows, encode_rows, read_picture
 
 PHOTOGRAPHS = Path("photographs")
 RELEASE = Path("pit")
+ITSELF = "pictures"  # the variant of a set in which a picture is its own texture
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -81,6 +82,9 @@ class Pit(ReidBuilder):
     A pid is the number of the wardrobe in its split. A twentieth of the wardrobes is held out in `test`, so that no
     texture is in both splits.
 
+    The variant `pictures`, as in `pit/small:pictures`, pairs each picture with itself in place of its texture. What is
+    learnt from it, but for semantic alignment, tells what aligned textures are worth (docs/ablation.md).
+
     `release` reads pairs of files with the same stem from `pit/images/` and `pit/textures/`, or from `pit/` where the
     stems end in `_image` and `_texture`. The part of a stem before its last underscore is the wardrobe: 0042_7 is a
     pair of wardrobe 0042. Files are stored unchanged.
@@ -111,6 +115,13 @@ class Pit(ReidBuilder):
         if self.builder_config.photographs:
             return f"manual_dir holds {PHOTOGRAPHS}/, a folder of .jpg or .png such as COCO's"
         return ""
+
+    def rows(self, split: str, variant: str) -> Rows:
+        """The rows of a split; those of the variant `pictures` have the picture as texture."""
+        if variant not in ("", ITSELF):
+            raise UserError(f"{self.name}/{self.builder_config.name} has no variant {variant}; it has {ITSELF}")
+        rows = super().rows(split, "")
+        return rows._replace(texture="image") if variant else rows
 
     def plan(self, manual_dir: Path | None) -> dict[str, list[Pair]]:
         """The pairs of both splits, sorted by wardrobe."""

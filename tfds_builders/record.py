@@ -36,11 +36,19 @@ ENCODED_AHEAD = 64  # pictures that wait to be encoded, at most
 
 
 class Rows(NamedTuple):
-    """Where the records of a split are: row numbers in a stored split, and the pid of each."""
+    """Where the records of a split are.
+
+    Attributes:
+      stored_split: the split in which they are stored.
+      rows: their row numbers in it.
+      pids: of each.
+      texture: the stored picture that is read as their texture, "texture" or "image".
+    """
 
     stored_split: str
     rows: Int64[np.ndarray, "n"]
     pids: Int32[np.ndarray, "n"]
+    texture: str = "texture"
 
 
 class DrawnTextures(NamedTuple):
