@@ -11,9 +11,11 @@ from flax.traverse_util import flatten_dict
 
 from configs import ablation as ablation_config
 from configs import chain as chain_config
+from configs import starts as starts_config
 from san_jax.errors import UserError
 from san_jax.experiments import ablation, ablation_table
 from san_jax.report import event_files
+from san_jax.training import config_fields
 from san_jax.training.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -29,9 +31,10 @@ def rows_of(text):
 
 
 def test_every_variant_has_a_row_in_the_table():
-    rows = [f"{part}_{start}" for start in ablation_table.STARTS for part in ablation_table.PARTS]
-    assert list(ablation.VARIANTS) == rows
-    assert all(map(ablation_table.is_variant, rows))
+    assert list(ablation.PARTS) == list(ablation_table.PARTS)
+    starts = [config.starts for config in (ablation_config.get_config(), starts_config.get_config())]
+    assert {start for some in starts for start in some} == set(ablation_table.STARTS)
+    assert all(ablation_table.is_variant(name) for some in starts for name in ablation.variants_of(some))
     assert not any(map(ablation_table.is_variant, ("baseline", "all_imagenet", "none_pg", "pg", "")))
 
 
@@ -39,7 +42,7 @@ def test_every_variant_has_a_row_in_the_table():
 def test_variants_differ_only_in_mode_texture_triplets_pit_pictures_and_start(start, weights):
     shared, starts = ablation_config.get_config().san, ablation_config.get_config().starts
     assert (shared.loss.texture_triplets, shared.batch.pit_pictures, shared.mode) == (0.01, 0, "san")
-    changed = {variant: ablation.fields_of(variant, starts) for variant in ablation.VARIANTS}
+    changed = {variant: ablation.fields_of(variant, starts) for variant in ablation.variants_of(starts)}
     whole = {variant: ablation.flattened(shared) | fields for variant, fields in changed.items()}
     names = "mode", "loss.texture_triplets", "batch.pit_pictures", "init_from"
     used = {variant: tuple(map(fields.get, names)) for variant, fields in whole.items() if variant.endswith(start)}
@@ -57,8 +60,9 @@ def test_variants_differ_only_in_mode_texture_triplets_pit_pictures_and_start(st
 
 def test_variants_of_one_start_have_one_schedule():
     starts = ablation_config.get_config().starts
-    for start in ablation.STARTS:
-        found = [ablation.fields_of(name, starts) for name in ablation.VARIANTS if name.endswith(start)]
+    for start in starts:
+        names = [name for name in ablation.variants_of(starts) if name.endswith(start)]
+        found = [ablation.fields_of(name, starts) for name in names]
         of_start = flatten_dict(starts[start].to_dict(), sep=".")
         assert all({name: fields[name] for name in of_start} == of_start for fields in found)
 
@@ -97,12 +101,15 @@ def test_table_pairs_only_runs_of_one_start_from_seeds_that_both_have_and_shows_
     ]
 
 
-def test_second_start_is_compared_with_the_first_for_parts_that_have_both():
+def test_last_start_is_compared_with_the_others_for_parts_that_have_several():
     reports = [report("baseline_random", 0, 0.5, 0.4), report("baseline_random", 1, 0.6, 0.5)]
     reports += [report("baseline_pg", 0, 0.7, 0.7), report("all_pg", 0, 0.2, 0.2)]
     head, _, *rows = rows_of(ablation_table.starts(reports))
-    assert head == ["parts", "rank-1: from SAN-PG - from random", "mAP: from SAN-PG - from random"]
-    assert rows == [["baseline", "+20.0", "+30.0"]]
+    assert head == ["parts", "starts", "rank-1", "mAP"]
+    assert rows == [["baseline", "SAN-PG - random", "+20.0", "+30.0"]]
+    reports += [report("baseline_textures", 0, 0.4, 0.4)]
+    others = [row[1:] for row in rows_of(ablation_table.starts(reports))[2:]]
+    assert others == [["textures - random", "-10.0", "+0.0"], ["textures - SAN-PG", "-30.0", "-30.0"]]
     assert ablation_table.starts(reports[:2]) == ""
 
 
@@ -205,9 +212,23 @@ def test_value_that_is_not_allowed_is_an_error_before_anything_is_written(tmp_pa
     assert not any(tmp_path.iterdir())
 
 
-def test_start_that_the_config_lacks_is_an_error_and_one_that_no_variant_has_is_not(tmp_path):
-    config = ablation_config.get_config().unlock()
-    del config.starts.random
-    with pytest.raises(UserError, match=r"the config has no part starts\.random; use one like configs"):
-        ablation.run_ablation(config, tmp_path / "new", seeds=(0,), results=tmp_path)
-    ablation.check_starts(config.san, config.starts, ["baseline_pg", "all_pg"])
+def test_variant_that_does_not_exist_is_an_error_before_anything_is_written(tmp_path):
+    wanted = dict(seeds=(0,), results=tmp_path, variants=("baseline_pg", "baseline_textures"))
+    with pytest.raises(UserError, match="there is no variant baseline_textures; there are baseline_pg, "):
+        ablation.run_ablation(ablation_config.get_config(), tmp_path / "new", **wanted)
+    assert not any(tmp_path.iterdir())
+
+
+def test_starts_are_trained_alike_and_go_on_alike():
+    parts = {part: starts_config.get_config(part) for part in starts_config.PARTS}
+    for config in parts.values():
+        config_fields.check(config)
+    shared = starts_config.get_config()
+    assert set(shared.starts) == set(parts)
+    assert {start.init_from for start in shared.starts.values()} == {f"runs/starts_{part}" for part in parts}
+    after = ablation_config.get_config().starts.pg
+    for start in shared.starts.values():
+        assert start.to_dict() | {"init_from": after.init_from} == after.to_dict()
+    textures, pictures = (ablation.flattened(parts[part]) for part in ("textures", "pictures"))
+    assert {name for name in textures if textures[name] != pictures[name]} == {"data.train"}
+    assert parts["reid"].encoder == parts["textures"].encoder

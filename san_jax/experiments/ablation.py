@@ -45,14 +45,12 @@ PARTS: Mapping[str, Mapping[str, Any]] = {  # the fields of the shared config th
     "all": {"batch.pit_pictures": PAIRS},
     TRUE_TEXTURES: {"batch.pit_pictures": PAIRS},
 }
-STARTS = "random", "pg"  # the fields that they change are in the config
-VARIANTS = tuple(f"{part}_{start}" for start in STARTS for part in PARTS)
 SEEDS = 0, 1, 2, 3, 4
 PLACES = ("data.data_dir", "data.manual_dir")  # fields that name folders and do not affect the results
 
 
 def run_ablation(
-    config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = VARIANTS
+    config: ConfigDict, workdir: Path, *, seeds: Sequence[int], results: Path, variants: Sequence[str] = ()
 ) -> None:
     """Trains and scores all the variants from the first seed, then from the next one.
 
@@ -61,15 +59,20 @@ def run_ablation(
       workdir: folder of all runs and their data.
       seeds: seeds of weights, batches and augmentation.
       results: folder of the JSON files with the scores.
-      variants: names of the variants to train, as in VARIANTS.
+      variants: names of the variants to train; by default all, PART_START for each of PARTS and of the config's starts.
 
     Raises:
-      UserError: a part of the config is missing, a run fails, or a file in `results` belongs to another run.
+      UserError: a part of the config is missing or has a value that is not allowed, there is no such variant, a run
+        fails, or a file in `results` belongs to another run.
     """
     if (starts := config.get("starts")) is None:
         raise UserError("the config has no part starts; use one like configs/ablation.py")
     chain.check_parts(config)
-    check_starts(config.san, starts, variants)
+    check_starts(config.san, starts)
+    known = variants_of(starts)
+    if unknown := [variant for variant in variants if variant not in known]:
+        raise UserError(f"there is no variant {unknown[0]}; there are {', '.join(known)}")
+    variants = variants or known
     total = 2 + len(seeds) * len(variants)
     shared, _, true_textures = chain.prepare(config, workdir, total=total)
     for number, (seed, variant) in enumerate(itertools.product(seeds, variants), start=3):
@@ -81,21 +84,24 @@ def run_ablation(
         train_and_score(shared, fields, place, variant=variant, results=results)
 
 
-def check_starts(san: ConfigDict, starts: ConfigDict, variants: Sequence[str]) -> None:
-    """Raises a UserError if the start of a variant is missing, or changes a field to a value that is not allowed."""
-    for start in sorted({variant.rpartition("_")[2] for variant in variants}):
-        if start not in starts:
-            raise UserError(f"the config has no part starts.{start}; use one like configs/ablation.py")
+def check_starts(san: ConfigDict, starts: ConfigDict) -> None:
+    """Raises a UserError if a start changes a field of `san`'s config to a value that is not allowed."""
+    for start, changes in starts.items():
         config = ConfigDict(san.to_dict())
-        config.update_from_flattened_dict(flatten_dict(starts[start].to_dict(), sep="."))
+        config.update_from_flattened_dict(flatten_dict(changes.to_dict(), sep="."))
         config_fields.check(config, where=f"starts.{start}.")
+
+
+def variants_of(starts: ConfigDict) -> list[str]:
+    """The names of all variants: each of PARTS from each start."""
+    return [f"{part}_{start}" for start in starts for part in PARTS]
 
 
 def fields_of(variant: str, starts: ConfigDict) -> dict[str, Any]:
     """The fields of the shared config that a variant changes, dotted name -> value.
 
     Args:
-      variant: its name, as in VARIANTS.
+      variant: its name, PART_START.
       starts: for each start, the part of `san`'s config that it changes.
     """
     part, _, start = variant.rpartition("_")
@@ -198,7 +204,7 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything that the runs write.", required=True)
     RESULTS = flags.DEFINE_string("results", "docs/measured/ablation", "Folder for the scores, one JSON file per run.")
     CHOSEN = flags.DEFINE_multi_integer("seed", list(SEEDS), "Seed of weights and batches")
-    WANTED = flags.DEFINE_multi_enum("variant", VARIANTS, VARIANTS, "Variant to train")
+    WANTED = flags.DEFINE_multi_string("variant", [], "Variant to train, such as baseline_pg. Default: all.")
 
     def main() -> None:
         """Runs the ablation that the flags describe."""

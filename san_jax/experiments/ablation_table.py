@@ -30,7 +30,13 @@ PARTS = {  # the parts of a variant's name -> its title in the tables, in the or
     "all": "all: + reconstruction, L_TR, PIT pictures",
     "true_textures": "all, with true textures",
 }
-STARTS = {"random": "random", "pg": "SAN-PG"}  # the start in a variant's name -> its title, in the same order
+STARTS = {  # the start in a variant's name -> its title, in the order of the rows
+    "random": "random",
+    "pg": "SAN-PG",
+    "reid": "re-ID",
+    "pictures": "pictures",
+    "textures": "textures",
+}
 CONTENTS = {"variant", "seed", "scores", "losses", "id_floor", "recon_over_constant", "seconds"}  # used of a file
 LEVEL = 0.95  # of the intervals
 SHOWN = {"rank1": "rank-1", "mAP": "mAP"}
@@ -131,13 +137,14 @@ def summary(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def starts(reports: Sequence[Mapping[str, Any]]) -> str:
-    """A table of what each choice of parts gains by the second start over the first; "" if none has both."""
+    """A table of what each choice of parts gains by its last start over each other one; "" if none has two."""
     runs = by_variant(reports)
-    first, second = STARTS
-    rows = [["parts", *(f"{title}: from {STARTS[second]} - from {STARTS[first]}" for title in SHOWN.values())]]
+    rows = [["parts", "starts", *SHOWN.values()]]
     for part, title in PARTS.items():
-        if (first, part) in runs and (second, part) in runs:
-            rows.append([title, *(gain(runs[second, part], runs[first, part], score) for score in SHOWN)])
+        *others, last = [start for start in STARTS if (start, part) in runs] or [None]
+        for other in others:
+            gains = [gain(runs[last, part], runs[other, part], score) for score in SHOWN]
+            rows.append([title, f"{STARTS[last]} - {STARTS[other]}", *gains])
     return markdown(rows) if len(rows) > 1 else ""
 
 
