@@ -21,7 +21,8 @@ def get_config(part: str = "") -> ConfigDict:
     """The config of the training that makes one of the starts or, of "", what the variants from them share."""
     if not part:
         config = ablation.get_config().unlock()
-        config.starts = ConfigDict({part: _start(part) for part in PARTS})
+        after = config.starts.pg.to_dict()
+        config.starts = ConfigDict({part: after | {"init_from": f"runs/starts_{part}"} for part in PARTS})
         return config.lock()
     if part not in PARTS:
         raise ValueError(f"part {part!r} is not one of {', '.join(PARTS)}")
@@ -35,10 +36,3 @@ def get_config(part: str = "") -> ConfigDict:
     config.data.train = "pit/many:pictures" if part == "pictures" else "pit/many"
     config.schedule.epochs, config.schedule.eval_every = 3, 3  # 2,670 steps
     return config
-
-
-def _start(part: str) -> ConfigDict:
-    """The start with a part's weights; for the rest like the ablation's from SAN-PG."""
-    start = ablation.get_config().starts.pg.copy_and_resolve_references()
-    start.init_from = f"runs/starts_{part}"
-    return start

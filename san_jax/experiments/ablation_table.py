@@ -141,10 +141,10 @@ def starts(reports: Sequence[Mapping[str, Any]]) -> str:
     runs = by_variant(reports)
     rows = [["parts", "starts", *SHOWN.values()]]
     for part, title in PARTS.items():
-        *others, last = [start for start in STARTS if (start, part) in runs] or [None]
-        for other in others:
-            gains = [gain(runs[last, part], runs[other, part], score) for score in SHOWN]
-            rows.append([title, f"{STARTS[last]} - {STARTS[other]}", *gains])
+        found = [start for start in STARTS if (start, part) in runs]
+        for other in found[:-1]:
+            gains = [gain(runs[found[-1], part], runs[other, part], score) for score in SHOWN]
+            rows.append([title, f"{STARTS[found[-1]]} - {STARTS[other]}", *gains])
     return markdown(rows) if len(rows) > 1 else ""
 
 
